@@ -1,0 +1,1 @@
+//! The node's settings: flags, then environment, then file, then defaults.

@@ -1,0 +1,358 @@
+//! What a node may be asked: commands change something, queries do not. And
+//! the closed set of reasons for which it says no.
+
+use crate::ids::{NodeId, TaskId, WorkerId};
+use crate::task::{Priority, Resources, Spec};
+use crate::time::Millis;
+use crate::view::Status;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Anything that a face, or another node, asks.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Changes something.
+    Command(Command),
+    /// Changes nothing.
+    Query(Query),
+}
+
+/// A change.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// Take one task, or an array of them. → [`crate::Reply::Submitted`]
+    Submit(Box<Submission>),
+    /// Stop a task. → [`crate::Reply::Cancelled`]
+    Cancel {
+        /// Which.
+        task: TaskId,
+        /// For the record.
+        reason: Option<Arc<str>>,
+        /// Kill rather than ask.
+        force: bool,
+    },
+    /// Change a task's priority. → [`crate::Reply::Reprioritised`]
+    Reprioritise {
+        /// Which.
+        task: TaskId,
+        /// The new one.
+        priority: Priority,
+        /// Move it in the queue now; otherwise when it is next queued.
+        requeue: bool,
+    },
+    /// Make a new task of one that failed, was cancelled or expired.
+    /// → [`crate::Reply::Retried`]
+    Retry {
+        /// Which.
+        task: TaskId,
+        /// Instead of the old policy's number.
+        max_retries: Option<u32>,
+        /// Instead of the old one.
+        timeout: Option<Millis>,
+    },
+    /// Start nothing new in the whole mesh. → [`crate::Reply::Paused`]
+    Pause {
+        /// For people.
+        reason: Option<Arc<str>>,
+    },
+    /// Go on. → [`crate::Reply::Resumed`]
+    Resume {
+        /// Give every queued task the place of its current priority.
+        reorder: bool,
+    },
+    /// Drop tasks that do not run. → [`crate::Reply::Cleared`]
+    Clear {
+        /// Which of them.
+        which: ClearScope,
+        /// The whole mesh, or what this node owns.
+        scope: Scope,
+    },
+    /// Make or change a worker on this node. → [`crate::Reply::Registered`]
+    Register(WorkerSpec),
+    /// End a worker. → [`crate::Reply::Unregistered`]
+    Unregister {
+        /// Which.
+        worker: WorkerId,
+        /// Let running tasks end; otherwise hand them back now.
+        graceful: bool,
+        /// How long they may take.
+        timeout: Millis,
+    },
+    /// Connect to a peer. → [`crate::Reply::Connected`]
+    Connect {
+        /// Who is expected to answer.
+        peer: NodeId,
+        /// Its multiaddress, as text: the network layer checks it.
+        address: Arc<str>,
+        /// For one try.
+        timeout: Millis,
+        /// Tries after the first, 0 to 10.
+        retries: u32,
+        /// Keep the address over restarts and redial.
+        persist: bool,
+    },
+    /// Leave a peer and do not redial it. → [`crate::Reply::Disconnected`]
+    Disconnect {
+        /// Whom.
+        peer: NodeId,
+        /// For the record.
+        reason: Option<Arc<str>>,
+        /// Hand back leases between the two first.
+        graceful: bool,
+    },
+    /// Dial a seed list. → [`crate::Reply::Bootstrapped`]
+    Bootstrap {
+        /// Multiaddresses; empty: the configured seeds.
+        addresses: Vec<Arc<str>>,
+        /// For all of it.
+        timeout: Millis,
+        /// Enough, for `network_ready`.
+        min_connections: u32,
+        /// Stop dialling there.
+        max_connections: u32,
+    },
+}
+
+/// A question.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Query {
+    /// One task. → [`crate::Reply::Task`]
+    Task {
+        /// Which.
+        task: TaskId,
+        /// What to include.
+        detail: Detail,
+        /// Wait up to this long for it to end (≤ 45 s).
+        wait: Millis,
+    },
+    /// A page of tasks. → [`crate::Reply::Tasks`]
+    Tasks(Box<TaskFilter>),
+    /// Counts and rates. → [`crate::Reply::Stats`]
+    Stats {
+        /// The whole mesh, or what this node owns.
+        scope: Scope,
+        /// One entry for each worker too.
+        workers: bool,
+        /// The last hour by minutes too.
+        historical: bool,
+    },
+    /// One worker. → [`crate::Reply::Worker`]
+    Worker {
+        /// Which.
+        worker: WorkerId,
+        /// Its tasks too.
+        tasks: bool,
+    },
+    /// Every worker that is known. → [`crate::Reply::Workers`]
+    Workers,
+    /// Find peers. → [`crate::Reply::Discovered`]
+    Discover {
+        /// All of these.
+        capabilities: Vec<Arc<str>>,
+        /// At most.
+        max: u32,
+        /// For the search of the network.
+        timeout: Millis,
+    },
+    /// A page of peers. → [`crate::Reply::Peers`]
+    Peers(Box<PeerFilter>),
+    /// One peer. → [`crate::Reply::Peer`]
+    Peer {
+        /// Which.
+        peer: NodeId,
+        /// Its measurements over time too, this many hours back (0: none).
+        history_hours: u32,
+    },
+}
+
+/// Where an answer is gathered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// From every node that answers.
+    #[default]
+    Mesh,
+    /// From this node alone.
+    Local,
+}
+
+/// What a view of a task includes beside the plain facts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Detail {
+    /// The report: result, output, logs.
+    pub report: bool,
+    /// Progress, and the tail of the log while it runs.
+    pub live: bool,
+    /// Why it waits.
+    pub explain: bool,
+}
+
+/// Tasks to take.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Submission {
+    /// The caller's id, or none: the node makes one.
+    pub task: Option<TaskId>,
+    /// What to do. Its `submitted_at` is set by the node that takes it.
+    pub spec: Spec,
+    /// How urgent.
+    pub priority: Priority,
+    /// Payloads of an array: item `n` becomes the task `<id>/n`. Empty: one
+    /// task with the spec's own payload.
+    pub items: Vec<Arc<[u8]>>,
+}
+
+/// What `queue_clear` drops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClearScope {
+    /// Queued, delayed and blocked tasks: they become cancelled.
+    Queued,
+    /// Failed ones are forgotten.
+    Failed,
+    /// Cancelled ones are forgotten.
+    Cancelled,
+    /// All of the above.
+    NotRunning,
+}
+
+/// A worker, as its operator describes it. Durable on its node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerSpec {
+    /// Its name.
+    pub worker: WorkerId,
+    /// What it may run: names of executors, and `executor:detail`.
+    pub capabilities: Vec<Arc<str>>,
+    /// For requirements.
+    pub labels: BTreeMap<Arc<str>, Arc<str>>,
+    /// Tasks at once, 1 to 10,000.
+    pub slots: u32,
+    /// What it has of what can be used up; `None`: unlimited.
+    pub resources: Option<Resources>,
+    /// JSON text for people.
+    pub metadata: Option<Arc<str>>,
+}
+
+/// Which tasks, and which page of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct TaskFilter {
+    /// Any of these; empty: all.
+    pub statuses: Vec<Status>,
+    /// Run (now or last) by this worker.
+    pub worker: Option<WorkerId>,
+    /// All of these tags.
+    pub tags: Vec<Arc<str>>,
+    /// At least this urgent.
+    pub priority_min: Option<f64>,
+    /// Of this type.
+    pub task_type: Option<Arc<str>>,
+    /// Items of this array or steps of this workflow: ids that start with `<prefix>/`.
+    pub parent: Option<TaskId>,
+    /// At most, 1 to 1,000.
+    pub limit: u32,
+    /// Skip this many; at most 100,000.
+    pub offset: u32,
+    /// After this one, in order of submission, then id.
+    pub after: Option<(crate::Unix, TaskId)>,
+    /// The whole mesh, or this node alone.
+    pub scope: Scope,
+}
+
+/// Which peers, in which order, and which page of them.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PeerFilter {
+    /// In this state; `None`: any.
+    pub status: Option<crate::view::PeerStatus>,
+    /// All of these.
+    pub capabilities: Vec<Arc<str>>,
+    /// The order.
+    pub sort: PeerSort,
+    /// At most, 1 to 1,000.
+    pub limit: u32,
+    /// Skip this many.
+    pub offset: u32,
+}
+
+/// Orders of peers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum PeerSort {
+    /// Latest first.
+    #[default]
+    LastSeen,
+    /// Smallest round trip first.
+    Latency,
+    /// Most bytes a second first.
+    Bandwidth,
+    /// By name.
+    PeerId,
+}
+
+/// Why a request was refused; nothing was changed, unless it says otherwise.
+/// The faces map each to a code, an exit status and an HTTP status in one table.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// A value is out of its range.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The parameter.
+        field: Arc<str>,
+        /// What is wrong, with the bound.
+        problem: Arc<str>,
+    },
+    /// No such task, worker or peer.
+    #[error("{what} {name} is not known to any node that answered; check the id, or list what there is")]
+    NotFound {
+        /// `task`, `worker` or `peer`.
+        what: Arc<str>,
+        /// The id.
+        name: Arc<str>,
+    },
+    /// The id or the idempotency key stands for other work.
+    #[error("{name} was submitted before with different work; choose another id or key")]
+    Conflict {
+        /// The id.
+        name: Arc<str>,
+    },
+    /// Not in this state.
+    #[error("{name} is {status}: {needs}")]
+    State {
+        /// The id.
+        name: Arc<str>,
+        /// The state that it is in.
+        status: Arc<str>,
+        /// The states that would do.
+        needs: Arc<str>,
+    },
+    /// A bound is reached.
+    #[error("{what} is full (limit {limit}); try again later")]
+    Full {
+        /// What.
+        what: Arc<str>,
+        /// How much it holds.
+        limit: u64,
+        /// When to try again.
+        retry_after: Millis,
+    },
+    /// Too few nodes could be reached. The outcome is unknown: a change may
+    /// still happen, so repeat it only with the same id or key.
+    #[error("{problem}")]
+    Unavailable {
+        /// What was missing.
+        problem: Arc<str>,
+        /// When to try again.
+        retry_after: Millis,
+    },
+    /// No answer in time. The outcome is unknown, as above.
+    #[error("no answer within {waited}; the outcome is unknown: repeat with the same id")]
+    Deadline {
+        /// How long it was waited for.
+        waited: Millis,
+    },
+    /// Too large.
+    #[error("{field} has {got} bytes; the limit is {limit}")]
+    TooLarge {
+        /// The parameter.
+        field: Arc<str>,
+        /// Its size.
+        got: u64,
+        /// What is allowed.
+        limit: u64,
+    },
+}

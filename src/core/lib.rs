@@ -1,0 +1,44 @@
+//! The protocol and the state of a taskmesh node: a deterministic function
+//! `(state, now, input) → effects`.
+//!
+//! Nothing here touches a socket, a disk, a clock, a process or a source of
+//! randomness: those feed a [`Node`] with [`Input`]s and obey its [`Effect`]s.
+//! So whole meshes run in one thread from one seed (`tests/sim`).
+//!
+//! # Glossary
+//! - **node**: one process of the mesh, named by its Ed25519 public key.
+//! - **task**: a unit of work, kept as a **record** on its **holders**.
+//! - **owner**: the holder that alone may write a record now.
+//! - **ballot**: who owns a record, by epoch; the greater ballot wins.
+//! - **pledge**: the greatest ballot that a holder has promised to respect.
+//! - **stamp**: the version of a record: ballot, then the owner's revision.
+//! - **executor**: the node that runs a task, in one of its **workers**.
+//! - **worker**: named slots and capabilities on a node.
+//! - **attempt**: one grant of a task to an executor; a **run** is its process.
+//! - **fence**: ballot and attempt; a result counts only with its fence.
+//! - **beat**: the periodic sign of life; **lease**: how long one beat lasts.
+//! - **step**: one task of a workflow.
+#![forbid(unsafe_code)]
+
+pub mod command;
+pub mod config;
+pub mod effect;
+pub mod execution;
+pub mod ids;
+pub mod limits;
+pub mod message;
+pub mod prng;
+pub mod record;
+pub mod task;
+pub mod time;
+pub mod view;
+
+pub use command::{Command, Query, Refusal, Request};
+pub use config::Config;
+pub use effect::{Disk, Effect, Entry, Input, Key, NetCommand, Notice, PeerEvent};
+pub use ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
+pub use message::Message;
+pub use record::{Ballot, Fence, Record, Slot, Stamp};
+pub use task::{Outcome, Spec, TaskState};
+pub use time::{Millis, Unix};
+pub use view::Reply;

@@ -1,0 +1,58 @@
+//! Every bound of the protocol, with its reason. What a user may choose is in
+//! [`crate::Config`]; these are the walls around it.
+
+/// The most that a result, output or log may put into a record: records go
+/// whole to each holder with each closing, and sled must not see values over
+/// 64 KiB, so three of these fit below that.
+pub const INLINE_BYTES: usize = 16 * 1024;
+/// A payload travels with its spec in one message.
+pub const PAYLOAD_BYTES: usize = 1024 * 1024;
+/// Metadata is for people and small programs.
+pub const METADATA_BYTES: usize = 64 * 1024;
+/// The most that one attempt may leave in one blob.
+pub const BLOB_BYTES: u64 = 64 * 1024 * 1024;
+/// A blob travels in pieces of this size, each checked by its length and the
+/// whole by its hash.
+pub const BLOB_CHUNK_BYTES: usize = 1024 * 1024;
+/// One message between nodes: a payload, its envelope, and room.
+pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// A gossiped message: every node forwards it.
+pub const GOSSIP_BYTES: usize = 64 * 1024;
+/// Items of one array submission: one call stays within a second.
+pub const ITEMS: usize = 10_000;
+/// Tags of one task.
+pub const TAGS: usize = 32;
+/// Any short text: tag, label, type, capability, fairness key.
+pub const TEXT_BYTES: usize = 256;
+/// A reason or an error that a person reads.
+pub const REASON_BYTES: usize = 4096;
+/// Tasks that one task may wait for.
+pub const DEPENDENCIES: usize = 1_000;
+/// Capabilities, labels or named resources of one worker or requirement.
+pub const ATTRIBUTES: usize = 64;
+/// Workers of one node: they all travel in its advert.
+pub const WORKERS: usize = 64;
+/// Slots of one worker.
+pub const SLOTS: u32 = 10_000;
+/// Retries of one task.
+pub const RETRIES: u32 = 1_000;
+/// Holders of one record, old and new together.
+pub const HOLDERS: usize = 16;
+/// Items in one page of a list.
+pub const PAGE: usize = 1_000;
+/// How far an `offset` reaches; a cursor has no such bound.
+pub const OFFSET: usize = 100_000;
+/// The longest that a request waits for a task to end.
+pub const WAIT_MS: u64 = 45_000;
+/// Members of a mesh that a node knows: a beat costs each of them.
+pub const MEMBERS: usize = 1_000;
+/// Requests of others that a node answers at once; more are refused with
+/// `resource_exhausted`.
+pub const PENDING_REQUESTS: usize = 20_000;
+/// Tail of a running program's log that its owner keeps for `task_status`.
+pub const LOG_TAIL_BYTES: usize = 8 * 1024;
+/// Addresses kept of one peer.
+pub const ADDRESSES: usize = 16;
+/// Names of forgotten tasks, 8 bytes each, that keep a copy from the past from
+/// bringing one of them back.
+pub const TOMBSTONES: usize = 500_000;

@@ -1,0 +1,271 @@
+//! What nodes say to each other. `net/wire.rs` gives these their bytes.
+//!
+//! Every message may be lost, doubled, late or out of order: whoever needs an
+//! answer asks again.
+
+use crate::command::{Refusal, Request, WorkerSpec};
+use crate::ids::{NodeId, TaskId, WorkerId};
+use crate::record::{Ballot, Birth, Fence, Record, Stamp};
+use crate::task::{Report, Spec};
+use crate::view::{Pause, Reply};
+use std::sync::Arc;
+
+/// One message. A sender is known from its connection, never from the message.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Message {
+    /// Who I am: sent to a peer on connection, when it changes, and when asked.
+    Hello(Box<Hello>),
+    /// I live: gossiped each beat.
+    Beat(Beat),
+    /// I don't have your newest hello.
+    WhoAreYou,
+    /// I have ready tasks that nobody known to me has room for: gossiped, a
+    /// hint only.
+    Announce {
+        /// By task type: how many.
+        ready: Vec<(Arc<str>, u32)>,
+    },
+    /// Room for more: the answer to an announcement, and after the end of a run.
+    Room {
+        /// By worker: grants that it would take now.
+        free: Vec<(WorkerId, u32)>,
+    },
+
+    /// Keep this version. From its owner.
+    Offer {
+        /// The version.
+        record: Box<Record>,
+        /// The immutable part, unless the holder is known to have it.
+        spec: Option<Arc<Spec>>,
+    },
+    /// Kept, on disk.
+    Ack {
+        /// Of which task.
+        task: TaskId,
+        /// Which version.
+        stamp: Stamp,
+    },
+    /// I can't keep it without its immutable part.
+    Want {
+        /// Of which task.
+        task: TaskId,
+        /// Which version.
+        stamp: Stamp,
+    },
+    /// I have promised to respect a greater ballot.
+    Refuse {
+        /// Of which task.
+        task: TaskId,
+        /// That ballot.
+        pledge: Ballot,
+    },
+    /// I keep another task of that id.
+    Taken {
+        /// Which id.
+        task: TaskId,
+        /// The submission that I refuse.
+        refused: Birth,
+        /// The one that I keep.
+        record: Box<Record>,
+        /// And its immutable part.
+        spec: Arc<Spec>,
+    },
+    /// I kept it and my copy is damaged or gone: don't count on my word.
+    Lost {
+        /// Of which task.
+        task: TaskId,
+    },
+    /// It ended long ago, everywhere: forget your copy from the past.
+    Gone {
+        /// Which task.
+        task: TaskId,
+        /// The submission that is gone.
+        birth: Birth,
+    },
+    /// Every holder knows that it ended, and its time is over: forget it.
+    Forget {
+        /// Which task.
+        task: TaskId,
+        /// The closed version.
+        stamp: Stamp,
+    },
+    /// Let me write it from now on.
+    Claim {
+        /// Of which task.
+        task: TaskId,
+        /// Which submission.
+        birth: Birth,
+        /// With this right.
+        ballot: Ballot,
+        /// What I have of it.
+        stamp: Stamp,
+    },
+    /// You may, as far as I am concerned; and this is what I have.
+    Pledge {
+        /// Of which task.
+        task: TaskId,
+        /// The right.
+        ballot: Ballot,
+        /// The newest version here, with its immutable part; `None`: I never
+        /// heard of it.
+        kept: Option<(Box<Record>, Arc<Spec>)>,
+    },
+
+    /// Run it.
+    Grant(Box<Grant>),
+    /// I won't: no room, paused, draining, or not the node you knew.
+    Decline {
+        /// Of which task.
+        task: TaskId,
+        /// The grant.
+        fence: Fence,
+        /// Why.
+        why: Declined,
+        /// Room now, by worker.
+        free: Vec<(WorkerId, u32)>,
+    },
+    /// The run has started, or has something to say.
+    Progress {
+        /// Of which task.
+        task: TaskId,
+        /// Under which grant.
+        fence: Fence,
+        /// How long ago it started, by the executor's clock.
+        running: crate::Millis,
+        /// Percent.
+        percent: Option<u8>,
+        /// A line for people.
+        message: Option<Arc<str>>,
+        /// Tail of the log.
+        log_tail: Option<Arc<[u8]>>,
+    },
+    /// The run has ended. Sent to the holders until one says `Settled`.
+    Finished(Box<Finished>),
+    /// The result is safe with a majority, or nobody needs it any more.
+    Settled {
+        /// Of which task.
+        task: TaskId,
+        /// Up to this grant.
+        fence: Fence,
+    },
+    /// End the run.
+    Stop {
+        /// Of which task.
+        task: TaskId,
+        /// The grant.
+        fence: Fence,
+        /// Kill rather than ask.
+        force: bool,
+    },
+
+    /// A request that this node can't answer alone.
+    Request {
+        /// The asker's own number.
+        id: u64,
+        /// What.
+        request: Box<Request>,
+    },
+    /// The answer.
+    Response {
+        /// The asker's number.
+        id: u64,
+        /// What.
+        reply: Box<Result<Reply, Refusal>>,
+    },
+    /// The queue's controls, newer than yours. Answered with the sender's own.
+    Controls(Controls),
+}
+
+/// A node's full account of itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hello {
+    /// Its starts so far.
+    pub boot: u64,
+    /// Counts changes of this account within one boot.
+    pub version: u32,
+    /// It takes no new work.
+    pub draining: bool,
+    /// Its workers.
+    pub workers: Vec<WorkerSpec>,
+    /// Room now, by worker.
+    pub free: Vec<(WorkerId, u32)>,
+    /// Members that it knows, itself included.
+    pub members: Vec<NodeId>,
+    /// The queue's controls as it knows them.
+    pub controls: Controls,
+}
+
+/// A sign of life.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Beat {
+    /// The sender's starts so far.
+    pub boot: u64,
+    /// The version of its newest [`Hello`].
+    pub version: u32,
+    /// Room now, by worker.
+    pub free: Vec<(WorkerId, u32)>,
+    /// Ready tasks that it owns.
+    pub queued: u64,
+    /// Version of its controls.
+    pub controls: (u64, NodeId),
+}
+
+/// What the whole queue obeys. The greater version wins (a last-writer-wins
+/// register with a Lamport clock).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Controls {
+    /// Lamport count, then the writer.
+    pub version: (u64, NodeId),
+    /// No new starts.
+    pub paused: Option<Pause>,
+    /// Counts the orders to give every queued task its place anew.
+    pub reorder: u64,
+}
+
+/// An order to run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grant {
+    /// Which task.
+    pub task: TaskId,
+    /// Under which fence.
+    pub fence: Fence,
+    /// In which worker.
+    pub worker: WorkerId,
+    /// The executor's boot that it was meant for: a node that restarted
+    /// declines, so that no fence runs twice.
+    pub boot: u64,
+    /// What to run.
+    pub spec: Arc<Spec>,
+    /// Whom to tell the result.
+    pub holders: Vec<NodeId>,
+}
+
+/// Why a grant was declined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Declined {
+    /// No room in that worker.
+    Busy,
+    /// No such worker (any more), or it is draining.
+    NoWorker,
+    /// The queue is paused.
+    Paused,
+    /// The node restarted since: whatever ran is lost.
+    Restarted,
+}
+
+/// The end of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finished {
+    /// Of which task.
+    pub task: TaskId,
+    /// Under which grant.
+    pub fence: Fence,
+    /// How it went.
+    pub verdict: crate::execution::Verdict,
+    /// What it left.
+    pub report: Report,
+    /// How long ago it started, by the executor's clock; `None`: it never did.
+    pub started: Option<crate::Millis>,
+    /// Room in its worker now.
+    pub free: Vec<(WorkerId, u32)>,
+}

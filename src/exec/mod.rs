@@ -1,0 +1,1 @@
+//! The ways to run a task on this node.

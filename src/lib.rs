@@ -1,0 +1,10 @@
+//! A taskmesh node: the shell around `taskmesh-core`. See ARCHITECTURE.md.
+
+pub mod api;
+pub mod cli;
+pub mod config;
+pub mod exec;
+pub mod net;
+pub mod ops;
+pub mod store;
+pub mod telemetry;

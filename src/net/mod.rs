@@ -1,0 +1,1 @@
+//! The network: one swarm actor; what it carries is the core's messages.

@@ -1,0 +1,1 @@
+//! The operations of the facade, as plain structs.

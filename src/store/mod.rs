@@ -1,0 +1,1 @@
+//! What survives a crash: one folder, one committer.
