@@ -3,6 +3,7 @@
 pub mod api;
 pub mod cli;
 pub mod config;
+pub mod driver;
 pub mod exec;
 pub mod net;
 pub mod ops;
