@@ -247,7 +247,7 @@ pub struct TaskFilter {
     pub parent: Option<TaskId>,
     /// At most, 1 to 1,000.
     pub limit: u32,
-    /// Skip this many; at most 100,000.
+    /// Skip this many; at most 5,000.
     pub offset: u32,
     /// After this one, in order of submission, then id.
     pub after: Option<(crate::Unix, TaskId)>,

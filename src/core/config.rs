@@ -40,6 +40,9 @@ pub struct Config {
     /// This node has been told of others: until it has heard one of them it
     /// accepts nothing, because it can't know who the holders should be.
     pub joins: bool,
+    /// What the shell can execute: `echo`, `exec:sha256sum`, …: a worker's
+    /// capabilities are among these.
+    pub executors: Vec<std::sync::Arc<str>>,
     /// A planted bug, for checking that the invariants would catch it.
     #[doc(hidden)]
     pub planted: Option<Planted>,
@@ -63,6 +66,7 @@ impl Default for Config {
             crash_limit: 10,
             request_timeout: Millis(5_000),
             joins: false,
+            executors: Vec::new(),
             planted: None,
         }
     }

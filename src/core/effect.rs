@@ -276,6 +276,15 @@ pub enum Entry {
         /// The version.
         record: Box<Record>,
     },
+    /// A pledge for a task that this node keeps nothing of yet.
+    Pledge {
+        /// Of which task.
+        task: TaskId,
+        /// The pledge.
+        ballot: Ballot,
+        /// When, so that one for nothing does not stay for ever.
+        at: Unix,
+    },
     /// A worker of this node, and when it was first registered.
     Worker(WorkerSpec, Unix),
     /// The queue's controls.
@@ -306,6 +315,8 @@ pub struct PeerBook {
 pub enum Key {
     /// Spec and record of a task.
     Task(TaskId),
+    /// A pledge without a record.
+    Pledge(TaskId),
     /// A worker.
     Worker(WorkerId),
     /// A peer.
@@ -321,6 +332,8 @@ pub struct Disk {
     pub slots: Vec<Slot>,
     /// Tasks that it kept and whose copies are damaged or incomplete.
     pub damaged: Vec<TaskId>,
+    /// Pledges without a record.
+    pub pledges: Vec<(TaskId, Ballot, Unix)>,
     /// Its workers.
     pub workers: Vec<(WorkerSpec, Unix)>,
     /// The queue's controls.

@@ -172,11 +172,15 @@ impl TaskId {
     /// task that they belong to, so that they share one commit and one ask.
     #[must_use]
     pub fn place(&self) -> &str {
-        let head = self.0.split('/').next().unwrap_or(&self.0);
-        match head.rsplit_once("-retry-") {
-            Some((base, n)) if !base.is_empty() && !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()) => base,
-            _ => head,
+        let mut head = self.0.split('/').next().unwrap_or(&self.0);
+        while let Some((base, n)) = head.rsplit_once("-retry-")
+            && !base.is_empty()
+            && !n.is_empty()
+            && n.bytes().all(|b| b.is_ascii_digit())
+        {
+            head = base;
         }
+        head
     }
 
     /// Spread bits of [`TaskId::place`], for rendezvous hashing.
@@ -249,7 +253,7 @@ mod tests {
 
     #[test]
     fn arrays_steps_and_retries_live_with_their_task() {
-        for id in ["job", "job/17", "job-retry-2", "job-retry-2/3"] {
+        for id in ["job", "job/17", "job-retry-2", "job-retry-2/3", "job-retry-2-retry-1"] {
             assert_eq!(TaskId::new(id).map(|t| t.place().to_owned()), Ok("job".to_owned()));
         }
         assert_eq!(TaskId::new("job-retry-x").map(|t| t.place().to_owned()), Ok("job-retry-x".to_owned()));

@@ -40,8 +40,9 @@ pub const RETRIES: u32 = 1_000;
 pub const HOLDERS: usize = 16;
 /// Items in one page of a list.
 pub const PAGE: usize = 1_000;
-/// How far an `offset` reaches; a cursor has no such bound.
-pub const OFFSET: usize = 100_000;
+/// How far an `offset` reaches: every node sends all before it, in one
+/// message. A cursor has no such bound.
+pub const OFFSET: usize = 5_000;
 /// The longest that a request waits for a task to end.
 pub const WAIT_MS: u64 = 45_000;
 /// Members of a mesh that a node knows: a beat costs each of them.

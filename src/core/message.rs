@@ -106,9 +106,9 @@ pub enum Message {
         task: TaskId,
         /// The right.
         ballot: Ballot,
-        /// The newest version here, with its immutable part; `None`: I never
-        /// heard of it.
-        kept: Option<(Box<Record>, Arc<Spec>)>,
+        /// The newest version here; `None`: I never heard of it. Whoever claims
+        /// a task keeps it, and so has its immutable part.
+        kept: Option<Box<Record>>,
     },
 
     /// Run it.
@@ -130,8 +130,9 @@ pub enum Message {
         task: TaskId,
         /// Under which grant.
         fence: Fence,
-        /// How long ago it started, by the executor's clock.
-        running: crate::Millis,
+        /// How long ago it started, by the executor's clock; `None`: it waits
+        /// for its slot.
+        running: Option<crate::Millis>,
         /// Percent.
         percent: Option<u8>,
         /// A line for people.

@@ -428,14 +428,14 @@ pub struct WorkerView {
     pub resources: Option<Resources>,
     /// Tasks at once.
     pub slots: u32,
-    /// Tasks now.
-    pub running: u32,
+    /// Tasks now; `None` where its node did not answer, as below.
+    pub running: Option<u32>,
     /// Grants that it would take now.
-    pub free: u32,
+    pub free: Option<u32>,
     /// Ended well since its node started.
-    pub completed: u64,
+    pub completed: Option<u64>,
     /// Failed since its node started.
-    pub failed: u64,
+    pub failed: Option<u64>,
     /// When its node was last heard.
     pub last_seen: Option<Unix>,
     /// Its tasks, if asked.

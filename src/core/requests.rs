@@ -1,0 +1,926 @@
+//! Requests on their way: what is asked of other nodes, what is gathered from
+//! all of them, and what waits for a promise, an end or the network.
+
+use crate::command::{ClearScope, Command, Detail, Query, Refusal, Request, Scope, TaskFilter};
+use crate::ids::{NodeId, RequestId, TaskId, WorkerId, rendezvous};
+use crate::limits;
+use crate::message::{Controls, Message};
+use crate::node::Node;
+use crate::task::Priority;
+use crate::time::{Millis, Unix};
+use crate::view::{Pause, Reply, Stats, Status, Submitted, TaskPage, TaskView};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Who asks.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Origin {
+    /// A face of this node.
+    Face(RequestId),
+    /// Another node, under its own number.
+    Node { from: NodeId, id: u64 },
+    /// This node, to learn whether what a task depends on has ended.
+    Dependency(TaskId),
+}
+
+/// What is under way.
+#[derive(Default)]
+pub(crate) struct Requests {
+    next: u64,
+    asked: BTreeMap<u64, Asked>,
+    gathers: BTreeMap<u64, Gather>,
+    /// Which gather a request to a node belongs to.
+    parts: BTreeMap<u64, u64>,
+    promises: BTreeMap<u64, Promise>,
+    promised_of: BTreeMap<TaskId, Vec<u64>>,
+    waiters: BTreeMap<TaskId, Vec<Waiter>>,
+    net: BTreeMap<RequestId, (Wait, Millis, Millis)>,
+    control: Option<ControlWait>,
+}
+
+/// One request to one node after another, until one answers.
+struct Asked {
+    origin: Origin,
+    request: Request,
+    to: NodeId,
+    /// Who can be asked next.
+    left: Vec<NodeId>,
+    /// Who did not answer.
+    silent: u32,
+    by: Millis,
+    /// To be sent to the owner that the answer names.
+    then: Option<Command>,
+}
+
+struct Gather {
+    origin: Origin,
+    plan: Plan,
+    left: BTreeSet<NodeId>,
+    expected: u32,
+    answered: u32,
+    by: Millis,
+    page: TaskPage,
+    stats: Stats,
+    cleared: (u64, u64),
+    found: Option<Reply>,
+}
+
+/// What is made of gathered answers.
+enum Plan {
+    Tasks(Box<TaskFilter>),
+    Stats,
+    Paused(Unix),
+    Resumed(Unix, bool),
+    Cleared,
+    Find { what: &'static str, name: Arc<str>, then: Option<Command> },
+}
+
+/// A reply that waits until a majority knows of what it says.
+struct Promise {
+    origin: Origin,
+    left: BTreeMap<TaskId, u32>,
+    answer: Answer,
+    /// The full number of holders is needed too.
+    accept: bool,
+    since: Millis,
+    by: Millis,
+}
+
+/// What is said once it is promised.
+pub(crate) enum Answer {
+    Ready(Reply),
+    Submitted { name: TaskId, items: Option<usize>, replayed: bool },
+    Reprioritised { task: TaskId, old: Priority, new: Priority },
+    Retried { task: TaskId, retry: TaskId, count: u32 },
+}
+
+struct Waiter {
+    origin: Origin,
+    detail: Detail,
+    by: Millis,
+}
+
+/// What waits for the network.
+pub(crate) enum Wait {
+    Net { command: Command, handed_back: u64 },
+    Discover { capabilities: Vec<Arc<str>>, max: u32 },
+}
+
+struct ControlWait {
+    origin: Origin,
+    version: (u64, NodeId),
+    left: BTreeSet<NodeId>,
+    answered: usize,
+    by: Millis,
+    plan: ControlPlan,
+}
+
+#[derive(Clone, Copy)]
+enum ControlPlan {
+    Paused,
+    Resumed(bool),
+}
+
+/// How long a gathering waits for slow nodes.
+const GATHER: Millis = Millis(2_000);
+/// How long one node is given before the next is asked the same.
+const HOP: Millis = Millis(1_500);
+/// How long one question about a dependency waits at the node that owns it.
+const DEPENDENCY_WAIT: Millis = Millis(20_000);
+
+impl Requests {
+    fn number(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn len(&self) -> usize {
+        self.asked.len() + self.gathers.len() + self.promises.len() + self.waiters.len() + self.net.len()
+    }
+}
+
+impl Node {
+    /// Bounds what is under way, and refuses what can't be done now.
+    pub(crate) fn admit(&self, origin: &Origin, request: &Request) -> Result<(), Refusal> {
+        if self.requests.len() >= limits::PENDING_REQUESTS {
+            let limit = limits::PENDING_REQUESTS as u64;
+            return Err(Refusal::Full { what: "this node's list of requests".into(), limit, retry_after: Millis(500) });
+        }
+        let submits = matches!(request, Request::Command(Command::Submit(_)));
+        let unavailable = |problem: &str| Refusal::Unavailable { problem: problem.into(), retry_after: Millis(1_000) };
+        if submits && self.draining && !matches!(origin, Origin::Dependency(_)) {
+            return Err(unavailable("this node is draining and takes no new work; ask another"));
+        }
+        if submits && self.config.joins && self.members.is_empty() {
+            return Err(unavailable("this node has not met its mesh yet; check the invite and that its nodes run"));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn answer(&mut self, origin: Origin, reply: Result<Reply, Refusal>) {
+        match origin {
+            Origin::Face(id) => self.reply(id, reply),
+            Origin::Node { from, id } => self.send(from, Message::Response { id, reply: Box::new(reply) }),
+            Origin::Dependency(task) => self.on_dependency(&task, reply),
+        }
+    }
+
+    /// Sends a request to one node, and its answer back.
+    pub(crate) fn forward(&mut self, origin: Origin, to: NodeId, request: Request) {
+        self.ask(origin, request, vec![to], None);
+    }
+
+    fn ask(&mut self, origin: Origin, request: Request, mut nodes: Vec<NodeId>, then: Option<Command>) {
+        if nodes.is_empty() {
+            return self.ask_everybody(origin, request, then);
+        }
+        let to = nodes.remove(0);
+        let number = self.requests.number();
+        let by = self.now + patience(&request, self.config.request_timeout);
+        self.send(to, Message::Request { id: number, request: Box::new(request.clone()) });
+        self.requests.asked.insert(number, Asked { origin, request, to, left: nodes, silent: 0, by, then });
+    }
+
+    /// Nobody who should know does: ask all who are there.
+    fn ask_everybody(&mut self, origin: Origin, request: Request, then: Option<Command>) {
+        let (what, name): (_, Arc<str>) = match &request {
+            Request::Query(Query::Task { task, .. }) => ("task", task.as_str().into()),
+            Request::Query(Query::Worker { worker, .. }) => ("worker", worker.as_str().into()),
+            Request::Query(_) | Request::Command(_) => ("node", "that could answer".into()),
+        };
+        let mut short = request;
+        if let Request::Query(Query::Task { wait, .. }) = &mut short {
+            *wait = (*wait).min(Millis(0));
+        }
+        self.gather(origin, Plan::Find { what, name, then }, short, Vec::new());
+    }
+
+    fn gather(&mut self, origin: Origin, plan: Plan, request: Request, own: Vec<Reply>) {
+        let number = self.requests.number();
+        let nodes: BTreeSet<_> = self.live_members().collect();
+        let silent = self.members.len() - nodes.len();
+        let gather = Gather {
+            origin,
+            plan,
+            expected: u32::try_from(nodes.len() + silent + 1).unwrap_or(u32::MAX),
+            left: nodes.clone(),
+            answered: 1,
+            by: self.now + GATHER,
+            page: TaskPage::default(),
+            stats: Stats::default(),
+            cleared: (0, 0),
+            found: None,
+        };
+        self.requests.gathers.insert(number, gather);
+        for reply in own {
+            self.add_to_gather(number, reply);
+        }
+        for node in nodes {
+            let part = self.requests.number();
+            self.requests.parts.insert(part, number);
+            self.send(node, Message::Request { id: part, request: Box::new(request.clone()) });
+        }
+        self.finish_gather_if_done(number);
+    }
+
+    fn add_to_gather(&mut self, number: u64, reply: Reply) {
+        let Some(gather) = self.requests.gathers.get_mut(&number) else { return };
+        match reply {
+            Reply::Tasks(page) => {
+                gather.page.total += page.total;
+                gather.page.tasks.extend(page.tasks);
+            }
+            Reply::Stats(stats) => add_stats(&mut gather.stats, *stats),
+            Reply::Cleared { cleared, remaining, .. } => {
+                gather.cleared.0 += cleared;
+                gather.cleared.1 += remaining;
+            }
+            found @ (Reply::Task(_) | Reply::Worker(_)) => {
+                let better = match (&gather.found, &found) {
+                    (Some(Reply::Task(old)), Reply::Task(new)) => new.epoch > old.epoch,
+                    (Some(_), _) => false,
+                    (None, _) => true,
+                };
+                if better {
+                    gather.found = Some(found);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    pub(crate) fn on_response(&mut self, from: NodeId, id: u64, reply: Result<Reply, Refusal>) {
+        if let Some(number) = self.requests.parts.remove(&id) {
+            let Some(gather) = self.requests.gathers.get_mut(&number) else { return };
+            if gather.left.remove(&from) {
+                gather.answered += 1;
+            }
+            if let Ok(reply) = reply {
+                self.add_to_gather(number, reply);
+            }
+            return self.finish_gather_if_done(number);
+        }
+        if self.requests.asked.get(&id).is_none_or(|a| a.to != from) {
+            return;
+        }
+        let Some(asked) = self.requests.asked.remove(&id) else { return };
+        match (reply, asked.then) {
+            (Err(Refusal::NotFound { .. }), then) => {
+                self.ask_next(asked.origin, asked.request, asked.left, asked.silent, then)
+            }
+            (Ok(Reply::Task(view)), Some(command)) => self.send_to_owner(asked.origin, view.home, command),
+            (reply, _) => self.answer(asked.origin, reply),
+        }
+    }
+
+    fn ask_next(&mut self, origin: Origin, request: Request, left: Vec<NodeId>, silent: u32, then: Option<Command>) {
+        if !left.is_empty() {
+            return self.ask(origin, request, left, then);
+        }
+        match request {
+            Request::Query(Query::Task { .. } | Query::Worker { .. }) => self.ask_everybody(origin, request, then),
+            Request::Query(_) | Request::Command(_) => {
+                let problem = format!("the node that this is for did not answer ({silent} asked)").into();
+                self.answer(origin, Err(Refusal::Unavailable { problem, retry_after: self.config.lease }));
+            }
+        }
+    }
+
+    fn send_to_owner(&mut self, origin: Origin, owner: NodeId, command: Command) {
+        if owner == self.id {
+            return self.on_command_here(origin, command);
+        }
+        self.forward(origin, owner, Request::Command(command));
+    }
+
+    fn on_command_here(&mut self, origin: Origin, command: Command) {
+        let task = match &command {
+            Command::Cancel { task, .. } | Command::Reprioritise { task, .. } | Command::Retry { task, .. } => {
+                task.clone()
+            }
+            _ => return,
+        };
+        if self.owned(&task).is_some() {
+            return self.obey(origin, &task, command);
+        }
+        let problem = format!("{task} is between owners; try again").into();
+        self.answer(origin, Err(Refusal::Unavailable { problem, retry_after: self.config.lease }));
+    }
+
+    fn finish_gather_if_done(&mut self, number: u64) {
+        if self.requests.gathers.get(&number).is_some_and(|g| g.left.is_empty()) {
+            self.finish_gather(number);
+        }
+    }
+
+    fn finish_gather(&mut self, number: u64) {
+        let Some(gather) = self.requests.gathers.remove(&number) else { return };
+        self.requests.parts.retain(|_, g| *g != number);
+        let (answered, expected) = (gather.answered, gather.expected);
+        let queued = waiting(&gather.stats);
+        let running = running(&gather.stats);
+        let reply = match gather.plan {
+            Plan::Tasks(filter) => Ok(Reply::Tasks(merge_page(gather.page, &filter, answered, expected))),
+            Plan::Stats => {
+                let mut stats = gather.stats;
+                (stats.answered, stats.expected) = (answered, expected);
+                Ok(Reply::Stats(Box::new(stats)))
+            }
+            Plan::Paused(at) => Ok(Reply::Paused { at, queued, running }),
+            Plan::Resumed(at, reordered) => Ok(Reply::Resumed { at, queued, reordered }),
+            Plan::Cleared => {
+                let (cleared, remaining) = gather.cleared;
+                Ok(Reply::Cleared { cleared, remaining, at: self.wall(), answered, expected })
+            }
+            Plan::Find { what, name, then } => match (gather.found, then) {
+                (Some(Reply::Task(view)), Some(command)) => {
+                    return self.send_to_owner(gather.origin, view.home, command);
+                }
+                (Some(found), _) => Ok(found),
+                (None, _) if answered < expected => Err(Refusal::Unavailable {
+                    problem: format!(
+                        "no node that answered knows {what} {name}; {} did not answer",
+                        expected - answered
+                    )
+                    .into(),
+                    retry_after: self.config.lease,
+                }),
+                (None, _) => Err(Refusal::NotFound { what: what.into(), name }),
+            },
+        };
+        self.answer(gather.origin, reply);
+    }
+
+    /// A command on one task: obeyed by its owner, wherever it was given.
+    pub(crate) fn on_task_command(&mut self, origin: Origin, task: &TaskId, command: Command) {
+        if self.owned(task).is_some() {
+            return self.obey(origin, task, command);
+        }
+        if matches!(origin, Origin::Node { .. }) {
+            return self.on_command_here(origin, command);
+        }
+        let query = Query::Task { task: task.clone(), detail: Detail::default(), wait: Millis(0) };
+        let nodes = self.likely_holders(task);
+        self.ask(origin, Request::Query(query), nodes, Some(command));
+    }
+
+    /// Who should know a task: its owner, if that is known, then the first in
+    /// rendezvous order.
+    fn likely_holders(&self, task: &TaskId) -> Vec<NodeId> {
+        let known = self.kept.get(task).map(|k| k.slot.pledge.owner);
+        let ranked = rendezvous(task.place_hash(), self.live_members());
+        let mut nodes: Vec<_> = known.into_iter().filter(|n| *n != self.id && self.live(*n)).collect();
+        nodes.extend(ranked.into_iter().filter(|n| Some(*n) != known).take(self.config.holders));
+        nodes
+    }
+
+    pub(crate) fn on_query_task(&mut self, origin: Origin, task: &TaskId, detail: Detail, wait: Millis) {
+        let wait = Millis(wait.0.min(limits::WAIT_MS));
+        if let Some(kept) = self.owned(task) {
+            let ended = kept.promised_end().is_some();
+            if ended || wait == Millis(0) {
+                let view = self.task_view(task, detail);
+                return self.answer(origin, Ok(Reply::Task(Box::new(view))));
+            }
+            let by = self.now + wait;
+            let waiter = Waiter { origin, detail, by };
+            self.requests.waiters.entry(task.clone()).or_default().push(waiter);
+            return;
+        }
+        let request = Request::Query(Query::Task { task: task.clone(), detail, wait });
+        if !matches!(origin, Origin::Node { .. }) {
+            let nodes = self.likely_holders(task);
+            return self.ask(origin, request, nodes, None);
+        }
+        self.answer_for_absent_owner(origin, task, detail, request);
+    }
+
+    /// Another node asks for a task that this one does not own.
+    fn answer_for_absent_owner(&mut self, origin: Origin, task: &TaskId, detail: Detail, request: Request) {
+        let Some(kept) = self.kept.get(task) else {
+            let name = task.as_str().into();
+            return self.answer(origin, Err(Refusal::NotFound { what: "task".into(), name }));
+        };
+        let owner = kept.slot.pledge.owner;
+        let asker = if let Origin::Node { from, .. } = origin { Some(from) } else { None };
+        if owner != self.id && self.live(owner) && Some(owner) != asker {
+            return self.ask(origin, request, vec![owner], None);
+        }
+        if kept.slot.record.closed() {
+            let problem = format!("{task} has ended, and its new owner has not confirmed it yet").into();
+            return self.answer(origin, Err(Refusal::Unavailable { problem, retry_after: self.config.stagger }));
+        }
+        let view = self.task_view(task, detail);
+        self.answer(origin, Ok(Reply::Task(Box::new(view))));
+    }
+
+    /// Answers once a majority knows of the newest version of each of `tasks`.
+    pub(crate) fn answer_when_promised(&mut self, origin: Origin, tasks: Vec<TaskId>, answer: Answer, accept: bool) {
+        let number = self.requests.number();
+        let local = !accept && matches!(answer, Answer::Submitted { .. });
+        let mut left = BTreeMap::new();
+        for task in tasks {
+            let Some(kept) = self.owned(&task) else { continue };
+            let revision = if accept { 0 } else { kept.slot.record.stamp.revision };
+            let done = local || kept.has_promised(revision) && (!accept || self.has_full_holders(kept));
+            if !done {
+                left.insert(task, revision);
+            }
+        }
+        let by = self.now + self.config.request_timeout;
+        let promise = Promise { origin, left, answer, accept, since: self.now, by };
+        if promise.left.is_empty() {
+            return self.keep_promise(promise);
+        }
+        for task in promise.left.keys() {
+            self.requests.promised_of.entry(task.clone()).or_default().push(number);
+        }
+        self.requests.promises.insert(number, promise);
+    }
+
+    /// `task` may have been promised by now: who waits for that?
+    pub(crate) fn check_promises(&mut self, task: &TaskId) {
+        let Some(numbers) = self.requests.promised_of.get(task).cloned() else { return };
+        let Some(kept) = self.owned(task) else { return };
+        let mut kept_ones = Vec::new();
+        for number in numbers {
+            let Some(promise) = self.requests.promises.get(&number) else {
+                kept_ones.push(number);
+                continue;
+            };
+            let Some(revision) = promise.left.get(task) else { continue };
+            if kept.has_promised(*revision) && (!promise.accept || self.has_full_holders(kept)) {
+                kept_ones.push(number);
+            }
+        }
+        for number in kept_ones {
+            if let Some(waiting) = self.requests.promised_of.get_mut(task) {
+                waiting.retain(|n| *n != number);
+                if waiting.is_empty() {
+                    self.requests.promised_of.remove(task);
+                }
+            }
+            let done = self.requests.promises.get_mut(&number).is_some_and(|p| {
+                p.left.remove(task);
+                p.left.is_empty()
+            });
+            if done && let Some(promise) = self.requests.promises.remove(&number) {
+                self.keep_promise(promise);
+            }
+        }
+    }
+
+    fn keep_promise(&mut self, promise: Promise) {
+        let took = self.now.since(promise.since);
+        let reply = match promise.answer {
+            Answer::Ready(reply) => reply,
+            Answer::Submitted { name, items, replayed } => self.submitted(name, items, replayed, took),
+            Answer::Reprioritised { task, old, new } => {
+                let position = self.owned(&task).and_then(|k| self.queue.position(k));
+                Reply::Reprioritised { task, old, new, position }
+            }
+            Answer::Retried { task, retry, count } => {
+                let position = self.owned(&retry).and_then(|k| self.queue.position(k));
+                Reply::Retried { task, retry, count, position }
+            }
+        };
+        self.answer(promise.origin, Ok(reply));
+    }
+
+    fn submitted(&mut self, name: TaskId, items: Option<usize>, replayed: bool, took: Millis) -> Reply {
+        let first = if items.is_some() { name.item(0).unwrap_or_else(|_| name.clone()) } else { name.clone() };
+        let count = items.unwrap_or(1);
+        let kept = self.kept.get(&first);
+        let spec = kept.map(|k| k.slot.spec.clone());
+        let status = kept.map_or(Status::Queued, Node::status_of);
+        let position = if count == 1 { kept.and_then(|k| self.queue.position(k)) } else { None };
+        let worker = kept.and_then(|k| match &k.slot.record.body.state {
+            crate::TaskState::Leased { worker, .. } => Some(worker.clone()),
+            _ => None,
+        });
+        let home = kept.map_or(self.id, |k| k.slot.record.owner());
+        let (feasible, infeasible) = spec.as_ref().map_or((0, None), |s| self.feasibility(s));
+        let estimated_start = self.estimate_start(position, worker.is_some());
+        if let Some(spec) = spec
+            && !replayed
+        {
+            let task_type = spec.task_type.clone();
+            for n in 0..count {
+                let task = if items.is_some() { name.item(n).unwrap_or_else(|_| name.clone()) } else { name.clone() };
+                self.notice(crate::Notice::TaskAccepted { task, task_type: task_type.clone(), took });
+            }
+        }
+        Reply::Submitted(Box::new(Submitted {
+            task: name,
+            status,
+            position,
+            worker,
+            home,
+            replayed,
+            items: items.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
+            feasible,
+            infeasible,
+            estimated_start,
+        }))
+    }
+
+    /// The id of a submission that waits turned out to be another's.
+    pub(crate) fn refuse_waiting(&mut self, task: &TaskId, same: bool, owner: NodeId) {
+        for number in self.requests.promised_of.remove(task).unwrap_or_default() {
+            let Some(promise) = self.requests.promises.remove(&number) else { continue };
+            let refusal = if same {
+                let problem = format!("{task} was submitted before, to {owner}; ask again").into();
+                Refusal::Unavailable { problem, retry_after: Millis(100) }
+            } else {
+                Refusal::Conflict { name: task.as_str().into() }
+            };
+            self.answer(promise.origin, Err(refusal));
+        }
+    }
+
+    /// This node does not own `task` any more: whoever waits is told to ask
+    /// the node that does.
+    pub(crate) fn on_deposed(&mut self, task: &TaskId) {
+        let owner_changed = || Refusal::Unavailable {
+            problem: format!("{task} has changed its owner meanwhile; whether this was done is not known: ask again")
+                .into(),
+            retry_after: Millis(500),
+        };
+        for number in self.requests.promised_of.remove(task).unwrap_or_default() {
+            if let Some(promise) = self.requests.promises.remove(&number) {
+                self.answer(promise.origin, Err(owner_changed()));
+            }
+        }
+        for waiter in self.requests.waiters.remove(task).unwrap_or_default() {
+            self.answer(waiter.origin, Err(owner_changed()));
+        }
+    }
+
+    pub(crate) fn answer_waiters(&mut self, task: &TaskId) {
+        for waiter in self.requests.waiters.remove(task).unwrap_or_default() {
+            let view = self.task_view(task, waiter.detail);
+            self.answer(waiter.origin, Ok(Reply::Task(Box::new(view))));
+        }
+    }
+
+    pub(crate) fn on_abandoned(&mut self, id: RequestId) {
+        let gone = Origin::Face(id);
+        self.requests.asked.retain(|_, a| a.origin != gone);
+        self.requests.gathers.retain(|_, g| g.origin != gone);
+        self.requests.net.remove(&id);
+        for waiters in self.requests.waiters.values_mut() {
+            waiters.retain(|w| w.origin != gone);
+        }
+        self.requests.waiters.retain(|_, w| !w.is_empty());
+    }
+
+    /// What was asked of a silent node is asked of the next.
+    pub(crate) fn on_asked_node_lost(&mut self, node: NodeId) {
+        let lost: Vec<_> = self.requests.asked.iter().filter(|(_, a)| a.to == node).map(|(n, _)| *n).collect();
+        for number in lost {
+            if let Some(asked) = self.requests.asked.remove(&number) {
+                self.ask_next(asked.origin, asked.request, asked.left, asked.silent + 1, asked.then);
+            }
+        }
+        let gathers: Vec<_> = self.requests.gathers.keys().copied().collect();
+        for number in gathers {
+            if let Some(gather) = self.requests.gathers.get_mut(&number) {
+                gather.left.remove(&node);
+            }
+            self.finish_gather_if_done(number);
+        }
+        if let Some(control) = &mut self.requests.control {
+            control.left.remove(&node);
+        }
+        self.finish_control();
+    }
+
+    pub(crate) fn on_requests_due(&mut self) {
+        let now = self.now;
+        let late: Vec<_> = self.requests.asked.iter().filter(|(_, a)| now >= a.by).map(|(n, _)| *n).collect();
+        for number in late {
+            if let Some(asked) = self.requests.asked.remove(&number) {
+                self.ask_next(asked.origin, asked.request, asked.left, asked.silent + 1, asked.then);
+            }
+        }
+        let late: Vec<_> = self.requests.gathers.iter().filter(|(_, g)| now >= g.by).map(|(n, _)| *n).collect();
+        for number in late {
+            self.finish_gather(number);
+        }
+        let late: Vec<_> = self.requests.promises.iter().filter(|(_, p)| now >= p.by).map(|(n, _)| *n).collect();
+        for number in late {
+            self.break_promise(number);
+        }
+        self.answer_late_waiters();
+        let late: Vec<_> = self.requests.net.iter().filter(|(_, (_, _, by))| now >= *by).map(|(n, _)| *n).collect();
+        for id in late {
+            if let Some((_, since, _)) = self.requests.net.remove(&id) {
+                self.reply(id, Err(Refusal::Deadline { waited: now.since(since) }));
+            }
+        }
+        self.finish_control();
+        let asked: Vec<_> = self.dependents.keys().cloned().collect();
+        for dependency in asked {
+            self.ask_for_dependency(&dependency);
+        }
+    }
+
+    fn break_promise(&mut self, number: u64) {
+        let Some(promise) = self.requests.promises.remove(&number) else { return };
+        for task in promise.left.keys() {
+            if let Some(waiting) = self.requests.promised_of.get_mut(task) {
+                waiting.retain(|n| *n != number);
+                if waiting.is_empty() {
+                    self.requests.promised_of.remove(task);
+                }
+            }
+        }
+        let problem = "too few of the task's holders have confirmed it in time; whether it will be done is not known: \
+                       repeat with the same id";
+        let retry_after = self.config.lease;
+        self.answer(promise.origin, Err(Refusal::Unavailable { problem: problem.into(), retry_after }));
+    }
+
+    fn answer_late_waiters(&mut self) {
+        let now = self.now;
+        let mut late = Vec::new();
+        for (task, waiters) in &mut self.requests.waiters {
+            late.extend(waiters.extract_if(.., |w| now >= w.by).map(|w| (task.clone(), w)));
+        }
+        self.requests.waiters.retain(|_, w| !w.is_empty());
+        for (task, waiter) in late {
+            let view = self.task_view(&task, waiter.detail);
+            self.answer(waiter.origin, Ok(Reply::Task(Box::new(view))));
+        }
+    }
+
+    pub(crate) fn wait_for_net(&mut self, id: RequestId, wait: Wait, patience: Millis) {
+        let by = self.now + patience + self.config.request_timeout;
+        self.requests.net.insert(id, (wait, self.now, by));
+    }
+
+    pub(crate) fn net_answered(&mut self, id: RequestId) -> Option<(Wait, Millis)> {
+        let (wait, since, _) = self.requests.net.remove(&id)?;
+        Some((wait, self.now.since(since)))
+    }
+
+    pub(crate) fn on_query_tasks(&mut self, origin: Origin, filter: TaskFilter) {
+        let most = if matches!(origin, Origin::Node { .. }) { limits::PAGE + limits::OFFSET } else { limits::PAGE };
+        if filter.limit == 0 || filter.limit as usize > most || filter.offset as usize > limits::OFFSET {
+            let problem = format!("must be 1 to {}, and offset at most {}", limits::PAGE, limits::OFFSET).into();
+            return self.answer(origin, Err(Refusal::Invalid { field: "limit".into(), problem }));
+        }
+        // Every node gives all that may be in the page: the asker cuts it.
+        let wide = TaskFilter { limit: filter.limit + filter.offset, offset: 0, scope: Scope::Local, ..filter.clone() };
+        let own = self.own_tasks(&wide);
+        if filter.scope == Scope::Local {
+            let page = if matches!(origin, Origin::Node { .. }) { own } else { merge_page(own, &filter, 1, 1) };
+            return self.answer(origin, Ok(Reply::Tasks(page)));
+        }
+        let request = Request::Query(Query::Tasks(Box::new(wide)));
+        self.gather(origin, Plan::Tasks(Box::new(filter)), request, vec![Reply::Tasks(own)]);
+    }
+
+    pub(crate) fn on_query_stats(&mut self, origin: Origin, scope: Scope, workers: bool, historical: bool) {
+        let own = self.own_stats(workers, historical);
+        if scope == Scope::Local {
+            return self.answer(origin, Ok(Reply::Stats(Box::new(own))));
+        }
+        let request = Request::Query(Query::Stats { scope: Scope::Local, workers, historical });
+        self.gather(origin, Plan::Stats, request, vec![Reply::Stats(Box::new(own))]);
+    }
+
+    pub(crate) fn on_query_worker(&mut self, origin: Origin, worker: &WorkerId, tasks: bool) {
+        let view = self.worker_view(worker, tasks);
+        let asked_by_node = matches!(origin, Origin::Node { .. });
+        match view {
+            Some(view) if view.node == self.id => self.answer(origin, Ok(Reply::Worker(Box::new(view)))),
+            Some(view) if self.live(view.node) && !asked_by_node => {
+                let request = Request::Query(Query::Worker { worker: worker.clone(), tasks });
+                self.ask(origin, request, vec![view.node], None);
+            }
+            Some(view) if !asked_by_node => self.answer(origin, Ok(Reply::Worker(Box::new(view)))),
+            None if !asked_by_node => {
+                let request = Request::Query(Query::Worker { worker: worker.clone(), tasks });
+                self.ask_everybody(origin, request, None);
+            }
+            Some(_) | None => {
+                let name = worker.as_str().into();
+                self.answer(origin, Err(Refusal::NotFound { what: "worker".into(), name }));
+            }
+        }
+    }
+
+    pub(crate) fn forward_to_worker(&mut self, origin: Origin, worker: &WorkerId, command: Command) {
+        let node = self.worker_view(worker, false).map(|v| v.node);
+        match node {
+            Some(node) if self.live(node) && !matches!(origin, Origin::Node { .. }) => {
+                self.forward(origin, node, Request::Command(command));
+            }
+            Some(node) => {
+                let problem = format!("the node of worker {worker} ({node}) is silent").into();
+                let retry_after = self.config.lease;
+                self.answer(origin, Err(Refusal::Unavailable { problem, retry_after }));
+            }
+            None => {
+                let name = worker.as_str().into();
+                self.answer(origin, Err(Refusal::NotFound { what: "worker".into(), name }));
+            }
+        }
+    }
+
+    pub(crate) fn on_clear(&mut self, origin: Origin, which: ClearScope, scope: Scope) {
+        let cleared = self.clear_own(which);
+        let remaining = waiting(&self.own_stats(false, false));
+        let own = Reply::Cleared { cleared, remaining, at: self.wall(), answered: 1, expected: 1 };
+        if scope == Scope::Local {
+            return self.answer(origin, Ok(own));
+        }
+        let request = Request::Command(Command::Clear { which, scope: Scope::Local });
+        self.gather(origin, Plan::Cleared, request, vec![own]);
+    }
+
+    pub(crate) fn on_pause(&mut self, origin: Origin, reason: Option<Arc<str>>) {
+        let paused = Some(Pause { at: self.wall(), reason });
+        let reorder = self.controls.reorder;
+        self.set_controls(origin, paused, reorder, ControlPlan::Paused);
+    }
+
+    pub(crate) fn on_resume(&mut self, origin: Origin, reorder: bool) {
+        let orders = self.controls.reorder + u64::from(reorder);
+        self.set_controls(origin, None, orders, ControlPlan::Resumed(reorder));
+    }
+
+    fn set_controls(&mut self, origin: Origin, paused: Option<Pause>, reorder: u64, plan: ControlPlan) {
+        if self.requests.control.is_some() {
+            let problem = "another pause or resume is under way".into();
+            return self.answer(origin, Err(Refusal::Unavailable { problem, retry_after: Millis(500) }));
+        }
+        let version = (self.controls.version.0 + 1, self.id);
+        let controls = Controls { version, paused, reorder };
+        self.adopt_controls(controls.clone());
+        let left: BTreeSet<_> = self.live_members().collect();
+        for node in &left {
+            self.send(*node, Message::Controls(controls.clone()));
+        }
+        let by = self.now + self.config.request_timeout;
+        self.requests.control = Some(ControlWait { origin, version, left, answered: 1, by, plan });
+        self.finish_control();
+    }
+
+    fn adopt_controls(&mut self, controls: Controls) {
+        let reorders = controls.reorder > self.controls.reorder;
+        let was_paused = self.controls.paused.is_some();
+        let paused = controls.paused.is_some();
+        self.controls = controls.clone();
+        self.persist(crate::Entry::Controls(controls));
+        if reorders {
+            self.reorder_own();
+        }
+        if paused != was_paused {
+            self.notice(crate::Notice::QueuePaused(paused));
+        }
+        self.queue.stir();
+    }
+
+    pub(crate) fn on_controls_seen(&mut self, from: NodeId, controls: Controls) {
+        if controls.version > self.controls.version {
+            self.adopt_controls(controls);
+        } else if let Some(wait) = &mut self.requests.control
+            && controls.version >= wait.version
+            && wait.left.remove(&from)
+        {
+            wait.answered += 1;
+            self.finish_control();
+        }
+    }
+
+    pub(crate) fn on_controls(&mut self, from: NodeId, controls: Controls) {
+        let newer = controls.version > self.controls.version;
+        let same = controls.version == self.controls.version;
+        self.on_controls_seen(from, controls);
+        // An answer to an answer of the same version would never end.
+        if newer || !same {
+            let ours = self.controls.clone();
+            self.send(from, Message::Controls(ours));
+        }
+    }
+
+    fn finish_control(&mut self) {
+        let now = self.now;
+        let Some(wait) = &self.requests.control else { return };
+        let superseded = self.controls.version > wait.version;
+        if !wait.left.is_empty() && now < wait.by && !superseded {
+            return;
+        }
+        let Some(wait) = self.requests.control.take() else { return };
+        let members = self.members.len() + 1;
+        if wait.answered * 2 <= members && members > 2 {
+            let problem = format!("only {} of {members} nodes have confirmed it", wait.answered).into();
+            return self.answer(wait.origin, Err(Refusal::Unavailable { problem, retry_after: self.config.lease }));
+        }
+        let at = self.wall();
+        let plan = match wait.plan {
+            ControlPlan::Paused => Plan::Paused(at),
+            ControlPlan::Resumed(reordered) => Plan::Resumed(at, reordered),
+        };
+        let own = Reply::Stats(Box::new(self.own_stats(false, false)));
+        let request = Request::Query(Query::Stats { scope: Scope::Local, workers: false, historical: false });
+        self.gather(wait.origin, plan, request, vec![own]);
+    }
+
+    /// Asks whether a dependency has ended, unless that is being asked.
+    pub(crate) fn ask_for_dependency(&mut self, dependency: &TaskId) {
+        let origin = Origin::Dependency(dependency.clone());
+        if let Some(kept) = self.owned(dependency) {
+            let ended = kept.promised_end().cloned();
+            if let Some(closed) = ended {
+                self.release_dependents(dependency, &closed.outcome);
+            }
+            return;
+        }
+        let asked = self.requests.asked.values().any(|a| a.origin == origin)
+            || self.requests.gathers.values().any(|g| g.origin == origin);
+        if asked {
+            return;
+        }
+        let nodes = self.likely_holders(dependency);
+        let query = Query::Task { task: dependency.clone(), detail: Detail::default(), wait: DEPENDENCY_WAIT };
+        self.ask(origin, Request::Query(query), nodes, None);
+    }
+
+    fn on_dependency(&mut self, dependency: &TaskId, reply: Result<Reply, Refusal>) {
+        // Not there (yet) or not ended: the next tick asks again.
+        if let Ok(Reply::Task(view)) = reply
+            && let Some(outcome) = outcome_of(&view)
+        {
+            self.release_dependents(dependency, &outcome);
+        }
+    }
+
+    /// Requests under way, for the check that they stay bounded.
+    #[must_use]
+    pub fn requests_under_way(&self) -> usize {
+        self.requests.len()
+    }
+}
+
+/// How a task ended, as far as those who depend on it care.
+fn outcome_of(view: &TaskView) -> Option<crate::Outcome> {
+    match view.status {
+        Status::Completed => Some(crate::Outcome::Completed),
+        Status::Failed => Some(crate::Outcome::Failed { error: view.error.clone().unwrap_or_else(|| "".into()) }),
+        Status::Cancelled => Some(crate::Outcome::Cancelled { reason: view.error.clone() }),
+        Status::Expired => Some(crate::Outcome::Expired),
+        Status::Queued | Status::Blocked | Status::Delayed | Status::Leased | Status::Running => None,
+    }
+}
+
+fn patience(request: &Request, timeout: Millis) -> Millis {
+    match request {
+        Request::Query(Query::Task { wait, .. }) => Millis(wait.0.min(limits::WAIT_MS)) + HOP,
+        Request::Query(_) => HOP,
+        Request::Command(Command::Unregister { .. }) => Millis(limits::WAIT_MS),
+        Request::Command(_) => timeout + Millis(1_000),
+    }
+}
+
+fn waiting(stats: &Stats) -> u64 {
+    [Status::Queued, Status::Blocked, Status::Delayed].iter().filter_map(|s| stats.counts.get(s)).sum()
+}
+
+fn running(stats: &Stats) -> u64 {
+    [Status::Leased, Status::Running].iter().filter_map(|s| stats.counts.get(s)).sum()
+}
+
+fn add_stats(sum: &mut Stats, more: Stats) {
+    for (status, n) in more.counts {
+        *sum.counts.entry(status).or_default() += n;
+    }
+    sum.waits = (sum.waits.0 + more.waits.0, sum.waits.1 + more.waits.1);
+    sum.runs = (sum.runs.0 + more.runs.0, sum.runs.1 + more.runs.1);
+    sum.ended += more.ended;
+    sum.oldest_queued = sum.oldest_queued.max(more.oldest_queued);
+    if sum.paused.is_none() {
+        sum.paused = more.paused;
+    }
+    if let Some(workers) = more.workers {
+        sum.workers.get_or_insert_default().extend(workers);
+    }
+    if let Some(minutes) = more.historical {
+        let mut merged: BTreeMap<Unix, (u64, u64)> = BTreeMap::new();
+        for (at, ended, failed) in sum.historical.take().unwrap_or_default().into_iter().chain(minutes) {
+            let minute = merged.entry(at).or_default();
+            *minute = (minute.0 + ended, minute.1 + failed);
+        }
+        sum.historical = Some(merged.into_iter().map(|(at, (ended, failed))| (at, ended, failed)).collect());
+    }
+}
+
+fn merge_page(mut page: TaskPage, filter: &TaskFilter, answered: u32, expected: u32) -> TaskPage {
+    page.tasks.sort_by(|a, b| (a.submitted_at, &a.task).cmp(&(b.submitted_at, &b.task)));
+    page.tasks.dedup_by(|a, b| a.task == b.task);
+    page.tasks = page.tasks.into_iter().skip(filter.offset as usize).take(filter.limit as usize).collect();
+    (page.answered, page.expected) = (answered, expected);
+    page
+}

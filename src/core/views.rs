@@ -1,0 +1,251 @@
+//! How a node describes its own tasks: views, pages, counts, explanations.
+
+use crate::command::{Detail, TaskFilter};
+use crate::ids::TaskId;
+use crate::node::Node;
+use crate::ownership::Kept;
+use crate::task::{Outcome, Spec, TaskState};
+use crate::time::{Millis, Unix};
+use crate::view::{Explanation, Stats, Status, TaskPage, TaskView};
+use std::sync::Arc;
+
+impl Node {
+    /// A task that this node keeps. Whether it has ended is said only once
+    /// that is promised.
+    pub(crate) fn task_view(&self, task: &TaskId, detail: Detail) -> TaskView {
+        let kept = &self.kept[task];
+        let (record, spec) = (&kept.slot.record, &kept.slot.spec);
+        let closed = kept.promised_end();
+        let unpromised = record.closed() && closed.is_none();
+        let status = if unpromised { Status::Running } else { Node::status_of(kept) };
+        let executor = match &record.body.state {
+            TaskState::Leased { executor, worker, .. } => Some((*executor, worker.clone())),
+            TaskState::Done(c) => c.executor.clone(),
+            TaskState::Blocked | TaskState::Delayed { .. } | TaskState::Queued { .. } => None,
+        };
+        let delayed_until = match record.body.state {
+            TaskState::Delayed { until } => Some(until),
+            TaskState::Blocked | TaskState::Queued { .. } | TaskState::Leased { .. } | TaskState::Done(_) => None,
+        };
+        let lease = kept.lease.as_ref();
+        let said = lease.filter(|_| detail.live).map(|l| &l.said);
+        let error = closed.and_then(|c| said_at_end(&c.outcome)).or_else(|| record.body.last_error.clone());
+        let retries = record.body.retries;
+        TaskView {
+            task: task.clone(),
+            task_type: spec.task_type.clone(),
+            status,
+            priority: record.body.priority,
+            tags: spec.tags.clone(),
+            executor,
+            attempt: record.body.attempt,
+            failures: record.body.failures,
+            crashes: record.body.crashes,
+            submitted_at: spec.submitted_at,
+            started_at: closed.and_then(|c| c.started_at).or_else(|| lease.and_then(|l| l.started_at)),
+            ended_at: closed.map(|c| c.at),
+            delayed_until,
+            home: kept.slot.pledge.owner,
+            holders: record.holders.clone(),
+            epoch: record.stamp.ballot.epoch,
+            position: if detail.live || detail.explain { self.queue.position(kept) } else { None },
+            progress: lease.and_then(|l| l.said.percent),
+            message: lease.and_then(|l| l.said.message.clone()),
+            log_tail: said.and_then(|s| s.log_tail.clone()),
+            error,
+            retry_of: spec.retry_of.clone(),
+            retried_as: (retries > 0).then(|| TaskId::new(&format!("{task}-retry-{retries}")).ok()).flatten(),
+            depends_on: spec.depends_on.clone(),
+            requirements: spec.requirements.clone(),
+            explanation: (detail.explain && !record.closed()).then(|| self.explain(kept)),
+            report: closed.filter(|_| detail.report).and_then(|c| c.report.clone()),
+        }
+    }
+
+    /// Nodes that could run it, and why none could where none could.
+    pub(crate) fn feasibility(&self, spec: &Spec) -> (u32, Option<Arc<str>>) {
+        let workers = self.feasible_workers(&spec.task_type, &spec.requirements);
+        let mut nodes: Vec<_> = workers.into_iter().map(|(n, _)| n).collect();
+        nodes.dedup();
+        if !nodes.is_empty() {
+            return (u32::try_from(nodes.len()).unwrap_or(u32::MAX), None);
+        }
+        let why = self.explain_workers(&spec.task_type, &spec.requirements);
+        let first = why.iter().find(|(_, w, _)| w.is_some()).or_else(|| why.first());
+        let reason = match first {
+            Some((node, worker, why)) => {
+                let worker = worker.as_ref().map_or(String::new(), |w| format!("worker {w} on "));
+                format!("no worker in the mesh can run it now: {worker}{node} {why}; it waits until one can")
+            }
+            None => "there is no worker in the mesh; it waits until one is registered".to_owned(),
+        };
+        (0, Some(reason.into()))
+    }
+
+    /// From measured runs and the slots that there are; `None` where nothing
+    /// was measured yet.
+    pub(crate) fn estimate_start(&self, position: Option<u64>, granted: bool) -> Option<Unix> {
+        let wall = self.wall();
+        if granted {
+            return Some(wall);
+        }
+        let (sum, n) = self.recent.runs(wall);
+        let slots: u64 = self.worker_views().iter().map(|w| u64::from(w.slots)).sum();
+        let position = position?;
+        (n > 0 && slots > 0).then(|| wall + Millis(position * (sum.0 / n) / slots))
+    }
+
+    fn explain(&self, kept: &Kept) -> Explanation {
+        let (record, spec) = (&kept.slot.record, &kept.slot.spec);
+        match &record.body.state {
+            TaskState::Blocked => self.explain_blocked(&record.task, spec),
+            TaskState::Delayed { until } => Explanation {
+                summary: match &record.body.last_error {
+                    Some(error) => format!("waits before its next attempt; the last one failed: {error}").into(),
+                    None => "waits for its time (not_before)".into(),
+                },
+                nodes: Vec::new(),
+                next: "is queued then".into(),
+                next_at: Some(*until),
+            },
+            TaskState::Queued { .. } => self.explain_queued(kept),
+            TaskState::Leased { executor, worker, .. } => Explanation {
+                summary: format!("was granted to worker {worker} on {executor}").into(),
+                nodes: Vec::new(),
+                next: "it ends, or its node falls silent and it is granted again".into(),
+                next_at: None,
+            },
+            TaskState::Done(_) => Explanation::default(),
+        }
+    }
+
+    fn explain_blocked(&self, task: &TaskId, spec: &Spec) -> Explanation {
+        let missing: Vec<_> = match self.missing.get(task) {
+            Some(missing) => missing.iter().map(|t| t.as_str()).collect(),
+            None => spec.depends_on.iter().map(|t| t.as_str()).collect(),
+        };
+        Explanation {
+            summary: format!("waits for {} of {} tasks: {}", missing.len(), spec.depends_on.len(), shorten(&missing))
+                .into(),
+            nodes: Vec::new(),
+            next: "is queued when all of them have completed; cancelled if one of them does not".into(),
+            next_at: None,
+        }
+    }
+
+    fn explain_queued(&self, kept: &Kept) -> Explanation {
+        let (record, spec) = (&kept.slot.record, &kept.slot.spec);
+        let nodes = self.explain_workers(&spec.task_type, &spec.requirements);
+        let position = self.queue.position(kept).unwrap_or(0);
+        if let Some(pause) = &self.controls.paused {
+            let why = pause.reason.as_ref().map_or(String::new(), |r| format!(" ({r})"));
+            return Explanation {
+                summary: format!("the queue is paused{why}").into(),
+                nodes,
+                next: "starts after queue_resume".into(),
+                next_at: None,
+            };
+        }
+        if !record.majority(|n| self.live(n)) {
+            let silent: Vec<_> = record.keepers().filter(|n| !self.live(*n)).map(|n| n.to_string()).collect();
+            return Explanation {
+                summary: format!("fewer than half of its holders can be reached; silent: {}", silent.join(", ")).into(),
+                nodes,
+                next: "starts when a majority of its holders is back".into(),
+                next_at: None,
+            };
+        }
+        let (feasible, infeasible) = self.feasibility(spec);
+        let summary = match infeasible {
+            Some(reason) => reason,
+            None => format!("is number {position} of its owner's queue; {feasible} nodes could run it").into(),
+        };
+        let next = if feasible == 0 { "starts when such a worker joins" } else { "starts when a worker has room" };
+        Explanation { summary, nodes, next: next.into(), next_at: self.estimate_start(Some(position), false) }
+    }
+
+    /// What passes the filter of the tasks that this node speaks for.
+    pub(crate) fn own_tasks(&self, filter: &TaskFilter) -> TaskPage {
+        let mut found: Vec<(Unix, &TaskId)> = self
+            .kept
+            .iter()
+            .filter(|(task, kept)| self.speaks_for(task, kept) && self.passes(task, kept, filter))
+            .map(|(task, kept)| (kept.slot.spec.submitted_at, task))
+            .collect();
+        let total = found.len() as u64;
+        found.sort_unstable();
+        let after = filter.after.as_ref();
+        let page = found.into_iter().filter(|(at, task)| after.is_none_or(|(a, t)| (*at, *task) > (*a, t)));
+        let limit = (filter.limit as usize).min(crate::limits::PAGE + crate::limits::OFFSET);
+        let tasks = page.take(limit).map(|(_, task)| self.task_view(task, Detail::default())).collect();
+        TaskPage { tasks, total, answered: 1, expected: 1 }
+    }
+
+    /// Its owner, or for as long as that is silent the first of its keepers.
+    fn speaks_for(&self, task: &TaskId, kept: &Kept) -> bool {
+        if self.owns(kept) {
+            return true;
+        }
+        let owner = kept.slot.pledge.owner;
+        if !kept.slot.record.kept_by(self.id) || (owner != self.id && self.live(owner)) {
+            return false;
+        }
+        let live = kept.slot.record.keepers().filter(|n| self.live(*n));
+        crate::ids::rendezvous(task.place_hash(), live).first() == Some(&self.id)
+    }
+
+    fn passes(&self, task: &TaskId, kept: &Kept, filter: &TaskFilter) -> bool {
+        let (record, spec) = (&kept.slot.record, &kept.slot.spec);
+        let unpromised = record.closed() && kept.promised_end().is_none();
+        let status = if unpromised { Status::Running } else { Node::status_of(kept) };
+        let worker = match &record.body.state {
+            TaskState::Leased { worker, .. } => Some(worker),
+            TaskState::Done(closed) => closed.executor.as_ref().map(|(_, w)| w),
+            TaskState::Blocked | TaskState::Delayed { .. } | TaskState::Queued { .. } => None,
+        };
+        (filter.statuses.is_empty() || filter.statuses.contains(&status))
+            && filter.worker.as_ref().is_none_or(|w| worker == Some(w))
+            && filter.tags.iter().all(|t| spec.tags.contains(t))
+            && filter.priority_min.is_none_or(|p| record.body.priority.value() >= p)
+            && filter.task_type.as_ref().is_none_or(|t| *t == spec.task_type)
+            && filter
+                .parent
+                .as_ref()
+                .is_none_or(|p| task.as_str().strip_prefix(p.as_str()).is_some_and(|rest| rest.starts_with('/')))
+    }
+
+    pub(crate) fn own_stats(&self, workers: bool, historical: bool) -> Stats {
+        let wall = self.wall();
+        Stats {
+            counts: self.counts.clone(),
+            waits: self.recent.waits(wall),
+            runs: self.recent.runs(wall),
+            ended: self.recent.throughput(wall),
+            oldest_queued: self.queue.oldest(&self.kept).map(|since| wall.since(since)),
+            paused: self.controls.paused.clone(),
+            workers: workers.then(|| self.own_worker_views()),
+            historical: historical.then(|| self.recent.history()),
+            answered: 1,
+            expected: 1,
+        }
+    }
+
+    /// Counts of this node alone, for its own metrics.
+    #[must_use]
+    pub fn stats(&self) -> Stats {
+        self.own_stats(true, false)
+    }
+}
+
+fn said_at_end(outcome: &Outcome) -> Option<Arc<str>> {
+    match outcome {
+        Outcome::Completed | Outcome::Expired => None,
+        Outcome::Failed { error } => Some(error.clone()),
+        Outcome::Cancelled { reason } => reason.clone(),
+    }
+}
+
+fn shorten(names: &[&str]) -> String {
+    let shown = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > 5 { format!("{shown}, …") } else { shown }
+}

@@ -1,0 +1,551 @@
+//! Workers: those of this node, and what is known of the others' room.
+
+use crate::command::{Refusal, WorkerSpec};
+use crate::effect::{Entry, Key};
+use crate::execution::{Phase, Verdict};
+use crate::ids::{NodeId, TaskId, WorkerId};
+use crate::limits;
+use crate::message::Declined;
+use crate::node::Node;
+use crate::queue::offers;
+use crate::requests::Origin;
+use crate::task::{Requirements, Resources, TaskState};
+use crate::time::{Millis, Unix};
+use crate::view::{Reply, WorkerStatus, WorkerView};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// A worker of this node.
+pub(crate) struct Worker {
+    pub(crate) spec: WorkerSpec,
+    registered_at: Unix,
+    pub(crate) waiting: std::collections::VecDeque<TaskId>,
+    pub(crate) running: BTreeSet<TaskId>,
+    in_use: Resources,
+    pub(crate) completed: u64,
+    pub(crate) failed: u64,
+    /// Smoothed length of a run, in thousandths of a millisecond.
+    mean_run_us: Option<u64>,
+    /// It ends when nothing runs, or by then; and who wants to know.
+    leaving: Option<Leaving>,
+}
+
+struct Leaving {
+    by: Millis,
+    completed_before: u64,
+    abandoned: u64,
+    tell: Vec<(Origin, Millis)>,
+}
+
+/// A worker of another node, as it was last heard of.
+pub(crate) struct Seen {
+    pub(crate) spec: WorkerSpec,
+    /// Grants that it would take, as far as this node can tell.
+    free: u32,
+    /// Grants sent to it that it has not confirmed: its own account may not
+    /// include them yet.
+    unconfirmed: u32,
+    /// What this node's own grants hold of it.
+    held: Resources,
+}
+
+/// The most that is granted ahead to one worker.
+const AHEAD: u64 = 512;
+/// How long `Unregister` waits before it answers that the drain goes on.
+const UNREGISTER_WAIT: Millis = Millis(40_000);
+
+impl Worker {
+    pub(crate) fn new(spec: WorkerSpec, registered_at: Unix) -> Worker {
+        Worker {
+            spec,
+            registered_at,
+            waiting: std::collections::VecDeque::new(),
+            running: BTreeSet::new(),
+            in_use: Resources::default(),
+            completed: 0,
+            failed: 0,
+            mean_run_us: None,
+            leaving: None,
+        }
+    }
+
+    /// Runs to grant ahead, so that short tasks need no round trip each.
+    fn ahead(&self, prefetch: Millis) -> u64 {
+        match self.mean_run_us {
+            None => 0,
+            Some(mean) => (prefetch.0 * 1_000 * u64::from(self.spec.slots) / mean.max(1)).min(AHEAD),
+        }
+    }
+
+    fn free(&self, prefetch: Millis) -> u32 {
+        if self.leaving.is_some() {
+            return 0;
+        }
+        let room = u64::from(self.spec.slots) + self.ahead(prefetch);
+        let taken = (self.running.len() + self.waiting.len()) as u64;
+        u32::try_from(room.saturating_sub(taken)).unwrap_or(u32::MAX)
+    }
+
+    /// Whether a run with this need may begin now.
+    pub(crate) fn can_start(&self, need: &Resources) -> bool {
+        let mut total = self.in_use.clone();
+        total.add(need);
+        self.running.len() < self.spec.slots as usize
+            && self.spec.resources.as_ref().is_none_or(|have| have.covers(&total))
+    }
+
+    pub(crate) fn begin(&mut self, task: TaskId, need: &Resources) {
+        self.running.insert(task);
+        self.in_use.add(need);
+    }
+
+    pub(crate) fn end(&mut self, task: &TaskId, need: &Resources) {
+        if self.running.remove(task) {
+            self.in_use.subtract(need);
+        }
+    }
+
+    pub(crate) fn measured(&mut self, ran: Millis) {
+        let sample = ran.0 * 1_000;
+        self.mean_run_us = Some(self.mean_run_us.map_or(sample, |mean| (mean * 7 + sample) / 8));
+    }
+}
+
+impl Seen {
+    pub(crate) fn new(spec: WorkerSpec) -> Seen {
+        Seen { spec, free: 0, unconfirmed: 0, held: Resources::default() }
+    }
+
+    /// Its own account of its room.
+    pub(crate) fn report(&mut self, free: u32) {
+        self.free = free.saturating_sub(self.unconfirmed);
+    }
+
+    /// It restarted: nothing that was granted to it is there any more.
+    pub(crate) fn forget_grants(&mut self) {
+        self.unconfirmed = 0;
+        self.free = 0;
+    }
+}
+
+impl Node {
+    /// Whether a worker like this could ever run a task of this class.
+    fn suits(spec: &WorkerSpec, task_type: &str, need: &Requirements) -> bool {
+        Node::unsuitable(spec, task_type, need).is_none()
+    }
+
+    /// Why not, for people.
+    pub(crate) fn unsuitable(spec: &WorkerSpec, task_type: &str, need: &Requirements) -> Option<Arc<str>> {
+        let missing = std::iter::once(task_type)
+            .chain(need.capabilities.iter().map(|c| &**c))
+            .find(|wanted| !offers(&spec.capabilities, wanted));
+        if let Some(missing) = missing {
+            return Some(format!("does not offer {missing}").into());
+        }
+        for (label, value) in &need.labels {
+            match spec.labels.get(label) {
+                Some(has) if has == value => {}
+                Some(has) => return Some(format!("label {label} is {has}, not {value}").into()),
+                None => return Some(format!("has no label {label}").into()),
+            }
+        }
+        match &spec.resources {
+            Some(have) if !have.covers(&need.resources) => Some("has less than the task needs of some resource".into()),
+            Some(_) | None => None,
+        }
+    }
+
+    pub(crate) fn feasible_workers(&self, task_type: &str, need: &Requirements) -> Vec<(NodeId, WorkerId)> {
+        let mut found = Vec::new();
+        if !self.draining {
+            let own = self.workers.values().filter(|w| w.leaving.is_none() && Node::suits(&w.spec, task_type, need));
+            found.extend(own.map(|w| (self.id, w.spec.worker.clone())));
+        }
+        for (node, member) in &self.members {
+            if !self.live(*node) || member.draining {
+                continue;
+            }
+            let suited = member.workers.values().filter(|s| Node::suits(&s.spec, task_type, need));
+            found.extend(suited.map(|s| (*node, s.spec.worker.clone())));
+        }
+        found
+    }
+
+    /// Grants that a worker would take now, as far as this node can tell.
+    pub(crate) fn room(&self, node: NodeId, worker: &WorkerId, need: &Resources) -> u32 {
+        if node == self.id {
+            return self.workers.get(worker).map_or(0, |w| self.own_room(w, need));
+        }
+        let Some(seen) = self.members.get(&node).and_then(|m| m.workers.get(worker)) else { return 0 };
+        if !need.is_empty()
+            && let Some(have) = &seen.spec.resources
+        {
+            let mut total = seen.held.clone();
+            total.add(need);
+            if !have.covers(&total) {
+                return 0;
+            }
+        }
+        seen.free
+    }
+
+    fn own_room(&self, worker: &Worker, need: &Resources) -> u32 {
+        if self.draining || (!need.is_empty() && !worker.can_start(need)) {
+            return 0;
+        }
+        worker.free(self.config.prefetch)
+    }
+
+    pub(crate) fn take_room(&mut self, node: NodeId, worker: &WorkerId, need: &Resources) {
+        if let Some(seen) = self.members.get_mut(&node).and_then(|m| m.workers.get_mut(worker)) {
+            seen.free = seen.free.saturating_sub(1);
+            seen.held.add(need);
+        }
+    }
+
+    pub(crate) fn return_room(&mut self, node: NodeId, worker: &WorkerId, need: &Resources) {
+        if let Some(seen) = self.members.get_mut(&node).and_then(|m| m.workers.get_mut(worker)) {
+            seen.free = seen.free.saturating_add(1);
+            seen.held.subtract(need);
+        }
+    }
+
+    pub(crate) fn await_confirmation(&mut self, node: NodeId, worker: &WorkerId) {
+        if let Some(seen) = self.members.get_mut(&node).and_then(|m| m.workers.get_mut(worker)) {
+            seen.unconfirmed += 1;
+        }
+    }
+
+    pub(crate) fn confirmed(&mut self, node: NodeId, worker: &WorkerId) {
+        if let Some(seen) = self.members.get_mut(&node).and_then(|m| m.workers.get_mut(worker)) {
+            seen.unconfirmed = seen.unconfirmed.saturating_sub(1);
+        }
+    }
+
+    /// Room of each worker of this node.
+    pub(crate) fn free_now(&self) -> Vec<(WorkerId, u32)> {
+        let free = |w: &Worker| if self.draining { 0 } else { w.free(self.config.prefetch) };
+        self.workers.values().map(|w| (w.spec.worker.clone(), free(w))).collect()
+    }
+
+    /// Room of one worker of this node.
+    pub(crate) fn free_of(&self, worker: &WorkerId) -> Vec<(WorkerId, u32)> {
+        let Some(found) = self.workers.get(worker) else { return Vec::new() };
+        vec![(worker.clone(), if self.draining { 0 } else { found.free(self.config.prefetch) })]
+    }
+
+    pub(crate) fn on_room(&mut self, from: NodeId, free: &[(WorkerId, u32)]) {
+        let Some(member) = self.members.get_mut(&from) else { return };
+        let mut more = false;
+        for (worker, free) in free {
+            if let Some(seen) = member.workers.get_mut(worker) {
+                seen.report(*free);
+                more |= *free > 0;
+            }
+        }
+        if more {
+            self.queue.stir();
+        }
+    }
+
+    /// Why this node won't take a grant for `worker` now.
+    pub(crate) fn objection(&self, worker: &WorkerId, need: &Resources) -> Option<Declined> {
+        let Some(found) = self.workers.get(worker) else { return Some(Declined::NoWorker) };
+        if self.draining || found.leaving.is_some() {
+            return Some(Declined::NoWorker);
+        }
+        if self.controls.paused.is_some() {
+            return Some(Declined::Paused);
+        }
+        // Owners know this worker's room only roughly: twice what is granted
+        // ahead is tolerated before any of it is sent back.
+        let most = u64::from(found.spec.slots) + 2 * found.ahead(self.config.prefetch);
+        let taken = (found.running.len() + found.waiting.len()) as u64;
+        let crowded = taken >= most || (!need.is_empty() && !found.can_start(need));
+        crowded.then_some(Declined::Busy)
+    }
+
+    pub(crate) fn on_register(&mut self, origin: Origin, spec: WorkerSpec) {
+        if let Err(refusal) = self.check_worker(&spec) {
+            self.answer(origin, Err(refusal));
+            return;
+        }
+        let wall = self.wall();
+        let at = self.workers.get(&spec.worker).map_or(wall, |w| w.registered_at);
+        let worker = spec.worker.clone();
+        self.persist(Entry::Worker(spec.clone(), at));
+        match self.workers.get_mut(&worker) {
+            Some(found) => {
+                found.spec = spec;
+                found.leaving = None;
+            }
+            None => {
+                self.workers.insert(worker.clone(), Worker::new(spec, at));
+            }
+        }
+        self.workers_changed_here();
+        let peers = self.live_members().collect();
+        self.answer(origin, Ok(Reply::Registered { worker, at, peers }));
+    }
+
+    fn check_worker(&self, spec: &WorkerSpec) -> Result<(), Refusal> {
+        let invalid = |field: &str, problem: String| Refusal::Invalid { field: field.into(), problem: problem.into() };
+        if spec.slots == 0 || spec.slots > limits::SLOTS {
+            return Err(invalid(
+                "max_concurrent_tasks",
+                format!("must be 1 to {}, and is {}", limits::SLOTS, spec.slots),
+            ));
+        }
+        if spec.capabilities.is_empty() || spec.capabilities.len() > limits::ATTRIBUTES {
+            return Err(invalid("capabilities", format!("must be 1 to {} names", limits::ATTRIBUTES)));
+        }
+        if let Some(unknown) = spec.capabilities.iter().find(|c| !offers(&self.config.executors, c)) {
+            let there = self.config.executors.join(", ");
+            return Err(invalid("capabilities", format!("this node has no executor for {unknown}; it has: {there}")));
+        }
+        if !self.workers.contains_key(&spec.worker) && self.workers.len() >= limits::WORKERS {
+            let limit = limits::WORKERS as u64;
+            return Err(Refusal::Full { what: "this node's worker list".into(), limit, retry_after: Millis(60_000) });
+        }
+        let elsewhere = self.members.iter().find(|(_, m)| m.workers.contains_key(&spec.worker));
+        match elsewhere {
+            Some((node, _)) if self.live(*node) => {
+                Err(invalid("worker_id", format!("{} is a worker of node {node}; choose another id", spec.worker)))
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    pub(crate) fn workers_changed_here(&mut self) {
+        self.hello_version += 1;
+        self.queue.workers_changed();
+        let members: Vec<_> = self.live_members().collect();
+        for node in members {
+            self.introduce(node);
+        }
+    }
+
+    pub(crate) fn on_unregister(&mut self, origin: Origin, worker: WorkerId, graceful: bool, timeout: Millis) {
+        let Some(found) = self.workers.get(&worker) else {
+            self.forward_to_worker(
+                origin,
+                &worker,
+                crate::command::Command::Unregister { worker: worker.clone(), graceful, timeout },
+            );
+            return;
+        };
+        let completed_before = found.completed + found.failed;
+        let by = if graceful { self.now + timeout } else { self.now };
+        let answer_by = self.now + UNREGISTER_WAIT;
+        let found = self.workers.get_mut(&worker).expect("found above");
+        match &mut found.leaving {
+            Some(leaving) => {
+                leaving.by = leaving.by.min(by);
+                leaving.tell.push((origin, answer_by));
+            }
+            None => {
+                found.leaving = Some(Leaving { by, completed_before, abandoned: 0, tell: vec![(origin, answer_by)] });
+            }
+        }
+        self.workers_changed_here();
+        self.hand_back_waiting(&worker);
+        self.watch_leaving();
+    }
+
+    fn hand_back_waiting(&mut self, worker: &WorkerId) {
+        let waiting: Vec<_> = self.workers[worker].waiting.iter().cloned().collect();
+        if let Some(leaving) = self.workers.get_mut(worker).and_then(|w| w.leaving.as_mut()) {
+            leaving.abandoned += waiting.len() as u64;
+        }
+        for task in waiting {
+            self.end_run(&task, Verdict::HandedBack, crate::task::Report::default());
+        }
+    }
+
+    /// Ends workers that have nothing left to do, or no time.
+    pub(crate) fn watch_leaving(&mut self) {
+        let leaving: Vec<_> =
+            self.workers.iter().filter(|(_, w)| w.leaving.is_some()).map(|(id, _)| id.clone()).collect();
+        for worker in leaving {
+            let found = &self.workers[&worker];
+            let plan = found.leaving.as_ref().expect("filtered");
+            if found.running.is_empty() {
+                self.remove_worker(&worker);
+            } else if self.now >= plan.by {
+                self.hand_back_running(&worker);
+            } else {
+                self.tell_draining(&worker);
+            }
+        }
+    }
+
+    fn hand_back_running(&mut self, worker: &WorkerId) {
+        let running: Vec<_> = self.workers[worker].running.iter().cloned().collect();
+        let mut handed = 0;
+        for task in running {
+            handed += u64::from(self.hand_back(&task));
+        }
+        if let Some(leaving) = self.workers.get_mut(worker).and_then(|w| w.leaving.as_mut()) {
+            leaving.abandoned += handed;
+        }
+    }
+
+    fn tell_draining(&mut self, worker: &WorkerId) {
+        let now = self.now;
+        let at = self.wall();
+        let found = self.workers.get_mut(worker).expect("a leaving worker");
+        let ended = found.completed + found.failed;
+        let leaving = found.leaving.as_mut().expect("a leaving worker");
+        let (completed, abandoned) = (ended - leaving.completed_before, leaving.abandoned);
+        let late: Vec<_> = leaving.tell.extract_if(.., |(_, by)| now >= *by).collect();
+        for (origin, _) in late {
+            let worker = worker.clone();
+            self.answer(origin, Ok(Reply::Unregistered { worker, gone: false, at, completed, abandoned }));
+        }
+    }
+
+    fn remove_worker(&mut self, worker: &WorkerId) {
+        let Some(found) = self.workers.remove(worker) else { return };
+        let Some(leaving) = found.leaving else { return };
+        self.erase(Key::Worker(worker.clone()));
+        self.workers_changed_here();
+        let at = self.wall();
+        let completed = found.completed + found.failed - leaving.completed_before;
+        for (origin, _) in leaving.tell {
+            let (worker, abandoned) = (worker.clone(), leaving.abandoned);
+            self.answer(origin, Ok(Reply::Unregistered { worker, gone: true, at, completed, abandoned }));
+        }
+    }
+
+    pub(crate) fn worker_view(&self, worker: &WorkerId, tasks: bool) -> Option<WorkerView> {
+        if let Some(found) = self.workers.get(worker) {
+            return Some(self.own_worker_view(found, tasks));
+        }
+        let (node, seen) = self.members.iter().find_map(|(n, m)| Some((*n, m.workers.get(worker)?)))?;
+        Some(self.seen_worker_view(node, seen))
+    }
+
+    pub(crate) fn worker_views(&self) -> Vec<WorkerView> {
+        let own = self.workers.values().map(|w| self.own_worker_view(w, false));
+        let others = self.members.iter().flat_map(|(n, m)| m.workers.values().map(|s| self.seen_worker_view(*n, s)));
+        own.chain(others).collect()
+    }
+
+    pub(crate) fn own_worker_views(&self) -> Vec<WorkerView> {
+        self.workers.values().map(|w| self.own_worker_view(w, false)).collect()
+    }
+
+    fn own_worker_view(&self, worker: &Worker, tasks: bool) -> WorkerView {
+        let running = u32::try_from(worker.running.len()).unwrap_or(u32::MAX);
+        let status = match running {
+            _ if self.draining || worker.leaving.is_some() => WorkerStatus::Draining,
+            0 => WorkerStatus::Idle,
+            n if n >= worker.spec.slots => WorkerStatus::Busy,
+            _ => WorkerStatus::Active,
+        };
+        WorkerView {
+            worker: worker.spec.worker.clone(),
+            node: self.id,
+            status,
+            capabilities: worker.spec.capabilities.clone(),
+            labels: worker.spec.labels.clone(),
+            resources: worker.spec.resources.clone(),
+            slots: worker.spec.slots,
+            running: Some(running),
+            free: Some(worker.free(self.config.prefetch)),
+            completed: Some(worker.completed),
+            failed: Some(worker.failed),
+            last_seen: Some(self.wall()),
+            tasks: tasks.then(|| worker.running.iter().chain(&worker.waiting).take(limits::PAGE).cloned().collect()),
+            load: Some(self.load),
+        }
+    }
+
+    fn seen_worker_view(&self, node: NodeId, seen: &Seen) -> WorkerView {
+        let member = &self.members[&node];
+        let status = match seen.free {
+            _ if !self.live(node) => WorkerStatus::Offline,
+            _ if member.draining => WorkerStatus::Draining,
+            0 => WorkerStatus::Busy,
+            _ => WorkerStatus::Active,
+        };
+        WorkerView {
+            worker: seen.spec.worker.clone(),
+            node,
+            status,
+            capabilities: seen.spec.capabilities.clone(),
+            labels: seen.spec.labels.clone(),
+            resources: seen.spec.resources.clone(),
+            slots: seen.spec.slots,
+            running: None,
+            free: None,
+            completed: None,
+            failed: None,
+            last_seen: member.seen_at(self.now, self.wall()),
+            tasks: None,
+            load: None,
+        }
+    }
+
+    /// For each known worker: why it does not have `task` now.
+    pub(crate) fn explain_workers(
+        &self,
+        task_type: &str,
+        need: &Requirements,
+    ) -> Vec<(NodeId, Option<WorkerId>, Arc<str>)> {
+        let mut why = Vec::new();
+        for worker in self.workers.values() {
+            let reason = Node::unsuitable(&worker.spec, task_type, need).unwrap_or_else(|| {
+                if self.draining || worker.leaving.is_some() {
+                    "is draining".into()
+                } else {
+                    self.room_reason(self.id, worker.spec.worker.clone(), need)
+                }
+            });
+            why.push((self.id, Some(worker.spec.worker.clone()), reason));
+        }
+        for (node, member) in &self.members {
+            if !self.live(*node) {
+                why.push((*node, None, "is silent".into()));
+                continue;
+            }
+            if member.workers.is_empty() {
+                why.push((*node, None, "has no worker".into()));
+            }
+            for seen in member.workers.values() {
+                let reason = Node::unsuitable(&seen.spec, task_type, need).unwrap_or_else(|| {
+                    if member.draining {
+                        "is draining".into()
+                    } else {
+                        self.room_reason(*node, seen.spec.worker.clone(), need)
+                    }
+                });
+                why.push((*node, Some(seen.spec.worker.clone()), reason));
+            }
+        }
+        why
+    }
+
+    fn room_reason(&self, node: NodeId, worker: WorkerId, need: &Requirements) -> Arc<str> {
+        if self.room(node, &worker, &need.resources) == 0 {
+            "has no free slot or too little of a resource now".into()
+        } else {
+            "could take it".into()
+        }
+    }
+
+    /// Runs of this node in one of its workers, by phase.
+    pub(crate) fn starts_next(&self, worker: &WorkerId) -> Option<TaskId> {
+        let found = self.workers.get(worker)?;
+        let task = found.waiting.front()?;
+        let execution = self.executions.get(task)?;
+        debug_assert!(matches!(execution.phase, Phase::Waiting));
+        found.can_start(&execution.spec.requirements.resources).then(|| task.clone())
+    }
+
+    /// Leases of this node's own records in `node`'s workers.
+    pub(crate) fn leases_in(&self, node: NodeId) -> Vec<TaskId> {
+        let here = |task: &&TaskId| matches!(&self.kept[*task].slot.record.body.state, TaskState::Leased { executor, .. } if *executor == node);
+        self.leased.iter().filter(here).cloned().collect()
+    }
+}
