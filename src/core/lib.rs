@@ -39,6 +39,8 @@ mod stats;
 pub mod task;
 #[doc(hidden)]
 pub mod testing;
+#[cfg(test)]
+mod tests;
 pub mod time;
 pub mod view;
 mod views;

@@ -395,6 +395,18 @@ impl Node {
         self.members.keys().copied().filter(|n| self.live(*n))
     }
 
+    /// Other members that this node knows, live or not.
+    #[must_use]
+    pub fn members(&self) -> usize {
+        self.members.len()
+    }
+
+    /// It takes no new work.
+    #[must_use]
+    pub fn draining(&self) -> bool {
+        self.draining
+    }
+
     /// The queue's controls as this node knows them.
     #[must_use]
     pub fn controls(&self) -> &Controls {

@@ -147,7 +147,8 @@ impl Node {
     }
 
     /// Copies that a task gets in a mesh of this size.
-    pub(crate) fn holders_wanted(&self) -> usize {
+    #[must_use]
+    pub fn holders_wanted(&self) -> usize {
         match self.members.len() + 1 {
             n if n >= self.config.holders => self.config.holders,
             n if n >= 3 => 3.min(self.config.holders),

@@ -1,0 +1,171 @@
+//! The life of a task on a node alone: what needs no second node to show.
+
+use crate::command::{Command, Request};
+use crate::effect::{Effect, Input};
+use crate::execution::{Event, Verdict};
+use crate::task::{Outcome, Report, RetryPolicy, Spec};
+use crate::testing::{solo, spec};
+use crate::time::{Millis, Unix};
+use crate::view::{Reply, Status};
+use crate::{Config, Fence, Refusal, TaskId};
+
+fn failed(error: &str) -> Verdict {
+    Verdict::Failed { error: error.into(), retryable: true }
+}
+
+#[test]
+fn a_task_is_accepted_run_and_ended() {
+    let mut solo = solo(Config::default());
+    let (effects, reply) = solo.submit("a", spec());
+    assert!(matches!(reply, Some(Ok(Reply::Submitted(s))) if s.task.as_str() == "a" && !s.replayed));
+    solo.end(&effects, Verdict::Completed);
+    let view = solo.view("a");
+    assert_eq!((view.status, view.attempt), (Status::Completed, 1));
+}
+
+#[test]
+fn writes_come_before_the_reply() {
+    let mut solo = solo(Config::default());
+    let (effects, _) = solo.submit("a", spec());
+    let first_write = effects.iter().position(|e| matches!(e, Effect::Persist(_)));
+    let reply = effects.iter().position(|e| matches!(e, Effect::Reply { .. }));
+    assert!(first_write.is_some() && first_write < reply);
+}
+
+#[test]
+fn a_failed_attempt_waits_and_is_tried_again_until_its_retries_are_used_up() {
+    let mut solo = solo(Config::default());
+    let retry = RetryPolicy { max_retries: 1, jitter: false, ..RetryPolicy::default() };
+    let (effects, _) = solo.submit("a", Spec { retry, ..spec() });
+    solo.end(&effects, failed("first"));
+    assert_eq!(solo.view("a").status, Status::Delayed);
+    let effects = solo.wait(Millis(1_100));
+    solo.end(&effects, failed("second"));
+    let view = solo.view("a");
+    assert_eq!((view.status, view.attempt, view.failures), (Status::Failed, 2, 2));
+    assert_eq!(view.error.as_deref(), Some("second"));
+}
+
+#[test]
+fn a_result_from_an_old_attempt_is_dropped() {
+    let mut solo = solo(Config::default());
+    let (effects, _) = solo.submit("a", spec());
+    solo.end(&effects, failed("first"));
+    let effects = solo.wait(Millis(1_100));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Run { .. })));
+    let task = TaskId::new("a").expect("a valid id");
+    let old = Fence { ballot: solo.node.slot(&task).expect("kept").record.stamp.ballot, attempt: 1 };
+    let event = Event::Ended { verdict: Verdict::Completed, report: Report::default() };
+    solo.feed(Input::Execution { task, fence: old, event });
+    assert_ne!(solo.view("a").status, Status::Completed);
+}
+
+#[test]
+fn a_waiting_task_is_cancelled_at_once_and_a_running_one_is_asked_to_stop() {
+    let mut solo = solo(Config::default());
+    let (running, _) = solo.submit("a", spec());
+    solo.submit("later", Spec { not_before: Some(Unix(1_800_000_000_000)), ..spec() });
+    let cancel = |name: &str| {
+        let task = TaskId::new(name).expect("a valid id");
+        Request::Command(Command::Cancel { task, reason: Some("no need".into()), force: false })
+    };
+    let (_, reply) = solo.ask(cancel("later"));
+    assert!(matches!(reply, Some(Ok(Reply::Cancelled { status: Status::Cancelled, cleanup_required: false, .. }))));
+    let (effects, _) = solo.ask(cancel("a"));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Stop { force: false, .. })));
+    solo.end(&running, Verdict::Stopped);
+    assert_eq!(solo.view("a").status, Status::Cancelled);
+    let (_, again) = solo.ask(cancel("a"));
+    assert!(matches!(again, Some(Err(Refusal::State { .. }))));
+}
+
+#[test]
+fn the_same_name_is_the_same_work_or_a_conflict() {
+    let mut solo = solo(Config::default());
+    solo.submit("a", spec());
+    let (_, same) = solo.submit("a", spec());
+    assert!(matches!(same, Some(Ok(Reply::Submitted(s))) if s.replayed));
+    let (_, other) = solo.submit("a", Spec { payload: (&b"{\"x\":1}"[..]).into(), ..spec() });
+    assert!(matches!(other, Some(Err(Refusal::Conflict { .. }))));
+}
+
+#[test]
+fn a_task_waits_for_what_it_depends_on() {
+    let mut solo = solo(Config::default());
+    let (first, _) = solo.submit("first", spec());
+    let depends_on = vec![TaskId::new("first").expect("a valid id")];
+    let (effects, _) = solo.submit("second", Spec { depends_on, ..spec() });
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Run { .. })));
+    assert_eq!(solo.view("second").status, Status::Blocked);
+    let effects = solo.end(&first, Verdict::Completed);
+    assert!(effects.iter().any(|e| matches!(e, Effect::Run { task, .. } if task.as_str() == "second")));
+}
+
+#[test]
+fn what_depends_on_a_failed_task_is_cancelled_and_says_why() {
+    let mut solo = solo(Config::default());
+    let retry = RetryPolicy { max_retries: 0, ..RetryPolicy::default() };
+    let (first, _) = solo.submit("first", Spec { retry, ..spec() });
+    let depends_on = vec![TaskId::new("first").expect("a valid id")];
+    solo.submit("second", Spec { depends_on, ..spec() });
+    solo.end(&first, failed("broken"));
+    let view = solo.view("second");
+    assert_eq!(view.status, Status::Cancelled);
+    assert!(view.error.is_some_and(|e| e.contains("first")));
+}
+
+#[test]
+fn a_deadline_ends_a_task_that_waits() {
+    let mut solo = solo(Config::default());
+    let soon = Unix(1_700_000_000_000 + 2_000);
+    let spec = Spec { task_type: "nobody-runs-this".into(), deadline: Some(soon), ..spec() };
+    solo.submit("a", spec);
+    let view = solo.view("a");
+    assert_eq!(view.status, Status::Queued);
+    let why = view.explanation.expect("asked for");
+    assert!(why.summary.contains("nobody-runs-this"), "{}", why.summary);
+    solo.wait(Millis(3_000));
+    assert_eq!(solo.view("a").status, Status::Expired);
+}
+
+#[test]
+fn a_paused_queue_starts_nothing_and_says_so() {
+    let mut solo = solo(Config::default());
+    let (_, reply) = solo.ask(Request::Command(Command::Pause { reason: Some("lunch".into()) }));
+    assert!(matches!(reply, Some(Ok(Reply::Paused { .. }))), "{reply:?}");
+    let (effects, _) = solo.submit("a", spec());
+    assert!(!effects.iter().any(|e| matches!(e, Effect::Run { .. })));
+    assert!(solo.view("a").explanation.is_some_and(|e| e.summary.contains("lunch")));
+    let (effects, _) = solo.ask(Request::Command(Command::Resume { reorder: true }));
+    assert!(effects.iter().any(|e| matches!(e, Effect::Run { .. })));
+}
+
+#[test]
+fn an_ended_task_is_forgotten_after_its_retention() {
+    let mut solo = solo(Config { retention: Millis(60_000), ..Config::default() });
+    let (effects, _) = solo.submit("a", spec());
+    solo.end(&effects, Verdict::Completed);
+    solo.wait(Millis(59_000));
+    assert_eq!(solo.node.slots().count(), 1);
+    let effects = solo.wait(Millis(3_000));
+    assert_eq!(solo.node.slots().count(), 0);
+    assert!(effects.iter().any(|e| matches!(e, Effect::Forget(_))));
+}
+
+#[test]
+fn a_retry_is_a_new_task_linked_both_ways() {
+    let mut solo = solo(Config::default());
+    let retry = RetryPolicy { max_retries: 0, ..RetryPolicy::default() };
+    let (effects, _) = solo.submit("a", Spec { retry, ..spec() });
+    solo.end(&effects, failed("broken"));
+    let task = TaskId::new("a").expect("a valid id");
+    let (effects, reply) = solo.ask(Request::Command(Command::Retry { task, max_retries: None, timeout: None }));
+    assert!(matches!(reply, Some(Ok(Reply::Retried { retry, count: 1, .. })) if retry.as_str() == "a-retry-1"));
+    solo.end(&effects, Verdict::Completed);
+    assert_eq!(solo.view("a").retried_as.map(|t| t.to_string()), Some("a-retry-1".into()));
+    let retried = solo.view("a-retry-1");
+    assert_eq!(retried.retry_of.map(|t| t.to_string()), Some("a".into()));
+    let closed =
+        solo.node.slots().find(|s| s.record.task.as_str() == "a-retry-1").and_then(|s| s.record.body.state.closed());
+    assert_eq!(closed.map(|c| c.outcome.clone()), Some(Outcome::Completed));
+}
