@@ -1,57 +1,332 @@
 //! The one loop: inputs in, `core.handle`, one durable commit, effects out.
 //! The only place that sees both the core and the shell.
+//!
+//! *Write before you speak*: every effect of a batch waits until the batch's
+//! writes are on the disk. A commit that fails stops the node; the other
+//! holders of its tasks take over.
 
+mod handle;
+mod inbox;
+
+pub use handle::{Handle, Pulse};
+pub use inbox::{Event, Inbox};
+
+use crate::exec::{self, Executors, RawReport};
+use crate::net::{Net, NetEvent};
+use crate::store::{Blobs, Committed, Store, StoreError, Write};
+use std::collections::HashMap;
 use std::sync::Arc;
-use taskmesh_core::{BlobHash, NodeId, Refusal, Reply, Request};
-use tokio::sync::{mpsc, oneshot};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use taskmesh_core::task::{Data, Report};
+use taskmesh_core::view::Stats;
+use taskmesh_core::{Effect, Input, Message, Millis, Node, NodeId, Notice, Refusal, Reply, RequestId, Unix, limits};
+use tokio::sync::oneshot;
 
-/// How the faces talk to the node. Cheap to clone.
-#[derive(Clone)]
-pub struct Handle {
-    node: NodeId,
-    asks: mpsc::Sender<Ask>,
-    blobs: Arc<dyn Fn(BlobHash, u64, usize) -> Option<Vec<u8>> + Send + Sync>,
+/// What a driver drives.
+pub struct Parts {
+    /// The core, restored from the disk.
+    pub node: Node,
+    /// Where its writes go.
+    pub store: Box<dyn Store>,
+    /// Large results.
+    pub blobs: Blobs,
+    /// The other nodes.
+    pub net: Net,
+    /// The ways to run tasks.
+    pub executors: Executors,
+    /// Hears of everything that is measured; called on the driver's thread.
+    pub observer: Box<dyn FnMut(Observation<'_>) + Send>,
 }
 
-struct Ask {
-    request: Request,
-    answer: oneshot::Sender<Result<Reply, Refusal>>,
+/// Something to measure or to log.
+#[derive(Debug)]
+pub enum Observation<'a> {
+    /// The core says that something happened.
+    Notice(&'a Notice),
+    /// A batch was made durable.
+    Commit(&'a Committed),
+    /// A batch was handled: how many inputs it had, and how many wait.
+    Batch {
+        /// Inputs.
+        inputs: usize,
+        /// Waiting behind them.
+        waiting: usize,
+    },
+    /// Every second: this node's own counts, and the age of its loop.
+    Stats(&'a Stats),
+    /// Messages that the network did not take.
+    Unsent(usize),
 }
 
-impl Handle {
-    /// This node's name.
-    #[must_use]
-    pub fn node(&self) -> NodeId {
-        self.node
+/// Inputs that share one commit.
+const BATCH: usize = 4_096;
+/// How often the core is told the wall clock.
+const CLOCK: Duration = Duration::from_secs(5);
+/// How often counts are observed.
+const STATS: Duration = Duration::from_secs(1);
+
+struct Driver {
+    parts: Parts,
+    inbox: Arc<Inbox>,
+    start: Instant,
+    effects: Vec<Effect>,
+    answers: HashMap<RequestId, oneshot::Sender<Result<Reply, Refusal>>>,
+    clock_at: Option<Instant>,
+    stats_at: Option<Instant>,
+    runtime: tokio::runtime::Handle,
+}
+
+/// Starts the loop on a thread of its own, and returns how to talk to it. The
+/// thread ends with [`Handle::stop`], or with the first failed commit.
+///
+/// # Errors
+/// The thread can't be made.
+pub fn spawn(
+    parts: Parts,
+    inbox: Arc<Inbox>,
+) -> std::io::Result<(Handle, std::thread::JoinHandle<Result<(), StoreError>>)> {
+    let blobs = parts.blobs.clone();
+    let read = move |hash, offset, len| blobs.read(hash, offset, len);
+    let handle = Handle::new(parts.node.id(), inbox.clone(), Arc::new(read));
+    let pulse = handle.clone();
+    let driver = Driver {
+        parts,
+        inbox,
+        start: Instant::now(),
+        effects: Vec::new(),
+        answers: HashMap::new(),
+        clock_at: None,
+        stats_at: None,
+        runtime: tokio::runtime::Handle::current(),
+    };
+    let thread = std::thread::Builder::new().name("driver".into()).spawn(move || driver.run(&pulse))?;
+    Ok((handle, thread))
+}
+
+impl Driver {
+    fn run(mut self, handle: &Handle) -> Result<(), StoreError> {
+        let mut batch = Vec::new();
+        loop {
+            let wakeup = self.start + Duration::from_millis(self.parts.node.next_wakeup().0.min(1 << 40));
+            let waiting = self.inbox.take(&mut batch, BATCH, wakeup);
+            let inputs = batch.len();
+            let mut stop = false;
+            self.tell_time();
+            for event in batch.drain(..) {
+                match self.input_of(event) {
+                    Taken::Input(input) => self.handle(input),
+                    Taken::Nothing => {}
+                    Taken::Stop => stop = true,
+                }
+            }
+            if self.now() >= self.parts.node.next_wakeup() {
+                self.handle(Input::Tick);
+            }
+            if let Err(error) = self.commit() {
+                tracing::error!(%error, "the store failed: this node stops, and the other holders take over");
+                self.inbox.close();
+                return Err(error);
+            }
+            self.release();
+            (self.parts.observer)(Observation::Batch { inputs, waiting });
+            self.observe_stats();
+            handle.beat(&self.parts.node);
+            if stop {
+                self.inbox.close();
+                return Ok(());
+            }
+        }
     }
 
-    /// Asks the node, and through it the mesh. Dropping the future abandons
-    /// the request (a change may still happen).
-    ///
-    /// # Errors
-    /// The node's own refusal, `Refusal::Full` when its inbox is full and
-    /// `Refusal::Unavailable` when it is stopping.
-    pub async fn ask(&self, request: Request) -> Result<Reply, Refusal> {
-        let (answer, reply) = oneshot::channel();
-        let stopping = || Refusal::Unavailable {
-            problem: "this node is stopping; ask another".into(),
-            retry_after: taskmesh_core::Millis(1_000),
+    fn now(&self) -> Millis {
+        Millis(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn handle(&mut self, input: Input) {
+        let now = self.now();
+        self.parts.node.handle(now, input, &mut self.effects);
+    }
+
+    fn tell_time(&mut self) {
+        if self.clock_at.is_none_or(|at| at.elapsed() >= CLOCK) {
+            self.clock_at = Some(Instant::now());
+            self.handle(Input::Clock(wall_clock()));
+        }
+    }
+
+    fn input_of(&mut self, event: Event) -> Taken {
+        Taken::Input(match event {
+            Event::Ask { id, request, answer } => {
+                self.answers.insert(id, answer);
+                Input::Request { id, request }
+            }
+            Event::Abandoned(id) => {
+                self.answers.remove(&id);
+                Input::Abandoned(id)
+            }
+            Event::Run(run) => return self.input_of_run(run),
+            Event::Report { task, fence, event } => Input::Execution { task, fence, event },
+            Event::Net(NetEvent::Received { from, message }) => Input::Received { from, message },
+            Event::Net(NetEvent::Peer(peer)) => Input::Peer(peer),
+            Event::Net(NetEvent::Fetched { hash, here }) => Input::Fetched { hash, here },
+            Event::Net(NetEvent::Listening(addresses)) => {
+                tracing::info!(?addresses, "listening");
+                return Taken::Nothing;
+            }
+            Event::Load(load) => Input::Load(load),
+            Event::Drain => Input::Drain,
+            Event::HandBack => Input::HandBack,
+            Event::Stop => return Taken::Stop,
+        })
+    }
+
+    /// Large results go to files first, away from this thread.
+    fn input_of_run(&mut self, run: exec::RunEvent) -> Taken {
+        use taskmesh_core::execution::Event as Core;
+        let (task, fence) = (run.task, run.fence);
+        let event = match run.event {
+            exec::Event::Started => Core::Started,
+            exec::Event::Progress { percent, message, log_tail } => Core::Progress { percent, message, log_tail },
+            exec::Event::Ended { verdict, report } if report_is_small(&report) => {
+                Core::Ended { verdict, report: small_report(report) }
+            }
+            exec::Event::Ended { verdict, report } => {
+                let (blobs, inbox) = (self.parts.blobs.clone(), self.inbox.clone());
+                self.runtime.spawn_blocking(move || {
+                    let event = match store_report(&blobs, report) {
+                        Ok(report) => Core::Ended { verdict, report },
+                        Err(error) => Core::Ended { verdict: unstorable(&error), report: Report::default() },
+                    };
+                    inbox.push_local(Event::Report { task, fence, event });
+                });
+                return Taken::Nothing;
+            }
         };
-        self.asks.try_send(Ask { request, answer }).map_err(|e| match e {
-            mpsc::error::TrySendError::Full(_) => Refusal::Full {
-                what: "this node's inbox".into(),
-                limit: self.asks.max_capacity() as u64,
-                retry_after: taskmesh_core::Millis(100),
-            },
-            mpsc::error::TrySendError::Closed(_) => stopping(),
-        })?;
-        reply.await.unwrap_or_else(|_| Err(stopping()))
+        Taken::Input(Input::Execution { task, fence, event })
     }
 
-    /// Up to `len` bytes of a blob on this node's disk, from `offset`; `None`
-    /// if it is not here. Reads a file: call it where blocking is allowed.
-    #[must_use]
-    pub fn blob(&self, hash: BlobHash, offset: u64, len: usize) -> Option<Vec<u8>> {
-        (self.blobs)(hash, offset, len)
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let writes: Vec<_> = self
+            .effects
+            .iter()
+            .filter_map(|effect| match effect {
+                Effect::Persist(entry) => Some(Write::Persist(entry)),
+                Effect::Forget(key) => Some(Write::Forget(key)),
+                _ => None,
+            })
+            .collect();
+        if writes.is_empty() {
+            return Ok(());
+        }
+        let committed = self.parts.store.commit(&writes)?;
+        (self.parts.observer)(Observation::Commit(&committed));
+        Ok(())
     }
+
+    /// The batch is durable: now the rest may happen.
+    fn release(&mut self) {
+        let mut messages: Vec<(NodeId, Message)> = Vec::new();
+        let mut effects = std::mem::take(&mut self.effects);
+        for effect in effects.drain(..) {
+            match effect {
+                Effect::Persist(_) | Effect::Forget(_) => {}
+                Effect::Send { to, message } => messages.push((to, message)),
+                Effect::Publish(message) => self.parts.net.publish(&message),
+                Effect::Run { task, fence, spec, .. } => self.parts.executors.run(task, fence, spec),
+                Effect::Stop { task, fence, force } => self.parts.executors.stop(&task, fence, force),
+                Effect::Fetch { hash, bytes, from } => self.fetch(hash, bytes, from),
+                Effect::DropBlob(hash) => self.drop_blob(hash),
+                Effect::Net(command) => self.parts.net.command(command),
+                Effect::Reply { id, reply } => {
+                    if let Some(answer) = self.answers.remove(&id) {
+                        // Whoever asked may have gone meanwhile.
+                        let _ = answer.send(reply);
+                    }
+                }
+                Effect::Notice(notice) => (self.parts.observer)(Observation::Notice(&notice)),
+            }
+        }
+        self.effects = effects;
+        if !messages.is_empty() {
+            let unsent = self.parts.net.send_batch(messages);
+            if unsent > 0 {
+                (self.parts.observer)(Observation::Unsent(unsent));
+            }
+        }
+    }
+
+    fn fetch(&mut self, hash: taskmesh_core::BlobHash, bytes: u64, from: NodeId) {
+        if bytes > limits::BLOB_BYTES {
+            self.inbox.push_local(Event::Net(NetEvent::Fetched { hash, here: false }));
+            return;
+        }
+        self.parts.net.fetch(hash, bytes, from);
+    }
+
+    fn drop_blob(&self, hash: taskmesh_core::BlobHash) {
+        let blobs = self.parts.blobs.clone();
+        self.runtime.spawn_blocking(move || {
+            if let Err(error) = blobs.remove(hash) {
+                tracing::warn!(%error, %hash, "a blob that nobody needs could not be removed");
+            }
+        });
+    }
+
+    fn observe_stats(&mut self) {
+        if self.stats_at.is_none_or(|at| at.elapsed() >= STATS) {
+            self.stats_at = Some(Instant::now());
+            let stats = self.parts.node.stats();
+            (self.parts.observer)(Observation::Stats(&stats));
+        }
+    }
+}
+
+enum Taken {
+    Input(Input),
+    Nothing,
+    Stop,
+}
+
+/// The wall clock, as records carry it.
+#[must_use]
+pub fn wall_clock() -> Unix {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Unix(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+fn report_is_small(report: &RawReport) -> bool {
+    let parts = [Some(&report.result), report.output.as_ref(), report.logs.as_ref()];
+    parts.into_iter().flatten().all(|part| part.len() <= limits::INLINE_BYTES)
+}
+
+fn small_report(report: RawReport) -> Report {
+    let inline = |content: Vec<u8>| Data::Inline(content.into());
+    Report {
+        result: inline(report.result),
+        output: report.output.map(inline),
+        logs: report.logs.map(inline),
+        truncated: report.truncated,
+        usage: report.usage,
+    }
+}
+
+fn store_report(blobs: &Blobs, report: RawReport) -> Result<Report, StoreError> {
+    let keep = |content: Vec<u8>| -> Result<Data, StoreError> {
+        if content.len() <= limits::INLINE_BYTES {
+            return Ok(Data::Inline(content.into()));
+        }
+        Ok(Data::Blob { hash: blobs.put(&content)?, bytes: content.len() as u64 })
+    };
+    Ok(Report {
+        result: keep(report.result)?,
+        output: report.output.map(keep).transpose()?,
+        logs: report.logs.map(keep).transpose()?,
+        truncated: report.truncated,
+        usage: report.usage,
+    })
+}
+
+fn unstorable(error: &StoreError) -> taskmesh_core::execution::Verdict {
+    let error = format!("its output could not be stored: {error}").into();
+    taskmesh_core::execution::Verdict::Failed { error, retryable: true }
 }

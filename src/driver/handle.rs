@@ -1,0 +1,170 @@
+//! How the faces talk to the node.
+
+use super::inbox::{Event, Inbox, Rejected};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+use taskmesh_core::view::NodeLoad;
+use taskmesh_core::{BlobHash, Millis, Node, NodeId, Refusal, Reply, Request, RequestId};
+use tokio::sync::oneshot;
+
+/// How the faces talk to the node. Cheap to clone.
+#[derive(Clone)]
+pub struct Handle {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    node: NodeId,
+    inbox: Arc<Inbox>,
+    next: AtomicU64,
+    blobs: ReadBlob,
+    start: Instant,
+    looped_ms: AtomicU64,
+    live: AtomicUsize,
+    members: AtomicUsize,
+    holders: AtomicUsize,
+    draining: AtomicBool,
+    idle: AtomicBool,
+}
+
+type ReadBlob = Arc<dyn Fn(BlobHash, u64, usize) -> Option<Vec<u8>> + Send + Sync>;
+
+/// How the loop is doing, for health checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pulse {
+    /// Since the loop last came round.
+    pub since_loop: Duration,
+    /// Members heard within the lease, this node included.
+    pub live: usize,
+    /// Members known, this node included.
+    pub members: usize,
+    /// Copies that a task gets in a mesh of this size.
+    pub holders: usize,
+    /// It takes no new work.
+    pub draining: bool,
+    /// Nothing runs here, and every result was confirmed.
+    pub idle: bool,
+}
+
+/// Tells the node that nobody waits any more, unless the answer came.
+struct Waiting<'a> {
+    shared: &'a Shared,
+    id: RequestId,
+    answered: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.shared.inbox.push_local(Event::Abandoned(self.id));
+        }
+    }
+}
+
+impl Handle {
+    pub(crate) fn new(node: NodeId, inbox: Arc<Inbox>, blobs: ReadBlob) -> Handle {
+        let shared = Shared {
+            node,
+            inbox,
+            next: AtomicU64::new(1),
+            blobs,
+            start: Instant::now(),
+            looped_ms: AtomicU64::new(0),
+            live: AtomicUsize::new(1),
+            members: AtomicUsize::new(1),
+            holders: AtomicUsize::new(1),
+            draining: AtomicBool::new(false),
+            idle: AtomicBool::new(true),
+        };
+        Handle { shared: Arc::new(shared) }
+    }
+
+    /// This node's name.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.shared.node
+    }
+
+    /// Asks the node, and through it the mesh. Dropping the future abandons
+    /// the request (a change may still happen).
+    ///
+    /// # Errors
+    /// The node's own refusal, `Refusal::Full` when its inbox is full and
+    /// `Refusal::Unavailable` when it is stopping.
+    pub async fn ask(&self, request: Request) -> Result<Reply, Refusal> {
+        let id = RequestId(self.shared.next.fetch_add(1, Ordering::Relaxed));
+        let (answer, reply) = oneshot::channel();
+        self.shared.inbox.push_ask(Event::Ask { id, request, answer }).map_err(|(_, why)| match why {
+            Rejected::Full(limit) => {
+                Refusal::Full { what: "this node's inbox".into(), limit: limit as u64, retry_after: Millis(100) }
+            }
+            Rejected::Closed => stopping(),
+        })?;
+        let mut waiting = Waiting { shared: &self.shared, id, answered: false };
+        let reply = reply.await;
+        waiting.answered = true;
+        reply.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Up to `len` bytes of a blob on this node's disk, from `offset`; `None`
+    /// if it is not here. Reads a file: call it where blocking is allowed.
+    #[must_use]
+    pub fn blob(&self, hash: BlobHash, offset: u64, len: usize) -> Option<Vec<u8>> {
+        (self.shared.blobs)(hash, offset, len)
+    }
+
+    /// Tells the node its load.
+    pub fn load(&self, load: NodeLoad) {
+        self.shared.inbox.push_local(Event::Load(load));
+    }
+
+    /// Takes no new work, and hands over what waits.
+    pub fn drain(&self) {
+        self.shared.inbox.push_local(Event::Drain);
+    }
+
+    /// Ends what still runs and hands it back.
+    pub fn hand_back(&self) {
+        self.shared.inbox.push_local(Event::HandBack);
+    }
+
+    /// Ends the loop after its next batch.
+    pub fn stop(&self) {
+        self.shared.inbox.push_local(Event::Stop);
+    }
+
+    /// How the loop is doing.
+    #[must_use]
+    pub fn pulse(&self) -> Pulse {
+        let shared = &self.shared;
+        let looped = Duration::from_millis(shared.looped_ms.load(Ordering::Relaxed));
+        Pulse {
+            since_loop: shared.start.elapsed().saturating_sub(looped),
+            live: shared.live.load(Ordering::Relaxed),
+            members: shared.members.load(Ordering::Relaxed),
+            holders: shared.holders.load(Ordering::Relaxed),
+            draining: shared.draining.load(Ordering::Relaxed),
+            idle: shared.idle.load(Ordering::Relaxed),
+        }
+    }
+
+    /// The driver's sign of life after each batch.
+    pub(super) fn beat(&self, node: &Node) {
+        let shared = &self.shared;
+        let now = u64::try_from(shared.start.elapsed().as_millis()).unwrap_or(u64::MAX);
+        shared.idle.store(node.idle(), Ordering::Relaxed);
+        if now < shared.looped_ms.load(Ordering::Relaxed) + 50 {
+            return;
+        }
+        shared.looped_ms.store(now, Ordering::Relaxed);
+        shared.live.store(node.live_members().count() + 1, Ordering::Relaxed);
+        shared.members.store(node.members() + 1, Ordering::Relaxed);
+        shared.holders.store(node.holders_wanted(), Ordering::Relaxed);
+        shared.draining.store(node.draining(), Ordering::Relaxed);
+    }
+}
+
+fn stopping() -> Refusal {
+    Refusal::Unavailable { problem: "this node is stopping; ask another".into(), retry_after: Millis(1_000) }
+}

@@ -1,0 +1,173 @@
+//! What waits for the driver: two bounded queues, of this node's own and of
+//! the network's events, so that a busy network never shuts out a face.
+
+use crate::exec::RunEvent;
+use crate::net::NetEvent;
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+use taskmesh_core::view::NodeLoad;
+use taskmesh_core::{Fence, Refusal, Reply, Request, RequestId, TaskId};
+use tokio::sync::oneshot;
+
+/// One thing for the driver to take up.
+pub enum Event {
+    /// A face asks.
+    Ask {
+        /// Under this number.
+        id: RequestId,
+        /// What.
+        request: Request,
+        /// Where the answer goes.
+        answer: oneshot::Sender<Result<Reply, Refusal>>,
+    },
+    /// A face that asked has gone.
+    Abandoned(RequestId),
+    /// An executor says something.
+    Run(RunEvent),
+    /// An executor's words, with large results stored.
+    Report {
+        /// Of which task.
+        task: TaskId,
+        /// Under which grant.
+        fence: Fence,
+        /// What.
+        event: taskmesh_core::execution::Event,
+    },
+    /// The network says something.
+    Net(NetEvent),
+    /// The node's own load.
+    Load(NodeLoad),
+    /// Take no new work.
+    Drain,
+    /// Hand back what runs.
+    HandBack,
+    /// End the loop after this batch.
+    Stop,
+}
+
+/// The driver's two queues.
+pub struct Inbox {
+    queues: Mutex<Queues>,
+    bell: Condvar,
+}
+
+#[derive(Default)]
+struct Queues {
+    local: VecDeque<Event>,
+    asks: usize,
+    network: VecDeque<NetEvent>,
+    closed: bool,
+    ringing: bool,
+}
+
+/// Requests of faces that may wait: about a second of work.
+const ASKS: usize = 20_000;
+/// Events of the network that may wait. Above this its readers pause, and the
+/// peers' writers feel it.
+const NETWORK: usize = 32_768;
+
+impl Default for Inbox {
+    fn default() -> Inbox {
+        Inbox { queues: Mutex::default(), bell: Condvar::new() }
+    }
+}
+
+impl Inbox {
+    fn lock(&self) -> MutexGuard<'_, Queues> {
+        self.queues.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn ring(&self, queues: &mut Queues) {
+        if !std::mem::replace(&mut queues.ringing, true) {
+            self.bell.notify_one();
+        }
+    }
+
+    /// A request: refused when too many wait, or when the loop has ended.
+    ///
+    /// # Errors
+    /// The event is given back.
+    pub fn push_ask(&self, event: Event) -> Result<(), (Event, Rejected)> {
+        let mut queues = self.lock();
+        if queues.closed {
+            return Err((event, Rejected::Closed));
+        }
+        if queues.asks >= ASKS {
+            return Err((event, Rejected::Full(ASKS)));
+        }
+        queues.asks += 1;
+        queues.local.push_back(event);
+        self.ring(&mut queues);
+        Ok(())
+    }
+
+    /// An event of this node's own: bounded by its slots and connections.
+    pub fn push_local(&self, event: Event) {
+        let mut queues = self.lock();
+        if queues.closed {
+            return;
+        }
+        queues.local.push_back(event);
+        self.ring(&mut queues);
+    }
+
+    /// An event of the network; given back if there is no room for it.
+    pub fn push_network(&self, event: NetEvent) -> Option<NetEvent> {
+        let mut queues = self.lock();
+        if queues.closed {
+            return None;
+        }
+        if queues.network.len() >= NETWORK {
+            return Some(event);
+        }
+        queues.network.push_back(event);
+        self.ring(&mut queues);
+        None
+    }
+
+    /// Waits for events, until `wakeup` at the latest, and moves up to `most`
+    /// of them to `batch`, this node's own first. Returns how many still wait.
+    pub fn take(&self, batch: &mut Vec<Event>, most: usize, wakeup: Instant) -> usize {
+        let mut queues = self.lock();
+        while queues.local.is_empty() && queues.network.is_empty() {
+            queues.ringing = false;
+            let now = Instant::now();
+            if now >= wakeup {
+                break;
+            }
+            let waited = self.bell.wait_timeout(queues, wakeup - now);
+            queues = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+        queues.ringing = true;
+        while batch.len() < most / 2
+            && let Some(event) = queues.local.pop_front()
+        {
+            queues.asks -= usize::from(matches!(event, Event::Ask { .. }));
+            batch.push(event);
+        }
+        while batch.len() < most
+            && let Some(event) = queues.network.pop_front()
+        {
+            batch.push(Event::Net(event));
+        }
+        queues.local.len() + queues.network.len()
+    }
+
+    /// Takes nothing more; whoever waits for an answer gets none.
+    pub fn close(&self) {
+        let mut queues = self.lock();
+        queues.closed = true;
+        queues.local.clear();
+        queues.network.clear();
+    }
+}
+
+/// Why a request was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rejected {
+    /// Too many wait: this many.
+    Full(usize),
+    /// The loop has ended.
+    Closed,
+}
