@@ -25,6 +25,8 @@ use std::sync::Arc;
 pub(crate) struct Queue {
     ageing: Millis,
     lanes: BTreeMap<Class, Lane>,
+    /// How many tasks are ready since each moment.
+    since: BTreeMap<Unix, u32>,
     /// Something changed that may let a task start.
     stirred: bool,
     /// Counts changes of workers: what was found feasible before is stale.
@@ -56,7 +58,7 @@ const ANNOUNCE: Millis = Millis(500);
 
 impl Queue {
     pub(crate) fn new(ageing: Millis) -> Queue {
-        Queue { ageing, lanes: BTreeMap::new(), stirred: false, generation: 1 }
+        Queue { ageing, lanes: BTreeMap::new(), since: BTreeMap::new(), stirred: false, generation: 1 }
     }
 
     pub(crate) fn stir(&mut self) {
@@ -89,6 +91,7 @@ impl Queue {
     fn insert(&mut self, task: TaskId, since: Unix, priority: Priority, spec: &Spec) {
         let place = self.place(since, priority, spec);
         self.lanes.entry(Queue::class(spec)).or_default().ready.insert((place, task));
+        *self.since.entry(since).or_default() += 1;
         self.stirred = true;
     }
 
@@ -99,6 +102,12 @@ impl Queue {
             lane.ready.remove(&(place, task.clone()));
             if lane.ready.is_empty() {
                 self.lanes.remove(&class);
+            }
+        }
+        if let Some(count) = self.since.get_mut(&since) {
+            *count -= 1;
+            if *count == 0 {
+                self.since.remove(&since);
             }
         }
     }
@@ -112,16 +121,8 @@ impl Queue {
     }
 
     /// When the task that is ready longest became so.
-    pub(crate) fn oldest(&self, kept: &BTreeMap<TaskId, Kept>) -> Option<Unix> {
-        // Places are by age and priority, so the head of a lane is the oldest
-        // of its priority; looking at the heads alone is exact unless
-        // priorities are mixed within a class, and then errs to the young.
-        let heads = self.lanes.values().filter_map(|lane| lane.ready.first());
-        let since = heads.filter_map(|(_, task)| match kept.get(task)?.slot.record.body.state {
-            TaskState::Queued { since, .. } => Some(since),
-            TaskState::Blocked | TaskState::Delayed { .. } | TaskState::Leased { .. } | TaskState::Done(_) => None,
-        });
-        since.min()
+    pub(crate) fn oldest(&self) -> Option<Unix> {
+        self.since.first_key_value().map(|(since, _)| *since)
     }
 
     /// By task type: how many are ready.

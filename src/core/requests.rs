@@ -36,6 +36,8 @@ pub(crate) struct Requests {
     waiters: BTreeMap<TaskId, Vec<Waiter>>,
     net: BTreeMap<RequestId, (Wait, Millis, Millis)>,
     control: Option<ControlWait>,
+    /// Dependencies that are being asked after.
+    dependencies: BTreeSet<TaskId>,
 }
 
 /// One request to one node after another, until one answers.
@@ -839,9 +841,7 @@ impl Node {
             }
             return;
         }
-        let asked = self.requests.asked.values().any(|a| a.origin == origin)
-            || self.requests.gathers.values().any(|g| g.origin == origin);
-        if asked {
+        if !self.requests.dependencies.insert(dependency.clone()) {
             return;
         }
         let nodes = self.likely_holders(dependency);
@@ -850,6 +850,7 @@ impl Node {
     }
 
     fn on_dependency(&mut self, dependency: &TaskId, reply: Result<Reply, Refusal>) {
+        self.requests.dependencies.remove(dependency);
         // Not there (yet) or not ended: the next tick asks again.
         if let Ok(Reply::Task(view)) = reply
             && let Some(outcome) = outcome_of(&view)

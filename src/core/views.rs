@@ -221,7 +221,7 @@ impl Node {
             waits: self.recent.waits(wall),
             runs: self.recent.runs(wall),
             ended: self.recent.throughput(wall),
-            oldest_queued: self.queue.oldest(&self.kept).map(|since| wall.since(since)),
+            oldest_queued: self.queue.oldest().map(|since| wall.since(since)),
             paused: self.controls.paused.clone(),
             workers: workers.then(|| self.own_worker_views()),
             historical: historical.then(|| self.recent.history()),
