@@ -49,7 +49,7 @@ pub(super) fn examine(message: &[u8]) -> Checked<()> {
 /// no message within itself, which bounds the depth.
 fn spend(shape: &Shape, bytes: &[u8], budget: &mut usize) -> Checked<()> {
     let mut fields = Fields(bytes);
-    while let Some((number, content)) = fields.next()? {
+    while let Some(Seen { number, content }) = fields.next()? {
         let Some(field) = shape.fields.iter().find(|f| f.number == number) else { continue };
         let inside = field.inside.map(|n| &SHAPES[n]);
         if field.repeats {
@@ -66,8 +66,8 @@ fn spend(shape: &Shape, bytes: &[u8], budget: &mut usize) -> Checked<()> {
 /// Calls `each` with the bytes of each message of a frame.
 pub(super) fn split(frame: &[u8], mut each: impl FnMut(&[u8]) -> Checked<()>) -> Checked<()> {
     let mut fields = Fields(frame);
-    while let Some((number, content)) = fields.next()? {
-        if let (MESSAGES, Some(message)) = (number, content) {
+    while let Some(seen) = fields.next()? {
+        if let Seen { number: MESSAGES, content: Some(message) } = seen {
             each(message)?;
         }
     }
@@ -77,12 +77,18 @@ pub(super) fn split(frame: &[u8], mut each: impl FnMut(&[u8]) -> Checked<()>) ->
 /// Number of `Frame.messages`.
 pub(super) const MESSAGES: u64 = 1;
 
+/// One field.
+struct Seen<'a> {
+    number: u64,
+    /// What it holds, if it is of a kind that has a length.
+    content: Option<&'a [u8]>,
+}
+
 /// The fields of one message that are left to read.
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
-    /// The next field's number, and its bytes if it is one that has a length.
-    fn next(&mut self) -> Checked<Option<(u64, Option<&'a [u8]>)>> {
+    fn next(&mut self) -> Checked<Option<Seen<'a>>> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -101,7 +107,7 @@ impl<'a> Fields<'a> {
             // Groups (3, 4) are not used in this protocol's proto3.
             _ => return Err(malformed("wire type")),
         };
-        Ok(Some((key >> 3, content)))
+        Ok(Some(Seen { number: key >> 3, content }))
     }
 
     fn take(&mut self, length: usize) -> Checked<&'a [u8]> {
@@ -140,5 +146,5 @@ pub(super) fn weight(path: &[u64]) -> usize {
 /// The number of the first field.
 #[cfg(test)]
 pub(super) fn first_field(bytes: &[u8]) -> u64 {
-    Fields(bytes).next().ok().flatten().expect("a field").0
+    Fields(bytes).next().ok().flatten().expect("a field").number
 }

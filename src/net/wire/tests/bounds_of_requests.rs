@@ -154,6 +154,17 @@ fn of_a_view() {
     refuses(proto::TaskPage::from(&page), table, |p| answer(proto::reply::Kind::Tasks(p)));
 }
 
+#[test]
+fn the_largest_answers_are_not_too_heavy() {
+    let busy = TaskView { tags: vec!["t".into(); limits::TAGS], depends_on: vec![task(); 300], ..view() };
+    let page = TaskPage { tasks: vec![busy; limits::PAGE], ..TaskPage::default() };
+    let workers = vec![worker(); limits::WORKER_VIEWS];
+    for reply in [Reply::Tasks(page), Reply::Workers(workers)] {
+        let message = Message::Response { id: 1, reply: Box::new(Ok(reply)) };
+        assert_eq!(decode(&bytes_of(&message)), Ok(message));
+    }
+}
+
 fn worker() -> WorkerView {
     WorkerView {
         worker: WorkerId::new("w").unwrap(),
