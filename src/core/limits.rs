@@ -57,3 +57,14 @@ pub const ADDRESSES: usize = 16;
 /// Names of forgotten tasks, 8 bytes each, that keep a copy from the past from
 /// bringing one of them back.
 pub const TOMBSTONES: usize = 500_000;
+/// Of one resource, in its own unit (thousandths, MiB): so much that the
+/// needs of 10,000 slots still add up without overflow.
+pub const AMOUNT: u64 = 1_000_000_000_000_000;
+/// Task types in one announcement, which must fit into a gossiped message.
+pub const ANNOUNCED: usize = 200;
+/// Lines of one explanation: more than a person reads.
+pub const EXPLAINED: usize = 1_000;
+/// Workers in one answer.
+pub const WORKER_VIEWS: usize = 10_000;
+/// Minutes in one answer's history.
+pub const MINUTES: usize = 1_440;
