@@ -1,0 +1,82 @@
+//! Who may connect: allow and deny lists, and peers that were left by hand.
+//! Asked during the handshake, so that the other side is told the reason.
+
+use super::counters::Counters;
+use libp2p::PeerId;
+use std::collections::HashSet;
+use std::sync::{Arc, PoisonError, RwLock};
+use taskmesh_core::NodeId;
+
+/// The lists; shared by the handshakes and the actor.
+pub(super) struct Gate {
+    me: PeerId,
+    allow: HashSet<NodeId>,
+    deny: HashSet<NodeId>,
+    banished: RwLock<HashSet<NodeId>>,
+    counters: Arc<Counters>,
+}
+
+impl Gate {
+    pub(super) fn new(
+        me: PeerId,
+        allow: &[NodeId],
+        deny: &[NodeId],
+        banished: &[NodeId],
+        counters: Arc<Counters>,
+    ) -> Gate {
+        Gate {
+            me,
+            allow: allow.iter().copied().collect(),
+            deny: deny.iter().copied().collect(),
+            banished: RwLock::new(banished.iter().copied().collect()),
+            counters,
+        }
+    }
+
+    pub(super) fn me(&self) -> PeerId {
+        self.me
+    }
+
+    /// Why `peer` may not connect, if it may not.
+    pub(super) fn objection(&self, peer: &PeerId) -> Option<&'static str> {
+        let Some(node) = node_of(peer) else { return Some("not_ed25519") };
+        self.lists(&node).or_else(|| self.is_banished(&node).then_some("left_by_hand"))
+    }
+
+    /// Why the lists of the configuration keep a node out, if they do.
+    pub(super) fn lists(&self, node: &NodeId) -> Option<&'static str> {
+        if self.deny.contains(node) {
+            return Some("denied");
+        }
+        (!self.allow.is_empty() && !self.allow.contains(node)).then_some("not_allowed")
+    }
+
+    pub(super) fn is_banished(&self, node: &NodeId) -> bool {
+        self.banished.read().unwrap_or_else(PoisonError::into_inner).contains(node)
+    }
+
+    pub(super) fn banish(&self, node: NodeId) {
+        self.banished.write().unwrap_or_else(PoisonError::into_inner).insert(node);
+    }
+
+    pub(super) fn pardon(&self, node: &NodeId) {
+        self.banished.write().unwrap_or_else(PoisonError::into_inner).remove(node);
+    }
+
+    /// Counts a refusal and says it in the log.
+    pub(super) fn refused(&self, reason: &'static str, peer: Option<&PeerId>, address: &str, detail: &str) {
+        self.counters.refused_connections.add(reason);
+        let peer = peer.map(ToString::to_string).unwrap_or_default();
+        tracing::warn!(peer, address, reason, "connection refused: {detail}");
+    }
+}
+
+/// The node of a peer id; `None` unless it inlines an Ed25519 key.
+pub(super) fn node_of(peer: &PeerId) -> Option<NodeId> {
+    NodeId::from_peer_id_bytes(&peer.to_bytes())
+}
+
+/// The peer id of a node.
+pub(super) fn peer_of(node: &NodeId) -> PeerId {
+    PeerId::from_bytes(&node.peer_id_bytes()).expect("a node id is the key of a peer id")
+}

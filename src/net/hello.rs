@@ -1,0 +1,306 @@
+//! The authenticated hello: on every connection, TCP or QUIC, both sides prove
+//! that they have the mesh key before any protocol is served.
+//!
+//! It runs inside the transport, on the first substream of a connection whose
+//! ends already know each other's public key (Noise or TLS). So the swarm, and
+//! with it gossip, Kademlia and every other protocol, never sees a peer that has
+//! not proven the key. Over TCP pnet refuses strangers before; QUIC has no pnet.
+//!
+//! ```text
+//! dialler  → listener   "TMSH", version, nonce d                          40 bytes
+//! listener → dialler    status, version, nonce l, MAC("listener", …)      69 bytes
+//! dialler  → listener   status, MAC("dialler", …)                         33 bytes
+//! listener → dialler    status                                             1 byte
+//! ```
+//! A MAC is keyed BLAKE3 over its role, the version, both peer ids and both
+//! nonces: it can be neither replayed, reflected nor relayed.
+
+use super::gate::Gate;
+use super::keys::Keys;
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use libp2p::PeerId;
+use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt};
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+use std::time::Duration;
+
+/// Why a connection was refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("it has another mesh key")]
+    OtherKey,
+    #[error("it speaks protocol version {theirs}; this node speaks {ours}")]
+    OtherVersion { ours: u32, theirs: u32 },
+    #[error("this node does not accept it: {0}")]
+    Unwelcome(&'static str),
+    #[error("it does not accept this node (deny list, no place on its allow list, or left by hand)")]
+    NotWelcomeThere,
+    #[error("it says that this node has another mesh key")]
+    OtherKeyThere,
+    #[error("it does not speak the taskmesh handshake")]
+    Malformed,
+    #[error("the handshake took over {} s", HELLO_TIMEOUT.as_secs())]
+    Slow,
+    #[error("the connection was lost during the handshake: {0}")]
+    Lost(String),
+}
+
+impl Refused {
+    /// A fixed word for the count.
+    pub(super) fn reason(&self) -> &'static str {
+        match self {
+            Refused::OtherKey => "other_mesh_key",
+            Refused::OtherVersion { .. } => "other_protocol_version",
+            Refused::Unwelcome(reason) => reason,
+            Refused::NotWelcomeThere => "not_welcome_there",
+            Refused::OtherKeyThere => "other_mesh_key_there",
+            Refused::Malformed => "malformed_hello",
+            Refused::Slow => "slow_hello",
+            Refused::Lost(_) => "lost_in_hello",
+        }
+    }
+}
+
+impl From<io::Error> for Refused {
+    fn from(error: io::Error) -> Refused {
+        match error.kind() {
+            io::ErrorKind::InvalidData => Refused::Malformed,
+            _ => Refused::Lost(error.to_string()),
+        }
+    }
+}
+
+/// Which end of a connection this node is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    Dialler,
+    Listener,
+}
+
+/// What a hello needs.
+#[derive(Clone)]
+pub(super) struct Hello {
+    pub(super) keys: Keys,
+    pub(super) gate: Arc<Gate>,
+}
+
+impl Hello {
+    /// Proves the mesh key to `peer` and has it prove the same.
+    pub(super) async fn prove(
+        self,
+        peer: PeerId,
+        mut muxer: StreamMuxerBox,
+        end: End,
+        address: String,
+    ) -> io::Result<(PeerId, StreamMuxerBox)> {
+        let spoken = tokio::time::timeout(HELLO_TIMEOUT, self.speak(&peer, &mut muxer, end)).await;
+        match spoken.unwrap_or(Err(Refused::Slow)) {
+            Ok(()) => Ok((peer, muxer)),
+            Err(refused) => {
+                self.gate.refused(refused.reason(), Some(&peer), &address, &refused.to_string());
+                Err(io::Error::other(refused))
+            }
+        }
+    }
+
+    async fn speak(&self, peer: &PeerId, muxer: &mut StreamMuxerBox, end: End) -> Result<(), Refused> {
+        let mut stream = poll_fn(|cx| {
+            let opened = match end {
+                End::Dialler => muxer.poll_outbound_unpin(cx),
+                End::Listener => muxer.poll_inbound_unpin(cx),
+            };
+            match opened {
+                Poll::Ready(opened) => Poll::Ready(opened),
+                Poll::Pending => advance(muxer, cx),
+            }
+        })
+        .await?;
+        let dialogue = async {
+            let outcome = match end {
+                End::Dialler => self.dial(peer, &mut stream).await,
+                End::Listener => self.listen(peer, &mut stream).await,
+            };
+            // Only close, so that the last bytes are not cut off by a reset.
+            let _ = stream.close().await;
+            if outcome.is_err() {
+                let mut rest = [0; 1];
+                let _ = tokio::time::timeout(FAREWELL, stream.read(&mut rest)).await;
+            }
+            outcome
+        };
+        drive(muxer, dialogue).await?
+    }
+
+    async fn dial<S: AsyncRead + AsyncWrite + Unpin>(&self, peer: &PeerId, stream: &mut S) -> Result<(), Refused> {
+        let nonce: [u8; 32] = nonce();
+        let mut opening = Vec::with_capacity(40);
+        opening.extend_from_slice(MAGIC);
+        opening.extend_from_slice(&self.keys.version.to_be_bytes());
+        opening.extend_from_slice(&nonce);
+        stream.write_all(&opening).await?;
+        stream.flush().await?;
+
+        let mut answer = [0; 69];
+        stream.read_exact(&mut answer).await?;
+        let (status, version, theirs, mac) = (answer[0], &answer[1..5], &answer[5..37], &answer[37..]);
+        self.check_status(status, u32::from_be_bytes(version.try_into().expect("4 bytes")))?;
+        let me = self.gate.me();
+        let verdict = match self.gate.objection(peer) {
+            Some(reason) => Err(Refused::Unwelcome(reason)),
+            None if self.mac(End::Listener, &me, peer, &nonce, theirs) != *mac => Err(Refused::OtherKey),
+            None => Ok(()),
+        };
+        let mut reply = vec![status_of(&verdict)];
+        match verdict {
+            Ok(()) => reply.extend_from_slice(self.mac(End::Dialler, &me, peer, &nonce, theirs).as_bytes()),
+            Err(_) => reply.extend_from_slice(&[0; 32]),
+        }
+        stream.write_all(&reply).await?;
+        stream.flush().await?;
+        verdict?;
+
+        let mut end = [0; 1];
+        stream.read_exact(&mut end).await?;
+        self.check_status(end[0], self.keys.version)
+    }
+
+    async fn listen<S: AsyncRead + AsyncWrite + Unpin>(&self, peer: &PeerId, stream: &mut S) -> Result<(), Refused> {
+        let mut opening = [0; 40];
+        stream.read_exact(&mut opening).await?;
+        let (magic, version, theirs) = (&opening[..4], &opening[4..8], &opening[8..]);
+        if magic != MAGIC {
+            return Err(Refused::Malformed);
+        }
+        let version = u32::from_be_bytes(version.try_into().expect("4 bytes"));
+        let me = self.gate.me();
+        let verdict = match self.gate.objection(peer) {
+            _ if version != self.keys.version => {
+                Err(Refused::OtherVersion { ours: self.keys.version, theirs: version })
+            }
+            Some(reason) => Err(Refused::Unwelcome(reason)),
+            None => Ok(()),
+        };
+        let nonce: [u8; 32] = nonce();
+        let mut answer = Vec::with_capacity(69);
+        answer.push(status_of(&verdict));
+        answer.extend_from_slice(&self.keys.version.to_be_bytes());
+        answer.extend_from_slice(&nonce);
+        match verdict {
+            Ok(()) => answer.extend_from_slice(self.mac(End::Listener, peer, &me, theirs, &nonce).as_bytes()),
+            Err(_) => answer.extend_from_slice(&[0; 32]),
+        }
+        stream.write_all(&answer).await?;
+        stream.flush().await?;
+        verdict?;
+
+        let mut reply = [0; 33];
+        stream.read_exact(&mut reply).await?;
+        self.check_status(reply[0], self.keys.version)?;
+        let expected = self.mac(End::Dialler, peer, &me, theirs, &nonce);
+        let verdict = if expected == reply[1..] { Ok(()) } else { Err(Refused::OtherKey) };
+        stream.write_all(&[status_of(&verdict)]).await?;
+        stream.flush().await?;
+        verdict
+    }
+
+    /// What the other side's status means for this one.
+    fn check_status(&self, status: u8, version: u32) -> Result<(), Refused> {
+        match status {
+            WELCOME => Ok(()),
+            OTHER_VERSION => Err(Refused::OtherVersion { ours: self.keys.version, theirs: version }),
+            UNWELCOME => Err(Refused::NotWelcomeThere),
+            OTHER_KEY => Err(Refused::OtherKeyThere),
+            _ => Err(Refused::Malformed),
+        }
+    }
+
+    /// Compared in constant time: `blake3::Hash` is.
+    fn mac(&self, role: End, dialler: &PeerId, listener: &PeerId, nonce_d: &[u8], nonce_l: &[u8]) -> blake3::Hash {
+        let role: &[u8; 8] = match role {
+            End::Dialler => b"dialler ",
+            End::Listener => b"listener",
+        };
+        let mut hasher = blake3::Hasher::new_keyed(&self.keys.proof);
+        hasher.update(role).update(&self.keys.version.to_be_bytes());
+        for id in [dialler, listener] {
+            let bytes = id.to_bytes();
+            hasher.update(&(bytes.len() as u64).to_be_bytes()).update(&bytes);
+        }
+        hasher.update(nonce_d).update(nonce_l).finalize()
+    }
+}
+
+/// Over TCP, right after pnet's handshake: both sides send a fixed text through
+/// the cipher. Without it a wrong pre-shared key shows only as noise, and often
+/// as a time-out; with it, as what it is.
+pub(super) async fn check_cipher<S>(mut stream: S, gate: &Gate, address: &str) -> io::Result<S>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let exchange = async {
+        stream.write_all(CIPHER_CHECK).await?;
+        stream.flush().await?;
+        let mut theirs = [0; CIPHER_CHECK.len()];
+        stream.read_exact(&mut theirs).await?;
+        if theirs == *CIPHER_CHECK { Ok(()) } else { Err(Refused::OtherKey) }
+    };
+    match tokio::time::timeout(HELLO_TIMEOUT, exchange).await.unwrap_or(Err(Refused::Slow)) {
+        Ok(()) => Ok(stream),
+        Err(refused) => {
+            gate.refused(refused.reason(), None, address, &refused.to_string());
+            Err(io::Error::other(refused))
+        }
+    }
+}
+
+/// Runs `io`, which uses a substream of `muxer`, while the muxer moves its bytes.
+async fn drive<T>(muxer: &mut StreamMuxerBox, io: impl Future<Output = T>) -> io::Result<T> {
+    let mut io = pin!(io);
+    poll_fn(|cx| match io.as_mut().poll(cx) {
+        Poll::Ready(done) => Poll::Ready(Ok(done)),
+        Poll::Pending => advance(muxer, cx),
+    })
+    .await
+}
+
+/// Lets the connection move; ready only with an error.
+fn advance<T>(muxer: &mut StreamMuxerBox, cx: &mut std::task::Context<'_>) -> Poll<io::Result<T>> {
+    loop {
+        match muxer.poll_unpin(cx) {
+            // A change of address does not matter here.
+            Poll::Ready(Ok(_)) => {}
+            Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+            Poll::Pending => return Poll::Pending,
+        }
+    }
+}
+
+fn status_of(verdict: &Result<(), Refused>) -> u8 {
+    match verdict {
+        Ok(()) => WELCOME,
+        Err(Refused::OtherVersion { .. }) => OTHER_VERSION,
+        Err(Refused::OtherKey) => OTHER_KEY,
+        Err(_) => UNWELCOME,
+    }
+}
+
+/// 32 random bytes.
+pub(super) fn nonce() -> [u8; 32] {
+    // The secret of a fresh key comes from the system's generator.
+    let key = libp2p::identity::ed25519::Keypair::generate();
+    blake3::derive_key("taskmesh 2026 nonce", key.secret().as_ref())
+}
+
+const MAGIC: &[u8; 4] = b"TMSH";
+const CIPHER_CHECK: &[u8; 16] = b"taskmesh cipher\n";
+const WELCOME: u8 = 0;
+const OTHER_VERSION: u8 = 1;
+const UNWELCOME: u8 = 2;
+const OTHER_KEY: u8 = 3;
+/// A hello is four short messages: who needs longer is stuck or hostile.
+const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
+/// For the other side to read why it was refused.
+const FAREWELL: Duration = Duration::from_millis(500);
