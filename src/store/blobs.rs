@@ -87,7 +87,7 @@ impl Blobs {
     #[must_use]
     pub fn size(&self, hash: BlobHash) -> Option<u64> {
         let meta = fs::metadata(self.path(hash)).ok()?;
-        meta.is_file().then(|| meta.len())
+        meta.is_file().then_some(meta.len())
     }
 
     /// Removes it. `false`: it was not here. It may come back after a power

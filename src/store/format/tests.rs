@@ -151,7 +151,8 @@ fn what_was_stored_in_version_1_is_read() {
     let golden = include_str!("golden_v1.txt");
     for (name, entry) in entries {
         let line = golden.lines().skip_while(|l| *l != name).nth(2).unwrap().trim();
-        let value: Vec<u8> = (0..line.len()).step_by(2).map(|i| u8::from_str_radix(&line[i..i + 2], 16).unwrap()).collect();
+        let value: Vec<u8> =
+            (0..line.len()).step_by(2).map(|i| u8::from_str_radix(&line[i..i + 2], 16).unwrap()).collect();
         assert_same(&entry, &value);
     }
 }

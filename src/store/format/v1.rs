@@ -105,6 +105,8 @@ struct Cancel<'a> {
     force: bool,
 }
 
+// One is alive at a time, on the stack.
+#[allow(clippy::large_enum_variant)]
 #[derive(Encode, BorrowDecode)]
 enum State<'a> {
     Blocked,
@@ -371,11 +373,9 @@ impl TryFrom<State<'_>> for TaskState {
             State::Blocked => TaskState::Blocked,
             State::Delayed { until } => TaskState::Delayed { until: Unix(until) },
             State::Queued { since, place } => TaskState::Queued { since: Unix(since), place: priority(place)? },
-            State::Leased { executor, worker, since } => TaskState::Leased {
-                executor: NodeId(executor),
-                worker: worker_id(worker)?,
-                since: Unix(since),
-            },
+            State::Leased { executor, worker, since } => {
+                TaskState::Leased { executor: NodeId(executor), worker: worker_id(worker)?, since: Unix(since) }
+            }
             State::Done(closed) => TaskState::Done(Arc::new(closed.try_into()?)),
         })
     }

@@ -113,13 +113,7 @@ impl SledStore {
     /// Copies what could not be read. A damaged part of a task stays in its
     /// place as well, until a whole one from its holders takes it: so the node
     /// knows, however often it restarts, that it once kept the task.
-    fn keep(
-        &self,
-        name: Option<&Name>,
-        key: &[u8],
-        value: &[u8],
-        problem: String,
-    ) -> Result<Quarantined, StoreError> {
+    fn keep(&self, name: Option<&Name>, key: &[u8], value: &[u8], problem: String) -> Result<Quarantined, StoreError> {
         let what = name.map_or_else(|| "an unknown key".to_owned(), Name::to_string);
         let file = Spill::name_in(key, value).and_then(|name| std::fs::read(self.spill.path(&name)).ok());
         let kept = self.quarantine.keep(&what, key, file.as_deref().unwrap_or(value), &problem)?;
@@ -171,7 +165,8 @@ impl SledStore {
             unsynced += key.len();
             done.bytes += key.len() as u64;
             if let Some(name) = old.and_then(|old| Spill::name_in(key, &old)) {
-                let kept = matches!(action, Action::Put(..)) && Spill::name_in(key, &self.value).as_ref() == Some(&name);
+                let kept =
+                    matches!(action, Action::Put(..)) && Spill::name_in(key, &self.value).as_ref() == Some(&name);
                 if !kept {
                     dropped.push(name);
                 }

@@ -109,6 +109,30 @@ fn an_entry_that_is_too_large_for_sled_has_a_file_for_as_long_as_it_is_kept() {
     assert_eq!(load_whole(folder.path()), expected([&shrunk[..]]));
 }
 
+/// sled puts a page that is too large for its log into a file that it never
+/// brings to the disk.
+#[test]
+fn pages_of_the_largest_values_stay_in_the_log() {
+    let mut chance = Prng::new(8);
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = SledStore::open(folder.path()).unwrap();
+    for round in 0..20 {
+        let changes: Vec<_> = (0..40)
+            .map(|_| {
+                let id = task(&format!("{:03}", chance.below(200)));
+                let mut spec = sample::spec(&mut chance);
+                spec.payload = vec![round; 39_000].into();
+                match chance.below(6) {
+                    0 => Change::Forget(Key::Task(id)),
+                    _ => Change::Persist(Entry::Spec(id, spec.into())),
+                }
+            })
+            .collect();
+        commit(&mut store, &changes);
+        assert_eq!(fs::read_dir(folder.path().join("db").join("blobs")).unwrap().count(), 0);
+    }
+}
+
 #[test]
 fn an_entry_beyond_every_limit_stops_the_store() {
     let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,7 @@
 use super::child;
 use super::load;
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use tempfile::TempDir;
@@ -19,6 +19,7 @@ fn what_was_acknowledged_survives_the_loss_of_power() {
     // an earlier loss left.
     for enough in ["ack 60", "opened", "ack 120", "ack 150"] {
         let shadow = tempfile::tempdir().unwrap();
+        keep_all(shadow.path(), folder.path());
         let child = child::start(&[], shim.environment("write", folder.path(), shadow.path(), acknowledged));
         acknowledged = child::kill_after(child, |line| line == enough).max(acknowledged);
         let image = tempfile::tempdir().unwrap();
@@ -82,6 +83,23 @@ impl Shim {
     }
 }
 
+/// What is there before the child starts is durable.
+fn keep_all(shadow: &Path, folder: &Path) {
+    let mut names = String::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let (inode, is_folder) = (entry.ino(), entry.file_type().unwrap().is_dir());
+        let kind = if is_folder { 'd' } else { 'f' };
+        names += &format!("{inode} {kind} {}\n", entry.file_name().to_str().unwrap());
+        if is_folder {
+            keep_all(shadow, &entry.path());
+        } else {
+            fs::copy(entry.path(), shadow.join(format!("f.{inode}"))).unwrap();
+        }
+    }
+    fs::write(shadow.join(format!("d.{}", fs::metadata(folder).unwrap().ino())), names).unwrap();
+}
+
 /// Puts together in `image` what the disk under `folder` would hold.
 fn restore(shadow: &TempDir, folder: &Path, image: &Path) {
     restore_folder(shadow.path(), fs::metadata(folder).unwrap().ino(), image);
@@ -105,4 +123,3 @@ fn restore_folder(shadow: &Path, inode: u64, to: &Path) {
         fs::write(path, content).unwrap();
     }
 }
-
