@@ -1,0 +1,286 @@
+//! The store that nodes use: entries in sled, large ones in files of their own.
+
+mod compact;
+pub(super) mod log;
+
+use super::assemble::Assembly;
+use super::blobs::Blobs;
+use super::format::{self, Flaw, Name};
+use super::plan::{Action, Plan};
+use super::quarantine::Quarantine;
+use super::spill::Spill;
+use super::{Committed, Poison, Quarantined, Store, StoreError, Write, files};
+use log::Log;
+use rustix::fs::{FlockOperation, flock};
+use std::collections::BTreeSet;
+use std::fs::{File, OpenOptions};
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use taskmesh_core::{Disk, Entry};
+
+/// A node's folder, held by this process until it is dropped.
+#[derive(Debug)]
+pub struct SledStore {
+    // Dropped in this order: the lock goes last.
+    log: Log,
+    spill: Spill,
+    blobs: Blobs,
+    quarantine: Quarantine,
+    plan: Plan,
+    value: Vec<u8>,
+    poison: Poison,
+    folder: PathBuf,
+    _lock: File,
+}
+
+impl SledStore {
+    /// Opens the data folder, or makes one, and holds it.
+    ///
+    /// # Errors
+    /// Another process holds it, the disk is full, the log is damaged, or the
+    /// system refuses. Nothing that was committed is changed.
+    pub fn open(folder: &Path) -> Result<SledStore, StoreError> {
+        files::make_folder(folder)?;
+        let lock = lock(folder)?;
+        check_room(folder, RESERVE_BYTES)?;
+        files::remove_temporaries(folder)?;
+        let quarantine = Quarantine::new(folder.join("quarantine"));
+        let spill = Spill::open(folder.join("spill"))?;
+        let blobs = Blobs::open(&folder.join("blobs"), quarantine.clone())?;
+        let log = compact::open(&folder.join("db"), &quarantine, COMPACT_BYTES)?;
+        Ok(SledStore {
+            log,
+            spill,
+            blobs,
+            quarantine,
+            plan: Plan::default(),
+            value: Vec::new(),
+            poison: Poison::default(),
+            folder: folder.to_path_buf(),
+            _lock: lock,
+        })
+    }
+
+    /// The blobs of the same folder, for whoever reads and writes results.
+    #[must_use]
+    pub fn blobs(&self) -> Blobs {
+        self.blobs.clone()
+    }
+
+    /// Bytes on disk of log and spilled entries, without blobs.
+    ///
+    /// # Errors
+    /// The folder cannot be listed.
+    pub fn disk_bytes(&self) -> Result<u64, StoreError> {
+        Ok(self.log.disk_bytes()? + self.spill.bytes()?)
+    }
+
+    fn read(&mut self) -> Result<(Disk, Vec<Quarantined>), StoreError> {
+        let mut assembly = Assembly::default();
+        let mut reports = Vec::new();
+        let mut unusable = Vec::new();
+        let mut spilled = BTreeSet::new();
+        for row in self.log.rows() {
+            let (key, value) = row?;
+            spilled.extend(Spill::name_in(&key, &value));
+            let name = format::name_of(&key);
+            let taken = match &name {
+                Some(name) => assembly.row(name, &value, |reference| self.spill.read(&key, reference)),
+                None => Err(strange_key(&value)),
+            };
+            let problem = match taken {
+                Ok(()) => continue,
+                Err(Flaw::Damaged(problem)) => problem,
+                Err(Flaw::Newer { what, found, known }) => {
+                    return Err(StoreError::Newer { folder: self.folder.clone(), what, found, known });
+                }
+            };
+            let report = self.keep(name.as_ref(), &key, &value, problem)?;
+            if report.task.is_none() {
+                unusable.push(key);
+            }
+            reports.push(report);
+        }
+        let (mut disk, incomplete) = assembly.finish();
+        reports.extend(incomplete.into_iter().map(|(task, problem)| Quarantined::incomplete(task, problem)));
+        disk.blobs = self.blobs.list()?;
+        self.tidy(&unusable, &spilled, &reports)?;
+        Ok((disk, reports))
+    }
+
+    /// Copies what could not be read. A damaged part of a task stays in its
+    /// place as well, until a whole one from its holders takes it: so the node
+    /// knows, however often it restarts, that it once kept the task.
+    fn keep(&self, name: Option<&Name>, key: &[u8], value: &[u8], problem: String) -> Result<Quarantined, StoreError> {
+        let what = name.map_or_else(|| "an unknown key".to_owned(), Name::to_string);
+        let file = Spill::name_in(key, value).and_then(|name| std::fs::read(self.spill.path(&name)).ok());
+        let kept = self.quarantine.keep(&what, key, file.as_deref().unwrap_or(value), &problem)?;
+        tracing::warn!(what, problem, kept = %kept.display(), "an entry is damaged");
+        Ok(Quarantined { what, task: name.and_then(Name::task).cloned(), problem, kept: Some(kept) })
+    }
+
+    /// Removes what nobody will ever overwrite and what nothing refers to.
+    fn tidy(
+        &self,
+        unusable: &[impl AsRef<[u8]>],
+        spilled: &BTreeSet<String>,
+        reports: &[Quarantined],
+    ) -> Result<(), StoreError> {
+        if !unusable.is_empty() {
+            for key in unusable {
+                self.log.remove(key.as_ref())?;
+            }
+            self.log.sync()?;
+        }
+        // A damaged row may have referred to a file.
+        if reports.is_empty() {
+            self.spill.sweep(spilled)?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, batch: &[Write<'_>]) -> Result<Committed, StoreError> {
+        let start = Instant::now();
+        let mut done = Committed::default();
+        if batch.is_empty() {
+            return Ok(done);
+        }
+        check_room(&self.folder, RESERVE_BYTES)?;
+        self.plan.make(batch);
+        done.entries = self.plan.len();
+        let mut dropped = Vec::new();
+        let mut unsynced = 0;
+        for action in self.plan.actions(batch) {
+            let (key, old) = match action {
+                Action::Put(key, entry) => {
+                    encode(entry, key, &self.spill, &mut self.value)?;
+                    unsynced += self.value.len();
+                    done.bytes += self.value.len() as u64;
+                    (key, self.log.insert(key, &self.value)?)
+                }
+                Action::Delete(key) => (key, self.log.remove(key)?),
+            };
+            unsynced += key.len();
+            done.bytes += key.len() as u64;
+            if let Some(name) = old.and_then(|old| Spill::name_in(key, &old)) {
+                let kept =
+                    matches!(action, Action::Put(..)) && Spill::name_in(key, &self.value).as_ref() == Some(&name);
+                if !kept {
+                    dropped.push(name);
+                }
+            }
+            if unsynced > SYNC_BYTES {
+                sync(&self.log, &mut done)?;
+                unsynced = 0;
+            }
+        }
+        sync(&self.log, &mut done)?;
+        for name in dropped {
+            files::remove(&self.spill.path(&name))?;
+        }
+        done.took = start.elapsed();
+        Ok(done)
+    }
+}
+
+impl Store for SledStore {
+    fn load(&mut self) -> Result<(Disk, Vec<Quarantined>), StoreError> {
+        self.read()
+    }
+
+    fn commit(&mut self, batch: &[Write<'_>]) -> Result<Committed, StoreError> {
+        self.poison.check()?;
+        let result = self.write(batch);
+        self.poison.note(result)
+    }
+}
+
+/// The value of `entry`, in a file if it is large.
+fn encode(entry: &Entry, key: &[u8], spill: &Spill, value: &mut Vec<u8>) -> Result<(), StoreError> {
+    value.clear();
+    format::encode(entry, value).map_err(|e| StoreError::too_large(entry, e))?;
+    if value.len() > LARGEST_VALUE {
+        spill.put(key, value)?;
+        // Before sled can write the reference.
+        spill.sync()?;
+    }
+    Ok(())
+}
+
+fn sync(log: &Log, done: &mut Committed) -> Result<(), StoreError> {
+    let start = Instant::now();
+    log.sync()?;
+    done.synced += start.elapsed();
+    done.syncs += 1;
+    Ok(())
+}
+
+/// A key that this format does not have: of a newer one, if its value is whole.
+fn strange_key(value: &[u8]) -> Flaw {
+    match format::inspect(value) {
+        Ok(envelope) => Flaw::Newer { what: "an entry under an unknown key", found: envelope.version, known: 0 },
+        Err(flaw) => flaw,
+    }
+}
+
+/// Holds the folder for this process, and writes down which one it is.
+fn lock(folder: &Path) -> Result<File, StoreError> {
+    let path = folder.join("lock");
+    let failed = |e| StoreError::io("lock", &path, e);
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+    let mut file = options.map_err(failed)?;
+    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        let mut holder = String::new();
+        // Anything may be in there, and none of it is needed.
+        let _ = file.take(20).read_to_string(&mut holder);
+        let holder = match holder.trim().parse::<u32>() {
+            Ok(process) => format!("process {process}"),
+            Err(_) => "another process".to_owned(),
+        };
+        return Err(StoreError::Locked { folder: folder.to_path_buf(), holder });
+    }
+    let note = format!("{}\n", std::process::id());
+    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| file.write_all(note.as_bytes()));
+    written.map_err(failed)?;
+    Ok(file)
+}
+
+/// A log whose write fails half-way reads back whole, but opening it again
+/// needs some room: so a commit is refused while there still is some.
+fn check_room(folder: &Path, reserve: u64) -> Result<(), StoreError> {
+    let stat = rustix::fs::statvfs(folder).map_err(|e| StoreError::io("measure", folder, e.into()))?;
+    let free = stat.f_bavail.saturating_mul(stat.f_frsize);
+    if free >= reserve {
+        return Ok(());
+    }
+    let problem = format!("{} MiB are free and {} MiB are kept in reserve", free >> 20, reserve >> 20);
+    Err(StoreError::DiskFull { folder: folder.to_path_buf(), problem })
+}
+
+/// Values over this size go to files: see `log` for what it has to do with
+/// segments. The protocol's own bound for values in sled is 64 KiB.
+const LARGEST_VALUE: usize = 40 * 1024;
+
+/// A large batch is brought to the disk in parts: sled may reuse a segment
+/// once its pages are written elsewhere, and elsewhere must be durable by then.
+const SYNC_BYTES: usize = 512 * 1024;
+
+/// sled's log, its snapshot at the next start, and a segment of its own.
+const RESERVE_BYTES: u64 = 16 * 1024 * 1024;
+
+/// A smaller log is not worth compacting.
+const COMPACT_BYTES: u64 = 64 * 1024 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_for_the_reserve_is_full() {
+        let folder = std::env::temp_dir();
+        assert!(check_room(&folder, 0).is_ok());
+        assert!(matches!(check_room(&folder, u64::MAX), Err(StoreError::DiskFull { .. })));
+    }
+}
