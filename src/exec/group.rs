@@ -13,6 +13,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use taskmesh_core::task::Usage;
 use tokio::net::unix::pipe::Receiver;
@@ -125,7 +126,12 @@ impl Group {
     /// until it is loaded, and Linux counts that: `max_rss` is at least the
     /// node's own. So it is the program's only where it is more.
     fn peak(&self, max_rss_kib: u64) -> Option<u64> {
+        // The node's own only grows, so that a look at it is seldom needed.
+        if max_rss_kib <= NODE_HIGH_WATER_KIB.load(Ordering::Relaxed) {
+            return self.peak_kib;
+        }
         let node = high_water_kib("self").unwrap_or(u64::MAX);
+        NODE_HIGH_WATER_KIB.store(node, Ordering::Relaxed);
         if max_rss_kib > node { Some(max_rss_kib) } else { self.peak_kib }
     }
 }
@@ -142,6 +148,9 @@ impl Drop for Group {
         });
     }
 }
+
+/// The most resident memory of this process, as far as it was looked at.
+static NODE_HIGH_WATER_KIB: AtomicU64 = AtomicU64::new(0);
 
 /// The most resident memory that a live process has held, KiB.
 fn high_water_kib(pid: &str) -> Option<u64> {
