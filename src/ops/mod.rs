@@ -224,4 +224,3 @@ pub fn operation(name: &str) -> Option<&'static Operation> {
 pub(crate) fn mismatch(name: &str) -> Failure {
     Failure::new(Code::Internal, format!("the node answered {name} with something else; this is a defect"))
 }
-

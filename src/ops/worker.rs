@@ -233,12 +233,12 @@ pub struct WorkerState {
     pub capabilities: Vec<String>,
     /// Tasks at once.
     pub max_concurrent_tasks: u32,
-    /// Tasks now.
-    pub running_tasks: u32,
+    /// Tasks now; null where its node did not answer, as below.
+    pub running_tasks: Option<u32>,
     /// Ended well since its node started.
-    pub completed_tasks: u64,
+    pub completed_tasks: Option<u64>,
     /// Failed since its node started.
-    pub failed_tasks: u64,
+    pub failed_tasks: Option<u64>,
     /// When its node was last heard.
     pub last_seen: Option<String>,
     /// If asked.
@@ -257,7 +257,7 @@ pub struct WorkerMetrics {
     /// One-minute load average.
     pub load1: Option<f64>,
     /// Tasks that it would take now.
-    pub free_slots: u32,
+    pub free_slots: Option<u32>,
 }
 
 /// A worker with everything that is known of it.
