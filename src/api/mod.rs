@@ -1,1 +1,15 @@
-//! The faces of a node.
+//! The faces: MCP over HTTP and stdio, metrics and health over HTTP, and the
+//! client that the command line speaks MCP with. They translate and guard;
+//! what an operation means is in `ops` and in the core.
+
+pub mod client;
+pub mod http;
+mod mcp;
+
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Told of each call: the operation, its code (`ok`, a name of
+/// [`crate::ops::Code`], or `abandoned`), and how long it took.
+pub type Meter = Arc<dyn Fn(&str, &str, Duration) + Send + Sync>;

@@ -1,0 +1,189 @@
+//! A small MCP client for the command line: one POST a call, in the stateless
+//! form of 2026-07-28, so that there is no handshake to pay for.
+
+use crate::ops::Code;
+use crate::ops::value::Object;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use reqwest::{RequestBuilder, StatusCode};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// The revision of MCP that calls are made in.
+pub const PROTOCOL: &str = "2026-07-28";
+/// A call ends within 45 s; the network gets the rest.
+const CALL: Duration = Duration::from_secs(60);
+/// A node on this machine answers at once, or not at all.
+const CONNECT: Duration = Duration::from_secs(5);
+
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// Nobody listens there. Nothing was changed; start the node.
+    #[error("no node answers at {url}; start one with `taskmesh up`")]
+    NotRunning {
+        /// Where.
+        url: String,
+    },
+    /// The token is not the node's. Nothing was changed.
+    #[error("the node at {url} refuses the token; is it that of this data folder?")]
+    Unauthenticated {
+        /// Where.
+        url: String,
+    },
+    /// The operation was refused; its envelope says whether to repeat it.
+    #[error("{}", .0.get("error").and_then(Value::as_str).unwrap_or("refused without a reason"))]
+    Refused(Box<Object>),
+    /// The connection broke, or the answer is no MCP. A change may have
+    /// happened: repeat it with the same id.
+    #[error("the answer of {url} was lost or not understood: {problem}")]
+    Broken {
+        /// Where.
+        url: String,
+        /// How.
+        problem: String,
+    },
+}
+
+impl ClientError {
+    /// The code of a refusal, or the one that says the same.
+    #[must_use]
+    pub fn code(&self) -> Code {
+        match self {
+            ClientError::NotRunning { .. } | ClientError::Broken { .. } => Code::Unavailable,
+            ClientError::Unauthenticated { .. } => Code::Unauthenticated,
+            ClientError::Refused(envelope) => {
+                envelope.get("code").and_then(Value::as_str).and_then(Code::from_name).unwrap_or(Code::Internal)
+            }
+        }
+    }
+
+    /// The envelope of a failure, for programs: the node's own, or one made here.
+    #[must_use]
+    pub fn envelope(&self) -> Object {
+        match self {
+            ClientError::Refused(envelope) => (**envelope).clone(),
+            other => crate::ops::Failure::new(other.code(), other.to_string()).envelope(),
+        }
+    }
+}
+
+/// Talks to one node.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    url: String,
+    token: String,
+}
+
+impl Client {
+    /// A client for the MCP endpoint at `url`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The system has no room for a client.
+    pub fn new(url: &str, token: &str) -> Result<Client, ClientError> {
+        // A node is never reached through the proxy of a web browser.
+        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).build();
+        let http = http.map_err(|e| ClientError::Broken { url: url.to_owned(), problem: cause(&e) })?;
+        Ok(Client { http, url: url.to_owned(), token: token.to_owned() })
+    }
+
+    /// Where it talks to.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A POST with the headers that every message needs.
+    pub(super) fn post(&self) -> RequestBuilder {
+        self.authorized(self.http.post(&self.url))
+            .header(ACCEPT, "application/json, text/event-stream")
+            .header(CONTENT_TYPE, "application/json")
+    }
+
+    /// A GET of a legacy session's stream.
+    pub(super) fn listen(&self) -> RequestBuilder {
+        self.authorized(self.http.get(&self.url)).header(ACCEPT, "text/event-stream")
+    }
+
+    /// The end of a legacy session.
+    pub(super) fn delete(&self) -> RequestBuilder {
+        self.authorized(self.http.delete(&self.url))
+    }
+
+    fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
+        request.header(AUTHORIZATION, format!("Bearer {}", self.token))
+    }
+
+    /// What a failed exchange means.
+    pub(super) fn failed(&self, error: &reqwest::Error) -> ClientError {
+        let url = self.url.clone();
+        if error.is_connect() {
+            return ClientError::NotRunning { url };
+        }
+        ClientError::Broken { url, problem: cause(error) }
+    }
+
+    /// Calls an operation: its answer, with `success: true`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn call(&self, name: &str, arguments: Value) -> Result<Value, ClientError> {
+        let meta = json!({
+            "io.modelcontextprotocol/protocolVersion": PROTOCOL,
+            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientInfo": {"name": "taskmesh", "version": env!("CARGO_PKG_VERSION")},
+        });
+        let params = json!({"name": name, "arguments": arguments, "_meta": meta});
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        let request = self
+            .post()
+            .header("MCP-Protocol-Version", PROTOCOL)
+            .header("Mcp-Method", "tools/call")
+            .header("Mcp-Name", name)
+            .timeout(CALL)
+            .body(body.to_string());
+        let response = request.send().await.map_err(|e| self.failed(&e))?;
+        let status = response.status();
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(ClientError::Unauthenticated { url: self.url.clone() });
+        }
+        let text = response.bytes().await.map_err(|e| self.failed(&e))?;
+        let Ok(answer) = serde_json::from_slice::<Value>(&text) else {
+            let start: String = String::from_utf8_lossy(&text).chars().take(200).collect();
+            return Err(self.broken(format!("HTTP {status}: {start}")));
+        };
+        self.understood(status, answer)
+    }
+
+    fn understood(&self, status: StatusCode, mut answer: Value) -> Result<Value, ClientError> {
+        let result = &mut answer["result"];
+        let failed = result["isError"] == true;
+        match result["structuredContent"].take() {
+            Value::Object(envelope) if failed => Err(ClientError::Refused(Box::new(envelope))),
+            Value::Object(content) => Ok(Value::Object(content)),
+            _ => Err(match answer {
+                // Turned away before the protocol: an envelope without one.
+                Value::Object(envelope) if envelope.get("success") == Some(&Value::Bool(false)) => {
+                    ClientError::Refused(Box::new(envelope))
+                }
+                answer => self.broken(match answer["error"]["message"].as_str() {
+                    Some(message) => message.to_owned(),
+                    None => format!("HTTP {status} without a result"),
+                }),
+            }),
+        }
+    }
+
+    fn broken(&self, problem: String) -> ClientError {
+        ClientError::Broken { url: self.url.clone(), problem }
+    }
+}
+
+/// The innermost cause: reqwest's own text says only that something failed.
+fn cause(error: &reqwest::Error) -> String {
+    let mut inner: &dyn std::error::Error = error;
+    while let Some(source) = inner.source() {
+        inner = source;
+    }
+    inner.to_string()
+}

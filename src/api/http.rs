@@ -1,0 +1,190 @@
+//! MCP over Streamable HTTP, for both eras of the protocol on one path, and
+//! the metrics and health endpoints on another listener.
+//!
+//! The first is guarded by a token, by checks of `Host` and `Origin` (a web page
+//! must not talk to a node on its reader's machine), and by bounds on bodies,
+//! requests under way and sessions. The second only tells, and needs no token.
+
+use super::Meter;
+use super::mcp::Facade;
+use crate::driver::Handle;
+use crate::ops::{Code, Failure};
+use axum::Router;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::ListenerExt as _;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use taskmesh_core::Millis;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+/// The path of the MCP endpoint.
+pub const PATH: &str = "/mcp";
+/// An array of 10,000 items, or ten payloads of the largest size.
+const BODY_BYTES: usize = 12 * 1024 * 1024;
+/// Requests under way: each may hold a body, and may wait 45 s.
+const IN_FLIGHT: usize = 1_024;
+/// Sessions of legacy clients: about 50 kB each.
+const SESSIONS: usize = 256;
+/// A legacy session that is not used for so long is forgotten.
+const SESSION_IDLE: Duration = Duration::from_secs(3_600);
+/// What is under way at the end gets so long to finish.
+const GRACE: Duration = Duration::from_secs(5);
+/// When a client that was turned away for load may come again.
+const RETRY: Millis = Millis(1_000);
+
+/// What the MCP endpoint stands on.
+pub struct Face {
+    /// The node.
+    pub handle: Handle,
+    /// What a client must show.
+    pub token: String,
+    /// Told of each call.
+    pub meter: Meter,
+}
+
+/// Serves MCP at [`PATH`] until `shutdown`.
+///
+/// # Errors
+/// The listener's address can't be read, or accepting fails for good.
+pub async fn serve(listener: TcpListener, face: Face, shutdown: CancellationToken) -> io::Result<()> {
+    let router = router(face, listener.local_addr()?, &shutdown);
+    until(listener, router, shutdown).await
+}
+
+/// Serves what [`observe_router`] has until `shutdown`.
+///
+/// # Errors
+/// Accepting fails for good.
+pub async fn observe(listener: TcpListener, routes: Routes, shutdown: CancellationToken) -> io::Result<()> {
+    until(listener, observe_router(routes), shutdown).await
+}
+
+async fn until(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+    // Without it, each streamed reply waits 40 ms for an acknowledgement.
+    let listener = listener.tap_io(|stream| {
+        let _ = stream.set_nodelay(true);
+    });
+    let graceful = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    tokio::select! {
+        ended = graceful.into_future() => ended,
+        () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
+    }
+}
+
+struct Guard {
+    token: blake3::Hash,
+    in_flight: Semaphore,
+    sessions: Arc<LocalSessionManager>,
+}
+
+fn router(face: Face, local: SocketAddr, shutdown: &CancellationToken) -> Router {
+    let mut sessions = LocalSessionManager::default();
+    sessions.session_config.keep_alive = Some(SESSION_IDLE);
+    let sessions = Arc::new(sessions);
+    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    if !local.ip().is_unspecified() && !local.ip().is_loopback() {
+        hosts.push(local.ip().to_string());
+    }
+    let config = StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(true)
+        .with_json_response(true)
+        .with_max_request_body_bytes(BODY_BYTES)
+        .with_allowed_hosts(hosts)
+        .enforce_origin_validation()
+        .with_allowed_origins(["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"])
+        .with_cancellation_token(shutdown.child_token());
+    let facade = Facade::new(face.handle, face.meter);
+    let service = StreamableHttpService::new(move || Ok(facade.clone()), sessions.clone(), config);
+    let guard = Guard {
+        // Hashes are compared, in constant time, so that a wrong token tells
+        // nothing about the right one.
+        token: blake3::hash(face.token.as_bytes()),
+        in_flight: Semaphore::new(IN_FLIGHT),
+        sessions,
+    };
+    Router::new().route_service(PATH, service).layer(middleware::from_fn_with_state(Arc::new(guard), admit))
+}
+
+/// Lets in who has the token, while there is room.
+async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
+    if !bearer(request.headers()).is_some_and(|token| blake3::hash(token) == guard.token) {
+        let failure = Failure::new(Code::Unauthenticated, "send the node's token: Authorization: Bearer <token>");
+        let mut response = refusal(&failure);
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"taskmesh\""));
+        return response;
+    }
+    let Ok(_permit) = guard.in_flight.try_acquire() else { return full("requests under way", IN_FLIGHT) };
+    let method = request.method().clone();
+    if opens_session(&method, request.headers()) && guard.sessions.sessions.read().await.len() >= SESSIONS {
+        return full("sessions", SESSIONS);
+    }
+    let mut response = next.run(request).await;
+    // Clients in Python take nothing but 200 and 204 for an ended session.
+    if method == Method::DELETE && response.status() == StatusCode::ACCEPTED {
+        *response.status_mut() = StatusCode::NO_CONTENT;
+    }
+    response
+}
+
+fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+    let (scheme, token) = headers.get(header::AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim().as_bytes())
+}
+
+/// Only `initialize` of a legacy client comes without a session and without the
+/// method in a header.
+fn opens_session(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::POST && !headers.contains_key("mcp-session-id") && !headers.contains_key("mcp-method")
+}
+
+fn full(what: &str, limit: usize) -> Response {
+    let error = format!("this node has {limit} {what}, which is its limit; try again later");
+    let failure = Failure { retry_after: Some(RETRY), ..Failure::new(Code::ResourceExhausted, error) };
+    let mut response = refusal(&failure);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY.0.div_ceil(1_000)));
+    response
+}
+
+fn refusal(failure: &Failure) -> Response {
+    let status = StatusCode::from_u16(failure.code.meaning().http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, axum::Json(failure.envelope())).into_response()
+}
+
+/// A status code and what to say with it.
+pub type Health = Arc<dyn Fn() -> (u16, String) + Send + Sync>;
+
+/// What a node tells anyone who may reach its second listener.
+#[derive(Clone)]
+pub struct Routes {
+    /// `/metrics`, in Prometheus's text format.
+    pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
+    /// `/healthz`: the process works.
+    pub healthz: Health,
+    /// `/readyz`: the node may be given work.
+    pub readyz: Health,
+}
+
+/// `/metrics`, `/healthz` and `/readyz`.
+pub fn observe_router(routes: Routes) -> Router {
+    let Routes { metrics, healthz, readyz } = routes;
+    let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    Router::new()
+        .route("/metrics", get(move || async move { (text, metrics()) }))
+        .route("/healthz", get(move || async move { health(&healthz) }))
+        .route("/readyz", get(move || async move { health(&readyz) }))
+}
+
+fn health(check: &Health) -> Response {
+    let (status, text) = check();
+    (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), text).into_response()
+}
