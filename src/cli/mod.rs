@@ -1,1 +1,153 @@
-//! The command line: a client of the facade.
+//! The command line: a client of the facade, except for `up`, which is a node.
+//!
+//! Every operation has one command of the same name and parameters; they are
+//! made of the same structs. Answers go to standard output, as tables or with
+//! `--json` as the operation's own object; everything else goes to standard
+//! error. The exit status says what happened: see [`exit`].
+
+pub mod exit;
+pub mod node;
+pub mod output;
+pub mod reach;
+pub mod reference;
+
+mod settings;
+mod submit;
+mod tree;
+mod wait;
+
+#[cfg(test)]
+mod node_tests;
+#[cfg(test)]
+mod tests;
+
+use crate::config::{Config, Inputs};
+use clap::Parser;
+use exit::Exit;
+use output::Form;
+use reach::Node;
+use serde_json::Value;
+use std::process::ExitCode;
+pub use tree::Cli;
+use tree::{Command, Global, PeerCommand, QueueCommand, TaskCommand, UpArgs, WorkerCommand};
+
+/// Runs the program with this process's arguments.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let form = Form::of(cli.global.json);
+    let done = run(cli);
+    if let Err(exit) = &done {
+        output::failure(form, exit);
+    }
+    ExitCode::from(done.err().map_or(0, |exit| exit.status()))
+}
+
+fn run(cli: Cli) -> Result<(), Exit> {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Up(args) => up(&global, &args),
+        Command::Config(args) => settings::run(&global, &args),
+        Command::Completions { shell } => output::raw(&reference::completions(shell)),
+        Command::Man { dir } => reference::man(dir.as_deref()),
+        Command::Mcp => on_runtime(&global, async |node| node.bridge().await),
+        Command::Invite => on_runtime(&global, async |node| invite(&node)),
+        Command::Submit(args) => on_runtime(&global, async |node| submit::run(&node, &args).await),
+        Command::Task(TaskCommand::Wait(args)) => on_runtime(&global, async |node| wait::run(&node, &args).await),
+        Command::Task(command) => one_call(&global, task_call(&command)?),
+        Command::Queue(command) => one_call(&global, queue_call(&command)?),
+        Command::Worker(command) => one_call(&global, worker_call(&command)?),
+        Command::Peer(command) => one_call(&global, peer_call(&command)?),
+    }
+}
+
+/// An operation's name and its arguments.
+type Call = (&'static str, Value);
+
+fn call<O: crate::ops::Op>(operation: &O) -> Result<Call, Exit> {
+    let arguments = serde_json::to_value(operation).map_err(|e| Exit::usage(format!("{}: {e}", O::NAME)))?;
+    Ok((O::NAME, arguments))
+}
+
+fn task_call(command: &TaskCommand) -> Result<Call, Exit> {
+    match command {
+        TaskCommand::Submit(op) => call(&**op),
+        TaskCommand::Status(op) => call(op),
+        TaskCommand::Cancel(op) => call(op),
+        TaskCommand::List(op) => call(op),
+        TaskCommand::Priority(op) => call(op),
+        TaskCommand::Result(op) => call(op),
+        TaskCommand::Retry(op) => call(op),
+        TaskCommand::Wait(_) => Err(Exit::usage("task wait is no operation of the facade".to_owned())),
+    }
+}
+
+fn queue_call(command: &QueueCommand) -> Result<Call, Exit> {
+    match command {
+        QueueCommand::Stats(op) => call(op),
+        QueueCommand::Pause(op) => call(op),
+        QueueCommand::Resume(op) => call(op),
+        QueueCommand::Clear(op) => call(op),
+        QueueCommand::Retry(op) => call(op),
+    }
+}
+
+fn worker_call(command: &WorkerCommand) -> Result<Call, Exit> {
+    match command {
+        WorkerCommand::Register(op) => call(op),
+        WorkerCommand::Unregister(op) => call(op),
+        WorkerCommand::Status(op) => call(op),
+    }
+}
+
+fn peer_call(command: &PeerCommand) -> Result<Call, Exit> {
+    match command {
+        PeerCommand::Discover(op) => call(op),
+        PeerCommand::Connect(op) => call(op),
+        PeerCommand::Disconnect(op) => call(op),
+        PeerCommand::List(op) => call(op),
+        PeerCommand::Metrics(op) => call(op),
+        PeerCommand::Bootstrap(op) => call(op),
+    }
+}
+
+/// Asks the node once and shows the answer.
+fn one_call(global: &Global, (name, arguments): Call) -> Result<(), Exit> {
+    on_runtime(global, async |node| {
+        let answer = node.call(name, arguments).await?;
+        output::answer(node.form, name, &answer)
+    })
+}
+
+/// Finds the node, and runs `work` with it on a small runtime.
+fn on_runtime(global: &Global, work: impl AsyncFnOnce(Node) -> Result<(), Exit>) -> Result<(), Exit> {
+    let node = reach::find(global)?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|e| Exit::internal(format!("can't start a runtime: {e}")))?;
+    runtime.block_on(work(node))
+}
+
+fn invite(node: &Node) -> Result<(), Exit> {
+    let Some(info) = &node.info else {
+        return Err(Exit::usage(
+            "the invite is read from the node's data folder; give --data-dir, not --url".to_owned(),
+        ));
+    };
+    match node.form {
+        Form::Json => output::json(&serde_json::json!({ "invite": info.invite })),
+        Form::Human => output::raw(&format!("{}\n", info.invite)),
+    }
+}
+
+fn up(global: &Global, args: &UpArgs) -> Result<(), Exit> {
+    let config = load(global, &args.settings())?;
+    let prepared = node::prepare(config, args.join.as_deref(), Form::of(global.json))?;
+    node::run_node(prepared).map_err(|e| Exit::internal(format!("{e:#}")))
+}
+
+/// The settings, with those that came as flags.
+fn load(global: &Global, more: &[(String, String, String)]) -> Result<Config, Exit> {
+    let flags = global.settings().into_iter().chain(more.iter().cloned()).collect();
+    let loaded = Inputs::of_process(global.config.as_deref(), flags).and_then(|inputs| Config::load(&inputs));
+    loaded.map_err(|e| Exit::usage(e.to_string()))
+}

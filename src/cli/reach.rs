@@ -1,0 +1,138 @@
+//! Finding the node that runs, and asking it.
+//!
+//! A node says where it is in `node.json` of its data folder, beside the file
+//! `token` that a caller must show. Both are for their owner alone (mode 0600).
+
+use super::exit::Exit;
+use super::output::Form;
+use super::tree::Global;
+use crate::api::client::Client;
+use crate::ops::Code;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::io::{self, Write as _};
+use std::path::{Path, PathBuf};
+
+/// What a running node tells about itself in its data folder.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeInfo {
+    /// Its name in the mesh.
+    pub peer_id: String,
+    /// Its process.
+    pub pid: u32,
+    /// The MCP endpoint.
+    pub api_url: String,
+    /// `/metrics`, `/healthz` and `/readyz` are below it.
+    pub metrics_url: String,
+    /// Multiaddresses that it listens on, with its peer id.
+    pub addresses: Vec<String>,
+    /// For other nodes; holds the mesh's key.
+    pub invite: String,
+}
+
+impl NodeInfo {
+    /// Its file in the data folder `folder`.
+    #[must_use]
+    pub fn path(folder: &Path) -> PathBuf {
+        folder.join("node.json")
+    }
+
+    /// Writes it, mode 0600, all at once.
+    ///
+    /// # Errors
+    /// The folder can't be written; what was there is as it was.
+    pub fn write(&self, folder: &Path) -> io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".node-").tempfile_in(folder)?;
+        serde_json::to_writer_pretty(&mut file, self)?;
+        file.write_all(b"\n")?;
+        file.persist(NodeInfo::path(folder)).map_err(|e| e.error)?;
+        Ok(())
+    }
+
+    /// Reads it; `None`: no node runs there.
+    ///
+    /// # Errors
+    /// The file can't be read, or is something else.
+    pub fn read(folder: &Path) -> io::Result<Option<NodeInfo>> {
+        match std::fs::read(NodeInfo::path(folder)) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text)?)),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+/// The file with the token that callers must show.
+#[must_use]
+pub fn token_path(folder: &Path) -> PathBuf {
+    folder.join("token")
+}
+
+/// A node to ask.
+pub struct Node {
+    /// How answers are shown.
+    pub(super) form: Form,
+    /// What it says of itself; `None` if it was given by `--url`.
+    pub(super) info: Option<NodeInfo>,
+    url: String,
+    token: String,
+    client: Client,
+}
+
+/// The node that the flags, or the settings, point at.
+pub(super) fn find(global: &Global) -> Result<Node, Exit> {
+    let form = Form::of(global.json);
+    if let (Some(url), Some(token)) = (&global.url, &global.token) {
+        return Node::new(form, None, url.clone(), token.clone());
+    }
+    let folder = super::load(global, &[])?.node.data_dir;
+    let token = match &global.token {
+        Some(token) => token.clone(),
+        None => read_token(&folder)?,
+    };
+    if let Some(url) = &global.url {
+        return Node::new(form, None, url.clone(), token);
+    }
+    let info = NodeInfo::read(&folder).map_err(|e| unreadable(&NodeInfo::path(&folder), &e))?;
+    let info = info.ok_or_else(|| no_node(&folder))?;
+    let url = info.api_url.clone();
+    Node::new(form, Some(info), url, token)
+}
+
+fn read_token(folder: &Path) -> Result<String, Exit> {
+    let path = token_path(folder);
+    match std::fs::read_to_string(&path) {
+        Ok(token) => Ok(token.trim().to_owned()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(no_node(folder)),
+        Err(e) => Err(unreadable(&path, &e)),
+    }
+}
+
+fn no_node(folder: &Path) -> Exit {
+    let problem = "no node runs with the data folder";
+    let next = "start one with `taskmesh up`, or name another folder with --data-dir";
+    Exit::with(Code::Unavailable, format!("{problem} {}; {next}", folder.display()))
+}
+
+fn unreadable(path: &Path, e: &io::Error) -> Exit {
+    Exit::with(Code::PermissionDenied, format!("can't read {}: {e}", path.display()))
+}
+
+impl Node {
+    fn new(form: Form, info: Option<NodeInfo>, url: String, token: String) -> Result<Node, Exit> {
+        let client = Client::new(&url, &token)?;
+        Ok(Node { form, info, url, token, client })
+    }
+
+    /// Calls one operation; the answer is its object.
+    pub(super) async fn call(&self, name: &str, arguments: Value) -> Result<Value, Exit> {
+        self.client.call(name, arguments).await.map_err(Exit::from)
+    }
+
+    /// Serves MCP on standard input and output, with this node's answers.
+    pub(super) async fn bridge(&self) -> Result<(), Exit> {
+        crate::api::stdio::bridge(&self.url, &self.token)
+            .await
+            .map_err(|e| Exit::with(Code::Unavailable, e.to_string()))
+    }
+}

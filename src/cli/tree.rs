@@ -1,0 +1,259 @@
+//! What can be typed: commands, arguments and flags.
+
+use crate::ops::{peer, queue, result, submit, task, worker};
+use clap::{Args, Parser, Subcommand, ValueHint};
+use std::path::PathBuf;
+
+/// A peer-to-peer task mesh: no broker, no head node.
+///
+/// `taskmesh up` starts a node. Every other command asks a node that runs: by
+/// default the one of this user on this machine, which answers for the whole
+/// mesh.
+#[derive(Debug, Parser)]
+#[command(name = "taskmesh", version, max_term_width = 100, after_help = EXAMPLES)]
+pub struct Cli {
+    #[command(flatten)]
+    pub(super) global: Global,
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  taskmesh up --exec-allow sha256sum       start a node; it prints an invite
+  taskmesh up --join INVITE                start another one, elsewhere
+  taskmesh submit --wait -- sha256sum /etc/hostname
+  taskmesh task list --status running
+Exit status: 0 done, 1 ended badly, 2 wrong usage, 3 not found, 11 no node answers; docs/cli.md has all.";
+
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Global options")]
+pub(super) struct Global {
+    /// Print the operation's own JSON object.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// The node's data folder: `node.data_dir`.
+    #[arg(long, global = true, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+    data_dir: Option<String>,
+    /// The settings file; default: taskmesh/config.toml in $XDG_CONFIG_HOME or ~/.config.
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(super) config: Option<PathBuf>,
+    /// Any setting, such as `mesh.holders=5`; repeatable.
+    #[arg(long, global = true, value_name = "SECTION.KEY=VALUE", value_parser = pair)]
+    set: Vec<(String, String)>,
+    /// Ask the node at this address instead of the one of the data folder.
+    #[arg(long, global = true, env = "TASKMESH_URL", value_name = "URL", value_hint = ValueHint::Url)]
+    pub(super) url: Option<String>,
+    /// The token for --url; better given as TASKMESH_TOKEN, where `ps` does not show it.
+    #[arg(long, global = true, env = "TASKMESH_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(super) token: Option<String>,
+}
+
+impl Global {
+    /// `(flag, key, value)` of each setting among them.
+    pub(super) fn settings(&self) -> Vec<(String, String, String)> {
+        let set = self.set.iter().map(|(key, value)| ("--set".to_owned(), key.clone(), value.clone()));
+        let data_dir = self.data_dir.iter().map(|dir| flag("--data-dir", "node.data_dir", text(dir)));
+        set.chain(data_dir).collect()
+    }
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Start a node, and stay until it is stopped.
+    ///
+    /// The first start makes the node's identity, the mesh's key and the data
+    /// folder. It prints where the node listens, an invite for other nodes, and
+    /// the configuration of an MCP client. SIGTERM or Ctrl-C drains it: it takes
+    /// no more work, lets what runs end (`node.drain_ms`), and hands the rest
+    /// back.
+    Up(UpArgs),
+    /// Serve MCP on standard input and output, by the node that runs.
+    Mcp,
+    /// Run a program on the mesh, or submit a task of any type.
+    ///
+    /// Prints the task's id. With --wait: waits for the end, prints what the
+    /// program printed, and exits with 0 only if it went well.
+    Submit(super::submit::SubmitArgs),
+    /// Print the invite for other nodes; it holds the mesh's key.
+    Invite,
+    /// Submit, watch and stop tasks.
+    #[command(subcommand)]
+    Task(TaskCommand),
+    /// The queue of the whole mesh.
+    #[command(subcommand)]
+    Queue(QueueCommand),
+    /// Workers: slots and capabilities of nodes.
+    #[command(subcommand)]
+    Worker(WorkerCommand),
+    /// Other nodes of the mesh.
+    #[command(subcommand)]
+    Peer(PeerCommand),
+    /// Show or check the settings.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print a completion script.
+    ///
+    /// bash: `source <(taskmesh completions bash)`; zsh and fish: write it to a
+    /// file in the shell's folder for completions.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, or write one for each command.
+    Man {
+        /// Write all pages into this folder, which is made if need be.
+        #[arg(long, value_name = "FOLDER", value_hint = ValueHint::DirPath)]
+        dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(super) struct UpArgs {
+    /// Join the mesh of the node that printed this.
+    #[arg(long, value_name = "INVITE")]
+    pub(super) join: Option<String>,
+    /// Join by this node's multiaddress: `net.seeds`; repeatable.
+    #[arg(long, value_name = "MULTIADDR")]
+    seed: Vec<String>,
+    /// Listen for other nodes on this multiaddress: `net.listen`; repeatable.
+    #[arg(long, value_name = "MULTIADDR")]
+    listen: Vec<String>,
+    /// Others reach this node at this multiaddress: `net.external`; repeatable.
+    #[arg(long, value_name = "MULTIADDR")]
+    external: Vec<String>,
+    /// Serve MCP on this address: `api.listen`.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    api: Option<String>,
+    /// Serve metrics on this address: `metrics.listen`.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics: Option<String>,
+    /// For people: `node.name`.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Let tasks run this program, `*`: any: `exec.allow`; repeatable.
+    #[arg(long, value_name = "PROGRAM")]
+    exec_allow: Vec<String>,
+    /// Tasks at once: `worker.slots`.
+    #[arg(long, value_name = "NUMBER")]
+    slots: Option<u32>,
+    /// A label of this node's worker: `worker.labels`; repeatable.
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    label: Vec<(String, String)>,
+    /// The level of the log: `log.level`.
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<String>,
+}
+
+impl UpArgs {
+    /// `(flag, key, value)` of each setting among them.
+    pub(super) fn settings(&self) -> Vec<(String, String, String)> {
+        let lists = [
+            ("--seed", "net.seeds", &self.seed),
+            ("--listen", "net.listen", &self.listen),
+            ("--external", "net.external", &self.external),
+            ("--exec-allow", "exec.allow", &self.exec_allow),
+        ];
+        let lists = lists.into_iter().filter(|(_, _, values)| !values.is_empty()).map(|(name, key, values)| {
+            let values = values.iter().map(|v| toml::Value::String(v.clone())).collect();
+            flag(name, key, toml::Value::Array(values).to_string())
+        });
+        let texts = [
+            ("--api", "api.listen", &self.api),
+            ("--metrics", "metrics.listen", &self.metrics),
+            ("--name", "node.name", &self.name),
+            ("--log", "log.level", &self.log),
+        ];
+        let texts = texts.into_iter().filter_map(|(name, key, value)| Some(flag(name, key, text(value.as_deref()?))));
+        let slots = self.slots.map(|n| flag("--slots", "worker.slots", n.to_string()));
+        let labels = (!self.label.is_empty()).then(|| {
+            let table = self.label.iter().map(|(k, v)| (k.clone(), toml::Value::String(v.clone()))).collect();
+            flag("--label", "worker.labels", toml::Value::Table(table).to_string())
+        });
+        lists.chain(texts).chain(slots).chain(labels).collect()
+    }
+}
+
+fn flag(name: &str, key: &str, value: String) -> (String, String, String) {
+    (name.to_owned(), key.to_owned(), value)
+}
+
+fn text(value: &str) -> String {
+    toml::Value::String(value.to_owned()).to_string()
+}
+
+pub(super) fn pair(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once('=').ok_or("it must be NAME=VALUE")?;
+    if name.is_empty() {
+        return Err("it must be NAME=VALUE, with a name".to_owned());
+    }
+    Ok((name.to_owned(), value.to_owned()))
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum TaskCommand {
+    /// Submit a task, or an array of tasks.
+    Submit(Box<submit::TaskSubmit>),
+    /// Show what a task is doing.
+    Status(task::TaskStatus),
+    /// Stop a task.
+    Cancel(task::TaskCancel),
+    /// List tasks.
+    List(task::TaskList),
+    /// Change a task's priority.
+    Priority(task::TaskPriority),
+    /// Read what a task left.
+    Result(result::TaskResult),
+    /// Try a task again that did not complete.
+    Retry(queue::TaskRetry),
+    /// Wait until a task, or every task of an array, has ended.
+    Wait(super::wait::WaitArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum QueueCommand {
+    /// Count what waits, runs and ended.
+    Stats(queue::QueueStats),
+    /// Start nothing new in the whole mesh.
+    Pause(queue::QueuePause),
+    /// Go on after a pause.
+    Resume(queue::QueueResume),
+    /// Drop tasks that do not run.
+    Clear(queue::QueueClear),
+    /// Try a task again that did not complete.
+    Retry(queue::TaskRetry),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum WorkerCommand {
+    /// Make or change a worker on the node that answers.
+    Register(worker::WorkerRegister),
+    /// End a worker.
+    Unregister(worker::WorkerUnregister),
+    /// Show a worker.
+    Status(worker::WorkerStatus),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum PeerCommand {
+    /// Search for nodes.
+    Discover(peer::PeerDiscover),
+    /// Connect to a node.
+    Connect(peer::PeerConnect),
+    /// Leave a node, and do not dial it until asked.
+    Disconnect(peer::PeerDisconnect),
+    /// List the nodes that are known.
+    List(peer::PeerList),
+    /// What was measured of a node.
+    Metrics(peer::PeerMetrics),
+    /// Dial the seeds.
+    Bootstrap(peer::BootstrapNetwork),
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Print every setting, its value, and where that came from.
+    Show,
+    /// Read the settings and say what is wrong with them.
+    Check,
+}

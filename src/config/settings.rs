@@ -1,0 +1,450 @@
+//! The table of all settings: key, kind, meaning, and how each is put into a
+//! [`Config`] and taken out of it again.
+
+use super::{Config, ENV_PREFIX, Kind, LogFormat, Raw};
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use taskmesh_core::{Millis, NodeId, limits};
+use toml::Value;
+
+/// One setting.
+pub struct Setting {
+    /// `section.key`.
+    pub key: &'static str,
+    /// What it must be.
+    pub kind: Kind,
+    /// What it means: a line or two for people.
+    pub about: &'static str,
+    /// A value for the example, where the default depends on the machine or
+    /// says nothing.
+    pub example: Option<&'static str>,
+    pub(super) set: fn(&mut Config, Raw) -> Result<(), String>,
+    show: fn(&Config) -> Value,
+}
+
+impl Setting {
+    /// The name of its environment variable.
+    #[must_use]
+    pub fn env(&self) -> String {
+        format!("{ENV_PREFIX}{}", self.key.replace('.', "_").to_uppercase())
+    }
+
+    /// Its value in `config`.
+    #[must_use]
+    pub fn value(&self, config: &Config) -> Value {
+        (self.show)(config)
+    }
+
+    fn section(&self) -> &'static str {
+        self.key.split_once('.').map_or("", |(section, _)| section)
+    }
+
+    fn name(&self) -> &'static str {
+        self.key.split_once('.').map_or(self.key, |(_, name)| name)
+    }
+}
+
+/// The setting with this key.
+#[must_use]
+pub fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|s| s.key == key)
+}
+
+/// `config/example.toml`: every key with its meaning, its range, its variable
+/// and, commented out, its default.
+#[must_use]
+pub fn example(defaults: &Config) -> String {
+    let mut text = EXAMPLE_HEAD.to_owned();
+    let mut section = "";
+    for setting in SETTINGS {
+        if setting.section() != section {
+            section = setting.section();
+            let _ = write!(text, "\n[{section}]\n");
+        }
+        for line in setting.about.lines() {
+            let _ = writeln!(text, "# {line}");
+        }
+        let value = setting.example.map_or_else(|| setting.value(defaults).to_string(), str::to_owned);
+        let _ = writeln!(text, "# ({}; {})", setting.kind.range(), setting.env());
+        let _ = writeln!(text, "#{} = {value}", setting.name());
+    }
+    text
+}
+
+const EXAMPLE_HEAD: &str = "\
+# Every setting of a taskmesh node, with its default. Nothing here has to be
+# set: `taskmesh up` works without a file. Each line says what it means, what
+# it may be, and the environment variable that overrides it.
+#
+# The first that there is of these wins: a flag, the environment, the file, the
+# default. The file is the one given with `--config` or TASKMESH_CONFIG, else
+# $XDG_CONFIG_HOME/taskmesh/config.toml (~/.config/taskmesh/config.toml).
+# `taskmesh config check` reads it and says what is wrong; `taskmesh config
+# show` prints what is in force, and from where.
+";
+
+macro_rules! millis {
+    ($field:ident) => {
+        (
+            |c: &mut Config, v: Raw| {
+                c.mesh.$field = Millis(v.whole());
+                Ok(())
+            },
+            |c: &Config| whole(c.mesh.$field.0),
+        )
+    };
+}
+
+macro_rules! seconds {
+    ($field:ident) => {
+        (
+            |c: &mut Config, v: Raw| {
+                c.mesh.$field = Millis(v.whole() * 1_000);
+                Ok(())
+            },
+            |c: &Config| whole(c.mesh.$field.0 / 1_000),
+        )
+    };
+}
+
+macro_rules! number {
+    ($section:ident . $field:ident) => {
+        (
+            |c: &mut Config, v: Raw| {
+                c.$section.$field = narrow(v.whole())?;
+                Ok(())
+            },
+            |c: &Config| whole(c.$section.$field),
+        )
+    };
+}
+
+macro_rules! list {
+    ($section:ident . $field:ident, $check:expr) => {
+        (
+            |c: &mut Config, v: Raw| {
+                c.$section.$field = v.texts().into_iter().map($check).collect::<Result<_, String>>()?;
+                Ok(())
+            },
+            |c: &Config| Value::Array(c.$section.$field.iter().map(|t| Value::String(t.to_string())).collect()),
+        )
+    };
+}
+
+type Access = (fn(&mut Config, Raw) -> Result<(), String>, fn(&Config) -> Value);
+
+const fn setting(key: &'static str, kind: Kind, about: &'static str, access: Access) -> Setting {
+    Setting { key, kind, about, example: None, set: access.0, show: access.1 }
+}
+
+const fn like(setting: Setting, example: &'static str) -> Setting {
+    Setting { example: Some(example), ..setting }
+}
+
+/// A day, in milliseconds.
+const DAY_MS: u64 = 86_400_000;
+
+/// Every setting, by section, in the order of the example.
+pub static SETTINGS: &[Setting] = &[
+    like(
+        setting(
+            "node.data_dir",
+            Kind::Text(1024),
+            "Where identity, keys, token and store are kept; made with mode 0700.\n\
+             Default: $XDG_DATA_HOME/taskmesh, else ~/.local/share/taskmesh.",
+            (
+                |c, v| {
+                    c.node.data_dir = v.text().into();
+                    Ok(())
+                },
+                |c| Value::String(c.node.data_dir.display().to_string()),
+            ),
+        ),
+        "\"~/.local/share/taskmesh\"",
+    ),
+    like(
+        setting(
+            "node.name",
+            Kind::Text(64),
+            "For people, and the start of the id of this node's own worker.\n\
+             Default: the machine's name.",
+            (|c, v| name(v.text()).map(|n| c.node.name = n), |c| Value::String(c.node.name.clone())),
+        ),
+        "\"box-1\"",
+    ),
+    setting(
+        "node.drain_ms",
+        Kind::Whole(0, 3_600_000),
+        "How long running tasks may go on after SIGTERM; what is left is handed back.",
+        number!(node.drain_ms),
+    ),
+    setting(
+        "net.listen",
+        Kind::List(limits::ADDRESSES),
+        "Multiaddresses for other nodes. /ip4/0.0.0.0/… is reachable from other machines.\n\
+         If port 4770 is taken and nothing was chosen here, any free port.",
+        list!(net.listen, multiaddr),
+    ),
+    setting(
+        "net.seeds",
+        Kind::List(64),
+        "Multiaddresses, with /p2p/<peer id>, of nodes to join by; an invite brings its own.",
+        list!(net.seeds, multiaddr),
+    ),
+    setting(
+        "net.external",
+        Kind::List(limits::ADDRESSES),
+        "Multiaddresses under which others reach this node, if not those it listens on.",
+        list!(net.external, multiaddr),
+    ),
+    setting(
+        "net.mdns",
+        Kind::Flag,
+        "Find nodes of the same mesh on the local network.",
+        (
+            |c, v| {
+                c.net.mdns = v == Raw::Flag(true);
+                Ok(())
+            },
+            |c| Value::Boolean(c.net.mdns),
+        ),
+    ),
+    setting(
+        "net.allow",
+        Kind::List(limits::MEMBERS),
+        "Peer ids of the only nodes that may connect; empty: all that have the mesh's key.",
+        list!(net.allow, peer),
+    ),
+    setting("net.deny", Kind::List(limits::MEMBERS), "Peer ids of nodes that may not.", list!(net.deny, peer)),
+    setting(
+        "net.max_connections",
+        Kind::Whole(1, 10_000),
+        "Connections to other nodes at once.",
+        number!(net.max_connections),
+    ),
+    setting(
+        "api.listen",
+        Kind::Text(64),
+        "The MCP endpoint. A loopback address: the token travels in the clear.\n\
+         If port 4780 is taken and nothing was chosen here, any free port.",
+        (|c, v| loopback(v.text()).map(|a| c.api.listen = a), |c| Value::String(c.api.listen.to_string())),
+    ),
+    setting(
+        "metrics.listen",
+        Kind::Text(64),
+        "/metrics, /healthz and /readyz.\n\
+         If port 4781 is taken and nothing was chosen here, any free port.",
+        (|c, v| socket(v.text()).map(|a| c.metrics.listen = a), |c| Value::String(c.metrics.listen.to_string())),
+    ),
+    like(
+        setting(
+            "worker.slots",
+            Kind::Whole(0, limits::SLOTS as u64),
+            "Tasks at once on this node; 0: it runs none. Default: the number of cores.",
+            number!(worker.slots),
+        ),
+        "4",
+    ),
+    setting(
+        "worker.capabilities",
+        Kind::List(limits::ATTRIBUTES),
+        "What this node's own worker may run; empty: every executor of the node.",
+        list!(worker.capabilities, Ok),
+    ),
+    like(
+        setting(
+            "worker.labels",
+            Kind::Texts(limits::ATTRIBUTES),
+            "For the requirements of tasks. Default: none.",
+            (
+                |c, v| {
+                    c.worker.labels = v.entries().map(|(k, v)| (k.clone(), v.text().to_owned())).collect();
+                    Ok(())
+                },
+                |c| Value::Table(c.worker.labels.iter().map(|(k, v)| (k.clone(), v.as_str().into())).collect()),
+            ),
+        ),
+        "{ zone = \"a\" }",
+    ),
+    like(
+        setting(
+            "worker.resources",
+            Kind::Amounts(limits::ATTRIBUTES),
+            "What its tasks may use up together: cpus, memory_mb, gpus, and any other name.\n\
+             Default: none, which is unlimited.",
+            (
+                |c, v| {
+                    c.worker.resources = v.entries().filter_map(|(k, v)| v.number().map(|n| (k.clone(), n))).collect();
+                    Ok(())
+                },
+                |c| Value::Table(c.worker.resources.iter().map(|(k, v)| (k.clone(), (*v).into())).collect()),
+            ),
+        ),
+        "{ cpus = 4, memory_mb = 8192 }",
+    ),
+    setting(
+        "exec.allow",
+        Kind::List(256),
+        "Programs that tasks of type exec may run on this node, such as \"sha256sum\";\n\
+         \"*\": any; empty: this node runs no programs.",
+        list!(exec.allow, Ok),
+    ),
+    setting(
+        "exec.output_bytes",
+        Kind::Whole(0, limits::BLOB_BYTES),
+        "The most that is kept of a program's output, and of its errors.",
+        number!(exec.output_bytes),
+    ),
+    setting(
+        "exec.kill_after_ms",
+        Kind::Whole(0, 600_000),
+        "From SIGTERM to SIGKILL, for a program that was cancelled or ran out of time.",
+        number!(exec.kill_after_ms),
+    ),
+    setting(
+        "mesh.holders",
+        Kind::WholeOf(&[1, 3, 5]),
+        "Copies of each task, in a mesh of at least that many nodes.",
+        number!(mesh.holders),
+    ),
+    setting("mesh.beat_ms", Kind::Whole(50, 60_000), "How often a node says that it lives.", millis!(beat)),
+    setting(
+        "mesh.lease_ms",
+        Kind::Whole(150, 600_000),
+        "A node silent for longer is replaced, as owner and as executor. At least 3 beats.",
+        millis!(lease),
+    ),
+    setting(
+        "mesh.stagger_ms",
+        Kind::Whole(10, 60_000),
+        "How far apart the holders of a task try to take it over.",
+        millis!(stagger),
+    ),
+    setting(
+        "mesh.retransmit_ms",
+        Kind::Whole(10, 60_000),
+        "How often what was not answered is sent again.",
+        millis!(retransmit),
+    ),
+    setting(
+        "mesh.away_ms",
+        Kind::Whole(150, 30 * DAY_MS),
+        "How long a holder may be silent before another node keeps its copies.",
+        millis!(away),
+    ),
+    setting(
+        "mesh.ageing_s",
+        Kind::Whole(0, 86_400),
+        "What each doubling of a task's priority is worth as a head start in the queue.",
+        seconds!(ageing),
+    ),
+    setting("mesh.retention_s", Kind::Whole(0, 365 * 86_400), "How long an ended task is kept.", seconds!(retention)),
+    setting(
+        "mesh.retained_tasks",
+        Kind::Whole(0, 10_000_000),
+        "Ended tasks of its own that a node keeps; the oldest go first.",
+        number!(mesh.retained_tasks),
+    ),
+    setting(
+        "mesh.open_tasks",
+        Kind::Whole(1, 10_000_000),
+        "Tasks that have not ended, of its own, that a node takes; more are refused.",
+        number!(mesh.open_tasks),
+    ),
+    setting(
+        "mesh.prefetch_ms",
+        Kind::Whole(0, 10_000),
+        "Work granted ahead to a worker, in the time that it takes to run.",
+        millis!(prefetch),
+    ),
+    setting(
+        "mesh.grace_ms",
+        Kind::Whole(100, 3_600_000),
+        "What an executor gets beyond a task's timeout before it is given up.",
+        millis!(grace),
+    ),
+    setting(
+        "mesh.crash_limit",
+        Kind::Whole(1, 1_000),
+        "Attempts that a task may lose with their nodes before it fails.",
+        number!(mesh.crash_limit),
+    ),
+    setting(
+        "mesh.request_timeout_ms",
+        Kind::Whole(100, limits::WAIT_MS),
+        "How long a node waits for another's answer to a forwarded request.",
+        millis!(request_timeout),
+    ),
+    setting(
+        "log.format",
+        Kind::OneOf(&["human", "json"]),
+        "How log lines look, on standard error.",
+        (
+            |c, v| {
+                c.log.format = if v.text() == "json" { LogFormat::Json } else { LogFormat::Human };
+                Ok(())
+            },
+            |c| {
+                let name = match c.log.format {
+                    LogFormat::Human => "human",
+                    LogFormat::Json => "json",
+                };
+                Value::String(name.to_owned())
+            },
+        ),
+    ),
+    setting(
+        "log.level",
+        Kind::Text(1024),
+        "error, warn, info, debug or trace; or by module: \"info,taskmesh::net=debug\".",
+        (|c, v| directives(v.text()).map(|l| c.log.level = l), |c| Value::String(c.log.level.clone())),
+    ),
+];
+
+fn whole(n: impl TryInto<i64>) -> Value {
+    Value::Integer(n.try_into().unwrap_or(i64::MAX))
+}
+
+fn narrow<T: TryFrom<u64>>(n: u64) -> Result<T, String> {
+    T::try_from(n).map_err(|_| format!("is {n}; it is too large for this machine"))
+}
+
+/// A worker's id is made of it, so it is held to the same characters.
+fn name(text: &str) -> Result<String, String> {
+    let right = !text.chars().any(|c| c.is_whitespace() || c == '/');
+    if right { Ok(text.to_owned()) } else { Err(format!("is {text:?}; it must have no white space and no /")) }
+}
+
+/// The network layer reads it in full; this is the mistake that people make.
+fn multiaddr(text: String) -> Result<String, String> {
+    if text.starts_with('/') && !text.contains(char::is_whitespace) {
+        return Ok(text);
+    }
+    Err(format!("has {text:?}; it must have multiaddresses, such as /ip4/0.0.0.0/tcp/4770"))
+}
+
+fn peer(text: String) -> Result<NodeId, String> {
+    text.parse().map_err(|e| format!("has {text:?}, which {e}"))
+}
+
+fn socket(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| format!("is {text:?}; it must be an address and a port, such as 127.0.0.1:4780"))
+}
+
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address = socket(text)?;
+    if address.ip().is_loopback() {
+        return Ok(address);
+    }
+    Err(format!(
+        "is {text:?}; it must be a loopback address, because the token travels in the clear: \
+         put a proxy with TLS, or an SSH tunnel, in front of it"
+    ))
+}
+
+fn directives(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::builder().parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(e) => Err(format!("is {text:?}, which is no list of directives: {e}")),
+    }
+}
