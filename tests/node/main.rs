@@ -1,0 +1,1 @@
+//! The tests with real processes and real sockets.
