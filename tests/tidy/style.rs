@@ -61,7 +61,7 @@ pub(crate) fn nothing_is_left_over(file: &Source) -> Vec<Violation> {
             found.push(Violation::of(file, n + 1, "an ignored test proves nothing".to_owned()));
         }
     }
-    for place in [concat!("/wo", "rk/"), concat!("/ro", "ot/"), concat!("/ho", "me/")] {
+    for place in [concat!("/wo", "rk/"), concat!("/ro", "ot/")] {
         for (n, _) in file.text.lines().enumerate().filter(|(_, line)| line.contains(place)) {
             found.push(Violation::of(file, n + 1, format!("{place}… is a place on one machine")));
         }
