@@ -33,15 +33,16 @@ fix: ## Format, and let clippy mend what it can
 	$(CARGO) fmt --all
 	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
 
-sim: ## Simulate one seed: make sim SEED=7 NODES=15
-	SIM_SEED=$(SEED) SIM_NODES=$(NODES) $(CARGO) test -p taskmesh-core --test sim -- --nocapture
+SIM := $(CARGO) test -p taskmesh-core --test sim -- --nocapture --exact
+
+sim: ## Simulate one seed: make sim SEED=7 NODES=15 (SIM_TRACE=1 SIM_TASK=id shows what happens)
+	SIM_SEED=$(SEED) $(if $(NODES),SIM_NODES=$(NODES)) $(SIM) one_seed_keeps_every_promise
 
 sim-long: ## Simulate many seeds and print the table: make sim-long SEEDS=2000
-	SIM_SEEDS=$(SEEDS) SIM_NODES=$(NODES) $(CARGO) test -p taskmesh-core --test sim -- --nocapture
+	SIM_SEEDS=$(SEEDS) $(if $(NODES),SIM_NODES=$(NODES)) $(SIM) many_seeds_keep_every_promise
 
-sim-big: NODES := 300
 sim-big: ## Simulate one large mesh: make sim-big NODES=300
-	SIM_SEED=$(SEED) SIM_NODES=$(NODES) $(CARGO) test -p taskmesh-core --test sim -- --nocapture
+	SIM_SEED=$(SEED) SIM_BIG_NODES=$(or $(NODES),300) $(SIM) a_big_mesh_keeps_every_promise
 
 bench: ## All benchmarks (release build; a quiet machine gives better figures)
 	$(CARGO) bench --workspace
