@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 use std::fmt::Display;
 use std::path::Path;
 use std::time::{Duration, Instant};
+use taskmesh::api::client::ClientError;
 use tempfile::TempDir;
+use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 /// Short timings, so that a test sees a lease end in about a second.
 pub(crate) const BRISK: &[(&str, &str)] = &[
@@ -31,7 +33,16 @@ pub(crate) struct Fleet {
     pub(crate) nodes: Vec<Node>,
     settings: Vec<(String, String)>,
     folder: TempDir,
+    room: Room,
 }
+
+/// Tests run side by side, but for those that measure.
+enum Room {
+    Shared(#[expect(dead_code, reason = "held")] RwLockReadGuard<'static, ()>),
+    Alone(#[expect(dead_code, reason = "held")] RwLockWriteGuard<'static, ()>),
+}
+
+static ROOM: RwLock<()> = RwLock::const_new(());
 
 impl Fleet {
     /// `count` nodes that know each other, with [`BRISK`] timings.
@@ -41,17 +52,26 @@ impl Fleet {
 
     /// The same, with `settings` on top.
     pub(crate) async fn with(count: usize, settings: &[(&str, &str)]) -> Fleet {
-        let mut fleet = Fleet::empty(settings);
+        let mut fleet = Fleet::empty(settings).await;
         fleet.grow(count).await;
         fleet.settled().await;
         fleet
     }
 
     /// No node yet.
-    pub(crate) fn empty(settings: &[(&str, &str)]) -> Fleet {
+    pub(crate) async fn empty(settings: &[(&str, &str)]) -> Fleet {
+        Fleet::within(Room::Shared(ROOM.read().await), settings)
+    }
+
+    /// No node yet, and no other fleet of this process while this one lives.
+    pub(crate) async fn alone(settings: &[(&str, &str)]) -> Fleet {
+        Fleet::within(Room::Alone(ROOM.write().await), settings)
+    }
+
+    fn within(room: Room, settings: &[(&str, &str)]) -> Fleet {
         let folder = tempfile::Builder::new().prefix("taskmesh-fleet-").tempdir().expect("a temporary folder");
         let settings = BRISK.iter().chain(settings).map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Fleet { nodes: Vec::new(), settings, folder }
+        Fleet { nodes: Vec::new(), settings, folder, room }
     }
 
     /// The folder of the fleet; each node has one inside.
@@ -120,6 +140,11 @@ pub(crate) async fn poll<T>(within: Duration, mut attempt: impl AsyncFnMut() -> 
     }
 }
 
+/// The code of a refusal, as callers see it.
+pub(crate) fn code(refused: &ClientError) -> &'static str {
+    refused.code().meaning().name
+}
+
 /// The tasks of an array, in order, as ids.
 pub(crate) fn items(array: &str, count: usize) -> Vec<String> {
     (0..count).map(|n| format!("{array}/{n}")).collect()
@@ -153,7 +178,7 @@ pub(crate) async fn submit(node: &Node, task: Value) -> Value {
     eventually(Duration::from_secs(20), "a submission is accepted", async || {
         match node.call("task_submit", task.clone()).await {
             Ok(answer) => Some(answer),
-            Err(e) if e.retryable() => None,
+            Err(e) if e.code().meaning().retryable => None,
             Err(e) => panic!("task_submit {task}: {e}"),
         }
     })

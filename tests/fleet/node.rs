@@ -174,7 +174,7 @@ impl Node {
             Some(namespace) => {
                 let (url, token) = (about.api_url.clone(), about.token.clone());
                 let name = name.to_owned();
-                inside(namespace, async move || Client::new(&url, &token).call(&name, arguments).await).await
+                inside(namespace, async move || Client::new(&url, &token)?.call(&name, arguments).await).await
             }
         }
     }
@@ -298,7 +298,7 @@ impl About {
             invite: text("invite")?,
             addresses: said["addresses"].as_array()?.iter().filter_map(|a| a.as_str().map(str::to_owned)).collect(),
             metrics_url: text("metrics_url")?,
-            client: Client::new(&api_url, &token),
+            client: Client::new(&api_url, &token).ok()?,
             api_url,
             token,
         })

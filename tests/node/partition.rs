@@ -1,7 +1,7 @@
 //! A partition of real networks: each node in a network namespace, cut by
 //! taking its link down.
 
-use crate::fleet::{Fleet, Node, all_complete, items, poll, submit};
+use crate::fleet::{Fleet, Node, all_complete, code, items, poll, submit};
 use serde_json::json;
 use std::process::Command;
 use std::time::Duration;
@@ -83,7 +83,7 @@ fn ip(arguments: &[&str]) -> Result<(), String> {
 }
 
 async fn fleet_on(net: &Net) -> Fleet {
-    let mut fleet = Fleet::empty(&[("worker.slots", "2")]);
+    let mut fleet = Fleet::empty(&[("worker.slots", "2")]).await;
     for n in 0..net.nodes {
         let mut plan = fleet.plan();
         plan.namespace = Some(net.namespace(n));
@@ -116,7 +116,7 @@ async fn a_partition_heals_without_loss() {
     // The smaller one promises nothing.
     let alone = json!({"task_id": "alone", "task_type": "echo", "payload": {}});
     let refused = fleet.nodes[0].call("task_submit", alone.clone()).await.expect_err("one of three is no majority");
-    assert!(["unavailable", "deadline_exceeded"].contains(&refused.code().unwrap_or("")), "{refused}");
+    assert!(["unavailable", "deadline_exceeded"].contains(&code(&refused)), "{refused}");
 
     net.heal(0);
     fleet.settled().await;

@@ -1,6 +1,6 @@
 //! Any node answers for any task, and changes any task.
 
-use crate::fleet::{Fleet, eventually, status, submit};
+use crate::fleet::{Fleet, code, eventually, status, submit};
 use serde_json::{Value, json};
 use std::time::Duration;
 
@@ -90,5 +90,5 @@ async fn a_repeated_submission_makes_one_task() {
     }
     let other = json!({"task_id": "once", "task_type": "echo", "payload": {"x": 2}});
     let refused = fleet.nodes[1].call("task_submit", other).await.expect_err("different work");
-    assert_eq!(refused.code(), Some("conflict"), "{refused}");
+    assert_eq!(code(&refused), "conflict", "{refused}");
 }

@@ -9,7 +9,7 @@ const NODES: usize = 16;
 #[tokio::test(flavor = "multi_thread")]
 async fn sixteen_nodes_bootstrap_from_one_seed() {
     // The beat of a mesh of this size; a fifth of a second would be a load test.
-    let mut fleet = Fleet::empty(&[("mesh.beat_ms", "1000"), ("mesh.lease_ms", "5000"), ("log.level", "info")]);
+    let mut fleet = Fleet::alone(&[("mesh.beat_ms", "1000"), ("mesh.lease_ms", "5000"), ("log.level", "info")]).await;
     fleet.grow(1).await;
     let began = Instant::now();
     fleet.grow(NODES).await;
