@@ -51,8 +51,8 @@ async fn a_drained_node_lets_short_runs_finish() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_drained_owner_loses_nothing() {
-    let mut fleet = Fleet::with(3, &[("node.drain_ms", "500"), ("worker.slots", "1")]).await;
+async fn the_tasks_of_a_drained_owner_go_on_at_once() {
+    let mut fleet = Fleet::with(3, LONG_LEASE).await;
     let array: Vec<_> = (0..12).map(|_| json!({"ms": 600})).collect();
     submit(&fleet.nodes[0], json!({"task_id": "own", "task_type": "sleep", "payload": {}, "items": array})).await;
     fleet.nodes[0].terminate();
