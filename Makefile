@@ -1,0 +1,68 @@
+# `make` alone lists the targets.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check fix sim sim-long sim-big bench bless run run3 doc dist
+SHELL := /bin/bash
+
+CARGO ?= cargo
+# A node that `make run` and `make run3` start keeps its data here.
+DATA ?= target/run
+# For the simulator: one seed, how many seeds, how many nodes.
+SEED ?= 1
+SEEDS ?= 2000
+NODES ?=
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+demo: ## Three nodes hash real files, one is killed half-way; says what was lost (nothing)
+	$(CARGO) build --bin taskmesh --example demo
+	$(CARGO) run --quiet --example demo
+
+test: ## All tests
+	$(CARGO) test --workspace
+
+check: ## Format, clippy, tidy, docs, licences: whatever must hold before a merge
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(CARGO) test --test tidy
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps
+	@if $(CARGO) deny --version >/dev/null 2>&1; then $(CARGO) deny check; \
+	else echo "skipped: cargo deny check (cargo-deny is not installed: cargo install cargo-deny)"; fi
+
+fix: ## Format, and let clippy mend what it can
+	$(CARGO) fmt --all
+	$(CARGO) clippy --workspace --all-targets --fix --allow-dirty --allow-staged
+
+SIM := $(CARGO) test -p taskmesh-core --test sim -- --nocapture --exact
+
+sim: ## Simulate one seed: make sim SEED=7 NODES=15 (SIM_TRACE=1 SIM_TASK=id shows what happens)
+	SIM_SEED=$(SEED) $(if $(NODES),SIM_NODES=$(NODES)) $(SIM) one_seed_keeps_every_promise
+
+sim-long: ## Simulate many seeds and print the table: make sim-long SEEDS=2000
+	SIM_SEEDS=$(SEEDS) $(if $(NODES),SIM_NODES=$(NODES)) $(SIM) many_seeds_keep_every_promise
+
+sim-big: ## Simulate one large mesh: make sim-big NODES=300
+	SIM_SEED=$(SEED) SIM_BIG_NODES=$(or $(NODES),300) $(SIM) a_big_mesh_keeps_every_promise
+
+bench: ## All benchmarks (release build; a quiet machine gives better figures)
+	$(CARGO) bench --workspace
+
+bless: ## Rewrite the snapshots (docs/metrics.md, the CLI reference, …), then read the diff
+	BLESS=1 $(CARGO) test --workspace
+	@git --no-pager diff --stat
+
+run: ## One node on this machine, data in target/run/node1
+	$(CARGO) run -- up --data-dir $(DATA)/node1
+
+run3: ## Three nodes on this machine; Ctrl-C drains and stops them
+	$(CARGO) build --bin taskmesh
+	@.ci/run3 $(DATA)
+
+doc: ## The documentation of the code, opened in a browser
+	$(CARGO) doc --workspace --no-deps --open
+
+dist: ## A small, optimised binary in target/dist
+	CARGO_PROFILE_RELEASE_LTO=thin CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_STRIP=symbols \
+	  $(CARGO) build --release --locked --bin taskmesh
+	install -D -m 755 target/release/taskmesh target/dist/taskmesh
+	@ls -lh target/dist/taskmesh

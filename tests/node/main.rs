@@ -1,0 +1,15 @@
+//! Real nodes: processes, sockets and disks of this machine. What can be shown
+//! without them is shown in the simulator, which repeats; these tests show
+//! that the shell around the core keeps what the core promises.
+
+mod bad_input;
+mod disk;
+mod drain;
+mod failover;
+#[path = "../fleet/mod.rs"]
+mod fleet;
+mod partition;
+mod reads;
+mod restart;
+mod size;
+mod stranger;
