@@ -17,6 +17,7 @@ mod discovery;
 mod gate;
 mod gossip;
 mod hello;
+pub mod invite;
 mod jobs;
 mod keys;
 mod links;
@@ -45,7 +46,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What a network needs to start.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NetConfig {
     /// Seed of the node's Ed25519 key.
     pub identity: [u8; 32],
@@ -75,6 +76,13 @@ pub struct NetConfig {
     pub agent: String,
     /// [`PROTOCOL_VERSION`]; other values are for tests of the refusal.
     pub protocol_version: u32,
+}
+
+/// Neither key goes to a log.
+impl std::fmt::Debug for NetConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NetConfig").field("listen", &self.listen).field("seeds", &self.seeds).finish_non_exhaustive()
+    }
 }
 
 impl Default for NetConfig {

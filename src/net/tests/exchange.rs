@@ -28,12 +28,7 @@ async fn messages_go_both_ways(listen: &str) {
         .await;
     }
     first.net.close().await;
-    second.sees_down(NodeId::from_peer_id_bytes(&node_bytes(1)).unwrap()).await;
-}
-
-/// The peer id of the node with that seed.
-fn node_bytes(seed: u8) -> Vec<u8> {
-    Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id().to_bytes()
+    second.sees_down(id_of(1)).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

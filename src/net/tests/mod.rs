@@ -2,7 +2,11 @@
 //! happen, with a deadline, and never for a span of time.
 #![allow(clippy::unwrap_used)]
 
+mod blobs;
 mod exchange;
+mod fleet;
+mod hostile;
+mod refusal;
 
 use super::*;
 use std::collections::HashMap;
@@ -160,6 +164,15 @@ fn lost(n: usize) -> Message {
 
 fn announcement(n: u32) -> Message {
     Message::Announce { ready: vec![("echo".into(), n)] }
+}
+
+/// The node with that seed.
+fn id_of(seed: u8) -> NodeId {
+    gate::node_of(&Keypair::ed25519_from_bytes([seed; 32]).unwrap().public().to_peer_id()).unwrap()
+}
+
+fn no_blobs() -> BlobAccess {
+    BlobAccess { read: Box::new(|_, _, _| None), receive: Box::new(|_, _, _| false) }
 }
 
 /// Two nodes; the second knows the first as its seed.
