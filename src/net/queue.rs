@@ -99,7 +99,7 @@ pub(super) fn weight(message: &Message) -> usize {
     let heavy = match message {
         Message::Offer { spec, .. } => spec.as_deref().map_or(0, spec_weight),
         Message::Taken { spec, .. } => spec_weight(spec),
-        Message::Pledge { kept, .. } => kept.as_ref().map_or(0, |(_, spec)| spec_weight(spec)),
+        Message::Pledge { .. } => 3 * INLINE_BYTES,
         Message::Grant(grant) => spec_weight(&grant.spec),
         Message::Finished(_) => 3 * INLINE_BYTES,
         Message::Progress { log_tail, .. } => log_tail.as_ref().map_or(0, |t| t.len()),

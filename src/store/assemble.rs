@@ -33,6 +33,9 @@ impl Assembly {
             match name {
                 Name::Spec(task) => self.specs.push((task.clone(), None)),
                 Name::Record(task) => self.record(task, None),
+                // A pledge that is damaged binds this node all the same: it
+                // pledges nothing for this task until it is given a place anew.
+                Name::Pledge(task) => drop(self.damaged.insert(task.clone())),
                 Name::Worker(_) | Name::Controls | Name::Peer(_) | Name::Boot(_) | Name::Tombstone(_) => {}
             }
         }
@@ -68,6 +71,10 @@ impl Assembly {
             Name::Controls => self.disk.controls = format::decode_controls(&envelope)?,
             Name::Peer(node) => self.disk.peers.push((*node, format::decode_peer(&envelope)?)),
             Name::Boot(_) => self.disk.boot = self.disk.boot.max(format::decode_boot(&envelope)?),
+            Name::Pledge(task) => {
+                let (ballot, at) = format::decode_pledge(&envelope)?;
+                self.disk.pledges.push((task.clone(), ballot, at));
+            }
             Name::Tombstone(hash) => self.disk.tombstones.push((*hash, format::decode_tombstone(&envelope)?)),
         }
         Ok(())

@@ -54,7 +54,7 @@ impl From<&Message> for Kind {
             Message::Pledge { task, ballot, kept } => Kind::Pledge(proto::Pledge {
                 task: id(task),
                 ballot: some(*ballot),
-                kept: kept.as_ref().map(|(record, spec)| kept_to(record, spec)),
+                kept: kept.as_deref().map(Into::into),
             }),
             Message::Grant(grant) => Kind::Grant((&**grant).into()),
             Message::Decline { task, fence, why, free } => Kind::Decline(proto::Decline {
@@ -66,7 +66,7 @@ impl From<&Message> for Kind {
             Message::Progress { task, fence, running, percent, message, log_tail } => Kind::Progress(proto::Progress {
                 task: id(task),
                 fence: some(*fence),
-                running_ms: running.0,
+                running_ms: running.map(|r| r.0),
                 percent: percent.map(u32::from),
                 message: owned_or_none(message.as_ref()),
                 log_tail: log_tail.as_ref().map(|tail| tail.to_vec()),
@@ -305,13 +305,9 @@ fn taken_from(taken: &proto::Taken) -> Checked<Message> {
 fn pledge_from(pledge: &proto::Pledge) -> Checked<Message> {
     let task = task_id(&pledge.task)?;
     let ballot = ballot_from("pledge.ballot", pledge.ballot.as_ref())?;
-    let kept = |kept: &proto::Kept| copy_from(&task, kept.record.as_ref(), kept.spec.as_ref());
+    let kept = |kept| record_of(&task, Some(kept));
     let kept = pledge.kept.as_ref().map(kept).transpose()?;
     Ok(Message::Pledge { task, ballot, kept })
-}
-
-fn kept_to(record: &Record, spec: &Spec) -> proto::Kept {
-    proto::Kept { record: some(record), spec: some(spec) }
 }
 
 /// A whole copy of `task`, and of no other.
@@ -320,11 +316,16 @@ fn copy_from(
     record: Option<&proto::Record>,
     spec: Option<&proto::Spec>,
 ) -> Checked<(Box<Record>, Arc<Spec>)> {
+    Ok((record_of(task, record)?, Arc::new(spec_from(spec)?)))
+}
+
+/// A version of `task`, and of no other.
+fn record_of(task: &TaskId, record: Option<&proto::Record>) -> Checked<Box<Record>> {
     let record = record_from(record)?;
     if record.task != *task {
         return Err(WireError::Range { field: "record.task", problem: "is not the task of the message" });
     }
-    Ok((Box::new(record), Arc::new(spec_from(spec)?)))
+    Ok(Box::new(record))
 }
 
 impl From<&Grant> for proto::Grant {
@@ -355,7 +356,7 @@ fn progress_from(progress: &proto::Progress) -> Checked<Message> {
     Ok(Message::Progress {
         task: task_id(&progress.task)?,
         fence: fence_from(progress.fence.as_ref())?,
-        running: Millis(progress.running_ms),
+        running: progress.running_ms.map(Millis),
         percent: check::percent("progress.percent", progress.percent)?,
         message: check::text_or_none("progress.message", progress.message.as_deref(), limits::REASON_BYTES)?,
         log_tail: check::bytes_or_none("progress.log_tail", progress.log_tail.as_deref(), limits::LOG_TAIL_BYTES)?,

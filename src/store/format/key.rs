@@ -8,6 +8,7 @@ use taskmesh_core::{Entry, Key, NodeId, TaskId, WorkerId};
 pub(in crate::store) enum Name {
     Spec(TaskId),
     Record(TaskId),
+    Pledge(TaskId),
     Worker(WorkerId),
     Controls,
     Peer(NodeId),
@@ -21,6 +22,7 @@ impl Name {
         match self {
             Name::Spec(_) => Kind::Spec,
             Name::Record(_) => Kind::Record,
+            Name::Pledge(_) => Kind::Pledge,
             Name::Worker(_) => Kind::Worker,
             Name::Controls => Kind::Controls,
             Name::Peer(_) => Kind::Peer,
@@ -33,7 +35,12 @@ impl Name {
     pub(in crate::store) fn task(&self) -> Option<&TaskId> {
         match self {
             Name::Spec(task) | Name::Record(task) => Some(task),
-            Name::Worker(_) | Name::Controls | Name::Peer(_) | Name::Boot(_) | Name::Tombstone(_) => None,
+            Name::Pledge(_)
+            | Name::Worker(_)
+            | Name::Controls
+            | Name::Peer(_)
+            | Name::Boot(_)
+            | Name::Tombstone(_) => None,
         }
     }
 }
@@ -42,7 +49,7 @@ impl std::fmt::Display for Name {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let kind = self.kind().name();
         match self {
-            Name::Spec(task) | Name::Record(task) => write!(f, "{kind} of {task}"),
+            Name::Spec(task) | Name::Record(task) | Name::Pledge(task) => write!(f, "{kind} of {task}"),
             Name::Worker(worker) => write!(f, "{kind} {worker}"),
             Name::Controls => f.write_str(kind),
             Name::Peer(node) => write!(f, "{kind} {node}"),
@@ -59,6 +66,7 @@ pub(in crate::store) fn keys_of_entry(entry: &Entry, mut each: impl FnMut(Kind, 
     match entry {
         Entry::Spec(task, _) => each(Kind::Spec, task.as_str().as_bytes()),
         Entry::Record { record, .. } => each(Kind::Record, record.task.as_str().as_bytes()),
+        Entry::Pledge { task, .. } => each(Kind::Pledge, task.as_str().as_bytes()),
         Entry::Worker(spec, _) => each(Kind::Worker, spec.worker.as_str().as_bytes()),
         Entry::Controls(_) => each(Kind::Controls, &[]),
         Entry::Peer(node, _) => each(Kind::Peer, &node.0),
@@ -74,6 +82,7 @@ pub(in crate::store) fn keys_of_name(name: &Key, mut each: impl FnMut(Kind, &[u8
             each(Kind::Spec, task.as_str().as_bytes());
             each(Kind::Record, task.as_str().as_bytes());
         }
+        Key::Pledge(task) => each(Kind::Pledge, task.as_str().as_bytes()),
         Key::Worker(worker) => each(Kind::Worker, worker.as_str().as_bytes()),
         Key::Peer(node) => each(Kind::Peer, &node.0),
         Key::Tombstone(hash) => each(Kind::Tombstone, &hash.to_be_bytes()),
@@ -87,6 +96,7 @@ pub(in crate::store) fn name_of(key: &[u8]) -> Option<Name> {
     Some(match Kind::from_byte(*kind)? {
         Kind::Spec => Name::Spec(TaskId::new(text()?).ok()?),
         Kind::Record => Name::Record(TaskId::new(text()?).ok()?),
+        Kind::Pledge => Name::Pledge(TaskId::new(text()?).ok()?),
         Kind::Worker => Name::Worker(WorkerId::new(text()?).ok()?),
         Kind::Controls if name.is_empty() => Name::Controls,
         Kind::Peer => Name::Peer(NodeId(name.try_into().ok()?)),

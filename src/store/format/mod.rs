@@ -34,6 +34,7 @@ pub(super) enum Kind {
     Tombstone = 7,
     /// Only in values: the entry is in a file.
     Spilled = 8,
+    Pledge = 9,
 }
 
 impl Kind {
@@ -47,6 +48,7 @@ impl Kind {
             6 => Kind::Boot,
             7 => Kind::Tombstone,
             8 => Kind::Spilled,
+            9 => Kind::Pledge,
             _ => return None,
         })
     }
@@ -60,6 +62,7 @@ impl Kind {
             Kind::Peer => "peer",
             Kind::Boot => "boot count",
             Kind::Tombstone => "tombstone",
+            Kind::Pledge => "pledge",
             Kind::Spilled => "reference to a file",
         }
     }
@@ -74,6 +77,7 @@ impl Kind {
             | Kind::Peer
             | Kind::Boot
             | Kind::Tombstone
+            | Kind::Pledge
             | Kind::Spilled => 1,
         }
     }
@@ -111,6 +115,7 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) -> Result<(), TooLarge> {
         Entry::Controls(controls) => seal(Kind::Controls, v1::Controls::from(controls), out),
         Entry::Peer(_, book) => seal(Kind::Peer, v1::Peer::from(book), out),
         Entry::Boot(starts) => seal(Kind::Boot, v1::Boot { starts: *starts }, out),
+        Entry::Pledge { ballot, at, .. } => seal(Kind::Pledge, v1::Pledge::from((*ballot, *at)), out),
         Entry::Tombstone(_, at) => seal(Kind::Tombstone, v1::Tombstone { at: at.0 }, out),
     }
 }
@@ -179,6 +184,13 @@ pub(super) fn decode_boot(envelope: &Envelope<'_>) -> Result<u64, Flaw> {
     }
 }
 
+pub(super) fn decode_pledge(envelope: &Envelope<'_>) -> Result<(Ballot, Unix), Flaw> {
+    match version(envelope)? {
+        1 => v1::decode::<v1::Pledge>(envelope.body).map(Into::into),
+        found => Err(newer(envelope.kind, found)),
+    }
+}
+
 pub(super) fn decode_tombstone(envelope: &Envelope<'_>) -> Result<Unix, Flaw> {
     match version(envelope)? {
         1 => v1::decode::<v1::Tombstone>(envelope.body).map(|t| Unix(t.at)),
@@ -234,7 +246,7 @@ pub(super) fn inspect(value: &[u8]) -> Result<Envelope<'_>, Flaw> {
     match Kind::from_byte(value[1]) {
         Some(kind) => Ok(Envelope { kind, version: value[2], body }),
         // Whole, so it was written like this.
-        None => Err(Flaw::Newer { what: "an unknown kind of entry", found: value[1], known: Kind::Spilled as u8 }),
+        None => Err(Flaw::Newer { what: "an unknown kind of entry", found: value[1], known: Kind::Pledge as u8 }),
     }
 }
 

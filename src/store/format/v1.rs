@@ -195,6 +195,12 @@ pub(super) struct Tombstone {
 }
 
 #[derive(Encode, BorrowDecode)]
+pub(super) struct Pledge {
+    ballot: Ballot,
+    at: u64,
+}
+
+#[derive(Encode, BorrowDecode)]
 pub(super) struct Spilled {
     pub content: [u8; 32],
     pub bytes: u64,
@@ -336,6 +342,18 @@ impl TryFrom<Slot<'_>> for (CoreBallot, Record) {
             },
         };
         Ok((slot.pledge.into(), record))
+    }
+}
+
+impl From<(CoreBallot, Unix)> for Pledge {
+    fn from((ballot, at): (CoreBallot, Unix)) -> Pledge {
+        Pledge { ballot: ballot.into(), at: at.0 }
+    }
+}
+
+impl From<Pledge> for (CoreBallot, Unix) {
+    fn from(pledge: Pledge) -> (CoreBallot, Unix) {
+        (pledge.ballot.into(), Unix(pledge.at))
     }
 }
 
