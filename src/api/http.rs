@@ -57,7 +57,7 @@ pub struct Face {
 /// # Errors
 /// The listener's address can't be read, or accepting fails for good.
 pub async fn serve(listener: TcpListener, face: Face, shutdown: CancellationToken) -> io::Result<()> {
-    let router = router(face, listener.local_addr()?, &shutdown);
+    let router = router(face, listener.local_addr()?, Arc::new(sessions()), &shutdown);
     until(listener, router, shutdown).await
 }
 
@@ -69,7 +69,7 @@ pub async fn observe(listener: TcpListener, routes: Routes, shutdown: Cancellati
     until(listener, observe_router(routes), shutdown).await
 }
 
-async fn until(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
+pub(super) async fn until(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
     // Without it, each streamed reply waits 40 ms for an acknowledgement.
     let listener = listener.tap_io(|stream| {
         let _ = stream.set_nodelay(true);
@@ -87,10 +87,19 @@ struct Guard {
     sessions: Arc<LocalSessionManager>,
 }
 
-fn router(face: Face, local: SocketAddr, shutdown: &CancellationToken) -> Router {
+/// The legacy clients' sessions, of which there are none yet.
+pub(super) fn sessions() -> LocalSessionManager {
     let mut sessions = LocalSessionManager::default();
     sessions.session_config.keep_alive = Some(SESSION_IDLE);
-    let sessions = Arc::new(sessions);
+    sessions
+}
+
+pub(super) fn router(
+    face: Face,
+    local: SocketAddr,
+    sessions: Arc<LocalSessionManager>,
+    shutdown: &CancellationToken,
+) -> Router {
     let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
     if !local.ip().is_unspecified() && !local.ip().is_loopback() {
         hosts.push(local.ip().to_string());

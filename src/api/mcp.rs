@@ -257,12 +257,13 @@ pub(crate) fn tools() -> &'static [Tool] {
 }
 
 fn tool(operation: &'static Operation) -> Tool {
+    // What a hint is by default (no read, no repetition) is not said.
     let hints = ToolAnnotations::new();
     let hints = match operation.kind {
         Kind::Read => hints.read_only(true),
-        Kind::Change => hints.read_only(false).destructive(false).idempotent(false),
-        Kind::Repeatable => hints.read_only(false).destructive(false).idempotent(true),
-        Kind::Destructive => hints.read_only(false).destructive(true).idempotent(true),
+        Kind::Change => hints.destructive(false),
+        Kind::Repeatable => hints.destructive(false).idempotent(true),
+        Kind::Destructive => hints.destructive(true).idempotent(true),
     };
     let mut tool = Tool::new(operation.name, operation.description, Arc::new(operation.input.clone()));
     tool.title = Some(operation.title.to_owned());

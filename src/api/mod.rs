@@ -5,7 +5,12 @@
 pub mod client;
 pub mod http;
 mod mcp;
+pub mod stdio;
 
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -93,7 +93,7 @@ fn type_of(schema: &Object) -> String {
     };
     let above = number("exclusiveMinimum").map(|n| format!(", above {n}")).unwrap_or_default();
     match (kind, schema.get("items").and_then(Value::as_object)) {
-        ("array", Some(items)) => format!("array of {}{bounds}", type_of(items)),
+        ("array", Some(items)) => format!("array of ({}){bounds}", type_of(items)),
         _ => format!("{kind}{bounds}{above}"),
     }
 }

@@ -224,3 +224,8 @@ pub fn operation(name: &str) -> Option<&'static Operation> {
 pub(crate) fn mismatch(name: &str) -> Failure {
     Failure::new(Code::Internal, format!("the node answered {name} with something else; this is a defect"))
 }
+
+#[cfg(test)]
+pub(crate) mod samples;
+#[cfg(test)]
+mod tests;

@@ -8,14 +8,17 @@ use super::value::Object;
 use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde_json::{Value, json};
-use taskmesh_core::Refusal;
+use taskmesh_core::{Refusal, limits};
 
 /// The schema of what a caller gives.
 #[must_use]
 pub fn input<T: JsonSchema>() -> Object {
     let mut schema = generate::<T>(SchemaSettings::draft2020_12().for_deserialize());
     tidy(&mut schema, Side::Input);
-    into_object(schema)
+    let mut schema = into_object(schema);
+    // The operation has a description of its own.
+    schema.remove("description");
+    schema
 }
 
 /// The schema of what a caller gets, with descriptions, for the documents.
@@ -26,21 +29,29 @@ pub fn output_in_full<T: JsonSchema>() -> Object {
     into_object(schema)
 }
 
-/// The schema of what a caller gets, as small as may be: all tools together
-/// are read by a model before its first call.
+/// The schema of what a caller gets, as small as may be, since a model reads
+/// those of all tools before its first call: names, the types of what is never
+/// null, and no description. The documents have the rest.
 #[must_use]
 pub fn output<T: JsonSchema>() -> Object {
     let mut schema = Value::Object(output_in_full::<T>());
-    without_descriptions(&mut schema);
+    shrink(&mut schema);
     let mut schema = into_object(schema);
-    let success = ("success".to_owned(), json!({"const": true}));
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         let rest = std::mem::take(properties);
-        properties.extend(std::iter::once(success).chain(rest));
+        properties.extend(std::iter::once(("success".to_owned(), json!({"const": true}))).chain(rest));
     }
-    // What is always there need not be listed for a reader: only `success` is.
-    schema.insert("required".into(), json!(["success"]));
     schema
+}
+
+/// The rule of a label's value.
+pub(crate) fn short_text() -> Value {
+    json!({"type": "string", "maxLength": limits::TEXT_BYTES})
+}
+
+/// The rule of an amount of something that is counted.
+pub(crate) fn amount() -> Value {
+    json!({"type": "number", "minimum": 0, "maximum": 1_000_000_000})
 }
 
 fn generate<T: JsonSchema>(settings: SchemaSettings) -> Value {
@@ -72,9 +83,8 @@ fn tidy(schema: &mut Value, side: Side) {
         *schema = json!({});
     }
     let Value::Object(object) = schema else { return };
-    for noise in ["title", "format"] {
-        object.remove(noise);
-    }
+    object.remove("title");
+    object.remove("format");
     if object.get("default") == Some(&Value::Null) {
         object.remove("default");
     }
@@ -82,13 +92,10 @@ fn tidy(schema: &mut Value, side: Side) {
         object.remove("additionalProperties");
     }
     if side == Side::Output {
-        object.remove("minimum");
-        object.remove("maximum");
-        object.remove("required");
-        object.remove("additionalProperties").map(|mut inner| {
-            tidy(&mut inner, side);
-            object.insert("additionalProperties".into(), inner)
-        });
+        for bound in ["minimum", "maximum", "minLength", "maxLength", "maxItems", "default", "required"] {
+            object.remove(bound);
+        }
+        object.remove("additionalProperties");
     }
     named_values(object);
     for (key, inner) in object.iter_mut() {
@@ -142,15 +149,18 @@ fn nullable(object: &mut Object, side: Side) {
     object.insert("anyOf".into(), json!([inner, {"type": "null"}]));
 }
 
-fn without_descriptions(schema: &mut Value) {
+fn shrink(schema: &mut Value) {
     let Value::Object(object) = schema else { return };
+    if object.contains_key("anyOf") {
+        object.clear();
+        return;
+    }
     object.remove("description");
-    for (key, inner) in object.iter_mut() {
-        match (key.as_str(), inner) {
-            ("properties", Value::Object(properties)) => properties.values_mut().for_each(without_descriptions),
-            ("anyOf", Value::Array(choices)) => choices.iter_mut().for_each(without_descriptions),
-            (_, inner) => without_descriptions(inner),
-        }
+    if let Some(Value::Object(properties)) = object.get_mut("properties") {
+        properties.values_mut().for_each(shrink);
+    }
+    if let Some(items) = object.get_mut("items") {
+        shrink(items);
     }
 }
 
@@ -321,10 +331,15 @@ mod tests {
 
     #[test]
     fn an_output_schema_says_null_by_choice() {
-        let schema = Value::Object(output::<Sample>());
-        assert_eq!(schema["properties"]["count"], json!({"anyOf": [{"type": "integer"}, {"type": "null"}]}));
-        assert_eq!(schema["properties"]["success"], json!({"const": true}));
+        let schema = Value::Object(output_in_full::<Sample>());
+        let count = json!({"description": "A count.", "anyOf": [{"type": "integer"}, {"type": "null"}]});
+        assert_eq!(schema["properties"]["count"], count);
         assert_eq!(schema["properties"]["choice"]["anyOf"][0], json!({"type": "string", "enum": ["one", "two"]}));
+        let small = Value::Object(output::<Sample>());
+        let list = json!({"type": "array", "items": {"type": "string"}});
+        let properties = json!({"success": {"const": true}, "name": {"type": "string"}, "count": {}, "share": {},
+            "list": list, "choice": {}});
+        assert_eq!(small, json!({"type": "object", "properties": properties}));
     }
 
     #[test]

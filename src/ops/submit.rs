@@ -2,7 +2,7 @@
 
 use super::failure::invalid;
 use super::value::{self, Object};
-use super::{Context, Failure, Kind, Op, mismatch};
+use super::{Context, Failure, Kind, Op, mismatch, schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -146,7 +146,7 @@ pub struct Requirements {
     #[schemars(length(max = limits::ATTRIBUTES), inner(length(min = 1, max = limits::TEXT_BYTES)))]
     pub capabilities: Vec<String>,
     /// Must be equal.
-    #[schemars(extend("maxProperties" = limits::ATTRIBUTES), inner(length(max = limits::TEXT_BYTES)))]
+    #[schemars(extend("maxProperties" = limits::ATTRIBUTES, "additionalProperties" = schema::short_text()))]
     pub labels: BTreeMap<String, String>,
     /// Cores held while it runs.
     #[schemars(range(min = 0, max = 1_000_000))]
@@ -158,7 +158,7 @@ pub struct Requirements {
     #[schemars(range(min = 0, max = 1_000_000))]
     pub gpus: f64,
     /// Other amounts, by name.
-    #[schemars(extend("maxProperties" = limits::ATTRIBUTES), inner(range(min = 0, max = 1_000_000_000)))]
+    #[schemars(extend("maxProperties" = limits::ATTRIBUTES, "additionalProperties" = schema::amount()))]
     pub resources: BTreeMap<String, f64>,
 }
 

@@ -3,7 +3,7 @@
 use super::failure::invalid;
 use super::task::yes;
 use super::value::{self, Object};
-use super::{Context, Failure, Kind, Op, mismatch};
+use super::{Context, Failure, Kind, Op, mismatch, schema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -39,7 +39,7 @@ pub struct WorkerRegister {
     pub metadata: Option<Object>,
     /// For requirements.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = limits::ATTRIBUTES), inner(length(max = limits::TEXT_BYTES)))]
+    #[schemars(extend("maxProperties" = limits::ATTRIBUTES, "additionalProperties" = schema::short_text()))]
     #[arg(long, value_name = "JSON", default_value = "{}", value_parser = value::json_argument::<BTreeMap<String, String>>)]
     pub labels: BTreeMap<String, String>,
 }
@@ -66,7 +66,7 @@ pub struct ResourceLimits {
     #[schemars(range(min = 0, max = 1_000_000))]
     pub gpus: Option<f64>,
     /// Other amounts, by name.
-    #[schemars(extend("maxProperties" = limits::ATTRIBUTES), inner(range(min = 0, max = 1_000_000_000)))]
+    #[schemars(extend("maxProperties" = limits::ATTRIBUTES, "additionalProperties" = schema::amount()))]
     pub resources: BTreeMap<String, f64>,
 }
 

@@ -1,0 +1,166 @@
+//! A real endpoint on a loopback socket whose node is a script: for tests of
+//! the facade alone.
+
+use super::http::{Face, PATH, router, sessions, until};
+use crate::driver::{Event, Handle, Inbox};
+use reqwest::{RequestBuilder, Response};
+use rmcp::transport::streamable_http_server::session::SessionManager as _;
+use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
+use serde_json::{Value, json};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+use taskmesh_core::{NodeId, Refusal, Reply, Request};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+pub(super) const TOKEN: &str = "the-right-token";
+
+/// What the node does with a request.
+pub(super) enum Act {
+    Answer(Result<Reply, Refusal>),
+    /// Never answers.
+    Keep,
+}
+
+type Script = dyn Fn(&Request) -> Act + Send + Sync;
+
+/// An endpoint, what its node was asked, and what its meter was told.
+pub(super) struct Endpoint {
+    pub(super) url: String,
+    pub(super) http: reqwest::Client,
+    pub(super) asked: Arc<Mutex<Vec<Request>>>,
+    pub(super) abandoned: Arc<Mutex<usize>>,
+    pub(super) metered: Arc<Mutex<Vec<(String, String)>>>,
+    pub(super) shutdown: CancellationToken,
+    sessions: Arc<LocalSessionManager>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Drop for Endpoint {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        self.shutdown.cancel();
+    }
+}
+
+impl Endpoint {
+    pub(super) async fn start(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
+        let inbox = Arc::new(Inbox::default());
+        let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(|_, _, _| None));
+        let metered = Arc::new(Mutex::new(Vec::new()));
+        let told = metered.clone();
+        let meter = move |operation: &str, code: &str, _: Duration| {
+            told.lock().expect("no panic").push((operation.to_owned(), code.to_owned()));
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("http://{}{PATH}", listener.local_addr().expect("an address"));
+        let shutdown = CancellationToken::new();
+        let face = Face { handle, token: TOKEN.into(), meter: Arc::new(meter) };
+        let sessions = Arc::new(sessions());
+        let router = router(face, listener.local_addr().expect("an address"), sessions.clone(), &shutdown);
+        tokio::spawn(until(listener, router, shutdown.clone()));
+        let endpoint = Endpoint {
+            url,
+            http: reqwest::Client::builder().no_proxy().build().expect("a client"),
+            asked: Arc::default(),
+            abandoned: Arc::default(),
+            metered,
+            sessions,
+            shutdown,
+            stop: Arc::default(),
+        };
+        endpoint.obey(inbox, Box::new(script));
+        endpoint
+    }
+
+    /// The script's thread, in the place of the driver's.
+    fn obey(&self, inbox: Arc<Inbox>, script: Box<Script>) {
+        let (asked, abandoned, stop) = (self.asked.clone(), self.abandoned.clone(), self.stop.clone());
+        std::thread::spawn(move || {
+            let mut kept = Vec::new();
+            let mut batch = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                inbox.take(&mut batch, 64, Instant::now() + Duration::from_millis(20));
+                for event in batch.drain(..) {
+                    match event {
+                        Event::Ask { request, answer, .. } => {
+                            let act = script(&request);
+                            asked.lock().expect("no panic").push(request);
+                            match act {
+                                Act::Answer(reply) => drop(answer.send(reply)),
+                                Act::Keep => kept.push(answer),
+                            }
+                        }
+                        Event::Abandoned(_) => *abandoned.lock().expect("no panic") += 1,
+                        _ => {}
+                    }
+                }
+            }
+        });
+    }
+
+    pub(super) fn post(&self) -> RequestBuilder {
+        self.http
+            .post(&self.url)
+            .header("Authorization", format!("Bearer {TOKEN}"))
+            .header("Accept", "application/json, text/event-stream")
+            .header("Content-Type", "application/json")
+    }
+
+    /// One request of a modern client.
+    pub(super) fn modern(&self, method: &str, params: Value, capabilities: Value) -> RequestBuilder {
+        let mut params = params;
+        params["_meta"] = json!({
+            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+            "io.modelcontextprotocol/clientCapabilities": capabilities,
+            "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        });
+        let mut request = self.post().header("MCP-Protocol-Version", "2026-07-28").header("Mcp-Method", method);
+        if let Some(name) = params["name"].as_str() {
+            request = request.header("Mcp-Name", name);
+        }
+        request.body(json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params}).to_string())
+    }
+
+    /// One call of a modern client: the whole reply.
+    pub(super) async fn call(&self, name: &str, arguments: Value) -> Value {
+        let params = json!({"name": name, "arguments": arguments});
+        let response = self.modern("tools/call", params, json!({})).send().await.expect("a response");
+        body(response).await
+    }
+
+    /// The legacy sessions that there are.
+    pub(super) async fn sessions(&self) -> Vec<String> {
+        self.sessions.sessions.read().await.keys().map(ToString::to_string).collect()
+    }
+
+    /// Forgets a legacy session, as a restarted node does.
+    pub(super) async fn end_session(&self, id: &str) {
+        self.sessions.close_session(&id.to_owned().into()).await.expect("ended");
+    }
+
+    /// Waits until `done`, for at most ten seconds.
+    pub(super) async fn until(&self, what: &str, done: impl Fn(&Endpoint) -> bool) {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !done(self) {
+            assert!(Instant::now() < deadline, "{what} did not happen");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+/// The JSON of a response, which may come as the events of a stream.
+pub(super) async fn body(response: Response) -> Value {
+    let text = response.text().await.expect("a body");
+    if let Ok(value) = serde_json::from_str(&text) {
+        return value;
+    }
+    let data = text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim).filter(|d| !d.is_empty());
+    serde_json::from_str(data.last().unwrap_or(&text)).unwrap_or_else(|e| panic!("{e}: {text}"))
+}
+
+/// A paused queue: an answer that is easy to make.
+pub(super) fn paused() -> Act {
+    Act::Answer(Ok(Reply::Paused { at: taskmesh_core::Unix(0), queued: 1, running: 2 }))
+}
