@@ -6,7 +6,6 @@ pub mod client;
 pub mod http;
 mod mcp;
 
-
 use std::sync::Arc;
 use std::time::Duration;
 
