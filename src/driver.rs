@@ -133,6 +133,7 @@ impl Driver {
             handle.beat(&self.parts.node);
             if stop {
                 self.inbox.close();
+                self.runtime.block_on(self.parts.net.close());
                 return Ok(());
             }
         }

@@ -10,6 +10,7 @@ pub mod node;
 pub mod output;
 pub mod reach;
 pub mod reference;
+pub mod run;
 
 mod settings;
 mod submit;
@@ -142,7 +143,7 @@ fn invite(node: &Node) -> Result<(), Exit> {
 fn up(global: &Global, args: &UpArgs) -> Result<(), Exit> {
     let config = load(global, &args.settings())?;
     let prepared = node::prepare(config, args.join.as_deref(), Form::of(global.json))?;
-    node::run_node(prepared).map_err(|e| Exit::internal(format!("{e:#}")))
+    run::run_node(prepared).map_err(|e| Exit::internal(format!("{e:#}")))
 }
 
 /// The settings, with those that came as flags.

@@ -1,7 +1,7 @@
 //! `up`: what a node has before it starts, and what it tells once it runs.
 //!
 //! [`prepare`] makes or finds the data folder, the keys and the token;
-//! [`run_node`] starts everything and stays; [`announce`] says where it is.
+//! [`super::run`] starts everything and stays; [`announce`] says where it is.
 
 use super::exit::Exit;
 use super::output::{self, Form};
@@ -334,10 +334,3 @@ fn banner(prepared: &Prepared, info: &NodeInfo) -> String {
     text
 }
 
-/// Starts the node, announces it, and stays until it is told to stop; drains.
-///
-/// # Errors
-/// Something could not be started, or the store failed while it ran.
-pub fn run_node(prepared: Prepared) -> anyhow::Result<()> {
-    anyhow::bail!("the node of {} can't run yet: it has no driver", prepared.config.node.data_dir.display())
-}

@@ -131,7 +131,8 @@ impl Node {
 
     /// Serves MCP on standard input and output, with this node's answers.
     pub(super) async fn bridge(&self) -> Result<(), Exit> {
-        crate::api::stdio::bridge(&self.url, &self.token)
+        let input = tokio::io::BufReader::new(tokio::io::stdin());
+        crate::api::stdio::bridge(self.client.clone(), input, tokio::io::stdout())
             .await
             .map_err(|e| Exit::with(Code::Unavailable, e.to_string()))
     }

@@ -401,6 +401,12 @@ impl Node {
         self.members.len()
     }
 
+    /// It has workers, perhaps from before a restart.
+    #[must_use]
+    pub fn has_workers(&self) -> bool {
+        !self.workers.is_empty()
+    }
+
     /// It takes no new work.
     #[must_use]
     pub fn draining(&self) -> bool {

@@ -262,6 +262,36 @@ pub struct Net {
     _running: DropGuard,
 }
 
+/// Counts and metrics of a network; they outlive it.
+#[derive(Clone)]
+pub struct Meters {
+    shared: Arc<Shared>,
+}
+
+impl Meters {
+    /// What was counted since the start.
+    #[must_use]
+    pub fn counters(&self) -> Counts {
+        self.shared.counters.snapshot()
+    }
+
+    /// libp2p's own metrics, in OpenMetrics text without its end mark.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.shared.metrics_text()
+    }
+}
+
+/// The name of the node whose Ed25519 key has this seed.
+///
+/// # Errors
+/// The seed is unusable.
+pub fn node_of(identity: &[u8; 32]) -> Result<NodeId, NetError> {
+    let mut seed = *identity;
+    let keypair = Keypair::ed25519_from_bytes(&mut seed).map_err(|e| NetError::Identity(e.to_string()))?;
+    gate::node_of(&keypair.public().to_peer_id()).ok_or_else(|| NetError::Identity("not an Ed25519 key".into()))
+}
+
 /// Starts the network on the current tokio runtime.
 ///
 /// # Errors
@@ -351,6 +381,12 @@ impl Net {
         if self.orders.send(Order::Close(done)).await.is_ok() {
             let _ = closed.await;
         }
+    }
+
+    /// Its counts and metrics, for whoever shows them.
+    #[must_use]
+    pub fn meters(&self) -> Meters {
+        Meters { shared: self.shared.clone() }
     }
 
     fn order(&self, order: Order) {

@@ -1,0 +1,331 @@
+//! Starts a prepared node, stays while it runs, and drains it when it is told
+//! to stop. The one place that knows every part of a node.
+
+use super::node::{Announced, Prepared, Running, announce, listener};
+use crate::api::http::{Face, Routes, observe, serve};
+use crate::config::LogFormat;
+use crate::driver::{self, Event, Handle, Inbox, Observation, Parts};
+use crate::exec::{ExecConfig, Executors};
+use crate::net::{self, BlobAccess, Mdns, Net, NetConfig, NetEvent};
+use crate::store::{Blobs, SledStore, Store, StoreError};
+use crate::telemetry::process::LoadProbe;
+use crate::telemetry::{Metrics, NetCounts, Vitals, health, logging};
+use anyhow::{Context as _, anyhow};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use taskmesh_core::command::{Command, WorkerSpec};
+use taskmesh_core::{BlobHash, Disk, Node, Request};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// How long the network is given to say where it listens.
+const LISTENING: Duration = Duration::from_secs(10);
+/// What a run that is handed back is given beyond the time from SIGTERM to
+/// SIGKILL.
+const HAND_BACK: Duration = Duration::from_secs(5);
+/// How often the node's own load is measured.
+const LOAD: Duration = Duration::from_secs(5);
+/// How often a wait looks again.
+const LOOK: Duration = Duration::from_millis(20);
+
+type DriverThread = std::thread::JoinHandle<Result<(), StoreError>>;
+
+/// Starts the node, announces it, and stays until it is told to stop; drains.
+///
+/// # Errors
+/// Something could not be started, or the store failed while it ran.
+pub fn run_node(prepared: Prepared) -> anyhow::Result<()> {
+    let format = match prepared.config.log.format {
+        LogFormat::Human => logging::Format::Human,
+        LogFormat::Json => logging::Format::Json,
+    };
+    logging::init(format, &prepared.config.log.level)?;
+    let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
+    let ended = runtime.block_on(run(prepared));
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    ended
+}
+
+async fn run(prepared: Prepared) -> anyhow::Result<()> {
+    // From here on a signal drains, also one that comes while the node starts.
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let started = Started::start(&prepared).await?;
+    let _announced: Announced =
+        announce(&prepared, &started.running).map_err(|e| anyhow!("the node could not be announced: {e}"))?;
+    let mut driver = tokio::task::spawn_blocking(move || started.driver.join());
+    let failed = tokio::select! {
+        _ = terminate.recv() => None,
+        _ = interrupt.recv() => None,
+        ended = &mut driver => Some(ended),
+    };
+    if let Some(ended) = failed {
+        started.shutdown.cancel();
+        return ended.map_err(|e| anyhow!(e))?.map_err(|_| anyhow!("the node's loop panicked; its log says where"))?.context(
+            "the node stopped because its store failed; nothing that it promised is lost, its other holders go on",
+        );
+    }
+    tracing::info!("draining: no new work is taken");
+    let again = async {
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    };
+    let grace = Duration::from_millis(prepared.config.node.drain_ms);
+    let kill_after = Duration::from_millis(prepared.config.exec.kill_after_ms);
+    drain(&started.handle, grace, kill_after, again).await;
+    started.handle.stop();
+    let stopped = driver.await.map_err(|e| anyhow!(e))?;
+    started.shutdown.cancel();
+    started.executors.shutdown().await;
+    tracing::info!("stopped");
+    Ok(stopped.map_err(|_| anyhow!("the node's loop panicked; its log says where"))??)
+}
+
+/// Lets running tasks end within the grace, then hands them back.
+async fn drain(handle: &Handle, grace: Duration, kill_after: Duration, again: impl Future<Output = ()>) {
+    handle.drain();
+    tokio::select! {
+        () = idle(handle, grace) => {}
+        () = again => tracing::info!("told to stop a second time: running tasks are handed back now"),
+    }
+    if !handle.pulse().idle {
+        handle.hand_back();
+        idle(handle, kill_after + HAND_BACK).await;
+    }
+}
+
+/// Until nothing runs, or so long.
+async fn idle(handle: &Handle, patience: Duration) {
+    let until = tokio::time::Instant::now() + patience;
+    loop {
+        // One look is too early: the drain may not have been taken up yet.
+        tokio::time::sleep(LOOK).await;
+        let pulse = handle.pulse();
+        if (pulse.idle && pulse.draining) || tokio::time::Instant::now() >= until {
+            return;
+        }
+    }
+}
+
+struct Started {
+    handle: Handle,
+    driver: DriverThread,
+    executors: Executors,
+    running: Running,
+    shutdown: CancellationToken,
+}
+
+impl Started {
+    async fn start(prepared: &Prepared) -> anyhow::Result<Started> {
+        let config = &prepared.config;
+        let folder = config.node.data_dir.join("store");
+        let mut store = SledStore::open(&folder)?;
+        let disk = load(&mut store)?;
+        let blobs = store.blobs();
+        let inbox = Arc::new(Inbox::default());
+        let executors = start_executors(prepared, &inbox)?;
+        let node = restore(prepared, disk, executors.capabilities())?;
+        let id = node.id();
+        let (net, listening) = start_net(prepared, &node, blobs.clone(), &inbox)?;
+        let metrics = Arc::new(Metrics::new());
+        let meters = net.meters();
+        let observer = observer(metrics.clone());
+        let restored = node.has_workers();
+        let parts =
+            Parts { node, store: Box::new(store), blobs, net, executors: executors.clone(), observer: Box::new(observer) };
+        let (handle, driver) = driver::spawn(parts, inbox)?;
+        if !restored && let Some(worker) = prepared.worker(id, executors.capabilities()) {
+            register(&handle, worker).await?;
+        }
+        let addresses = tokio::time::timeout(LISTENING, listening).await.context("the network listens nowhere")??;
+        let shutdown = CancellationToken::new();
+        let api = TcpListener::from_std(listener(config, "api.listen", config.api.listen).map_err(|e| anyhow!("{e}"))?)?;
+        let watch =
+            TcpListener::from_std(listener(config, "metrics.listen", config.metrics.listen).map_err(|e| anyhow!("{e}"))?)?;
+        let running =
+            Running { node: id, addresses, api: api.local_addr()?, metrics: watch.local_addr()? };
+        let meter = {
+            let metrics = metrics.clone();
+            Arc::new(move |operation: &str, code: &str, took: Duration| metrics.call(operation, code, took))
+        };
+        let face = Face { handle: handle.clone(), token: prepared.token.clone(), meter };
+        spawn_server("api", serve(api, face, shutdown.clone()));
+        spawn_server("metrics", observe(watch, routes(&handle, metrics, meters), shutdown.clone()));
+        tokio::spawn(tell_load(handle.clone(), shutdown.clone()));
+        Ok(Started { handle, driver, executors, running, shutdown })
+    }
+}
+
+fn load(store: &mut SledStore) -> anyhow::Result<Disk> {
+    let (disk, quarantined) = store.load()?;
+    for part in &quarantined {
+        let kept = part.kept.as_ref().map(|path| path.display().to_string());
+        tracing::error!(what = part.what, problem = part.problem, kept, "damaged on this disk: the other holders repair it");
+    }
+    tracing::info!(tasks = disk.slots.len(), damaged = disk.damaged.len(), peers = disk.peers.len(), "store loaded");
+    Ok(disk)
+}
+
+fn start_executors(prepared: &Prepared, inbox: &Arc<Inbox>) -> anyhow::Result<Executors> {
+    let config = &prepared.config;
+    let mut exec = ExecConfig::new(config.node.data_dir.join("work"));
+    exec.allow = config.exec.allow.clone();
+    exec.output_bytes = usize::try_from(config.exec.output_bytes).unwrap_or(usize::MAX);
+    exec.kill_after = Duration::from_millis(config.exec.kill_after_ms);
+    let inbox = inbox.clone();
+    Ok(Executors::start(exec, move |event| inbox.push_local(Event::Run(event)))?)
+}
+
+fn restore(prepared: &Prepared, disk: Disk, executors: Vec<Arc<str>>) -> anyhow::Result<Node> {
+    let id = net::node_of(&prepared.identity)?;
+    let mut config = prepared.config.core();
+    config.executors = executors;
+    let mut seed = [0; 8];
+    getrandom::fill(&mut seed).map_err(|e| anyhow!("no randomness from the system: {e}"))?;
+    Ok(Node::new(id, config, u64::from_le_bytes(seed), disk))
+}
+
+type Listening = tokio::sync::oneshot::Receiver<Vec<String>>;
+
+fn start_net(prepared: &Prepared, node: &Node, blobs: Blobs, inbox: &Arc<Inbox>) -> anyhow::Result<(Net, Listening)> {
+    let config = &prepared.config;
+    let books = node.peer_books();
+    let texts = |addresses: &[Arc<str>]| addresses.iter().map(|a| a.to_string()).collect();
+    let net = NetConfig {
+        identity: prepared.identity,
+        mesh_key: prepared.mesh_key,
+        listen: config.net.listen.clone(),
+        seeds: config.net.seeds.clone(),
+        known: books.iter().filter(|(_, b)| !b.banished).map(|(n, b)| (*n, texts(&b.addresses))).collect(),
+        banished: books.iter().filter(|(_, b)| b.banished).map(|(n, _)| *n).collect(),
+        external: config.net.external.clone(),
+        mdns: if config.net.mdns { Mdns::On } else { Mdns::Off },
+        allow: config.net.allow.clone(),
+        deny: config.net.deny.clone(),
+        limits: net::Limits { connections: config.net.max_connections, ..net::Limits::default() },
+        ..NetConfig::default()
+    };
+    let (told, listening) = tokio::sync::oneshot::channel();
+    let told = Mutex::new(Some(told));
+    let inbox = inbox.clone();
+    let events = move |event: NetEvent| {
+        if let NetEvent::Listening(addresses) = &event
+            && !addresses.is_empty()
+            && let Some(told) = told.lock().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            let _ = told.send(addresses.clone());
+        }
+        inbox.push_network(event)
+    };
+    Ok((net::start(net, blob_access(blobs), Box::new(events))?, listening))
+}
+
+fn blob_access(blobs: Blobs) -> BlobAccess {
+    let read = blobs.clone();
+    BlobAccess {
+        read: Box::new(move |hash, offset, len| read.read(hash, offset, len)),
+        receive: Box::new(move |hash, bytes, parts| match receive(&blobs, hash, bytes, parts) {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(%hash, %error, "a blob was not received");
+                false
+            }
+        }),
+    }
+}
+
+fn receive(
+    blobs: &Blobs,
+    hash: BlobHash,
+    bytes: u64,
+    parts: &mut dyn Iterator<Item = Vec<u8>>,
+) -> Result<(), StoreError> {
+    let mut receiving = blobs.receive(hash, bytes)?;
+    for part in parts {
+        receiving.append(&part)?;
+    }
+    receiving.finish()
+}
+
+fn observer(metrics: Arc<Metrics>) -> impl FnMut(Observation<'_>) + Send {
+    move |seen| match seen {
+        Observation::Notice(notice) => {
+            metrics.observe(notice);
+            logging::tell(notice);
+        }
+        Observation::Commit(c) => metrics.commit(c.entries, c.bytes, c.took, c.synced, c.syncs),
+        Observation::Batch { inputs, waiting } => metrics.batch(inputs, waiting),
+        Observation::Stats(stats) => metrics.stats(stats),
+        Observation::Unsent(messages) => metrics.unsent(messages),
+    }
+}
+
+async fn register(handle: &Handle, worker: WorkerSpec) -> anyhow::Result<()> {
+    let name = worker.worker.clone();
+    handle.ask(Request::Command(Command::Register(worker))).await.map_err(|e| anyhow!("worker {name}: {e}"))?;
+    Ok(())
+}
+
+fn routes(handle: &Handle, metrics: Arc<Metrics>, meters: net::Meters) -> Routes {
+    let vitals = |handle: &Handle| {
+        let pulse = handle.pulse();
+        Vitals { since_loop: pulse.since_loop, live: pulse.live, holders: pulse.holders, draining: pulse.draining }
+    };
+    let (alive, ready) = (handle.clone(), handle.clone());
+    Routes {
+        metrics: Arc::new(move || {
+            metrics.net(&net_counts(meters.counters()));
+            metrics.render(&meters.text())
+        }),
+        healthz: Arc::new(move || health::healthz(&vitals(&alive))),
+        readyz: Arc::new(move || health::readyz(&vitals(&ready))),
+    }
+}
+
+fn net_counts(counts: net::Counts) -> NetCounts {
+    NetCounts {
+        messages_sent: counts.messages_sent,
+        messages_received: counts.messages_received,
+        frames_sent: counts.frames_sent,
+        frames_received: counts.frames_received,
+        bytes_sent: counts.bytes_sent,
+        bytes_received: counts.bytes_received,
+        frames_by_request: counts.frames_by_request,
+        queue_full: counts.queue_full,
+        not_connected: counts.not_connected,
+        messages_lost: counts.messages_lost,
+        gossip_sent: counts.gossip_sent,
+        gossip_received: counts.gossip_received,
+        gossip_dropped: counts.gossip_dropped,
+        requests_served: counts.requests_served,
+        requests_answered: counts.requests_answered,
+        requests_failed: counts.requests_failed,
+        requests_busy: counts.requests_busy,
+        dials: counts.dials,
+        dials_failed: counts.dials_failed,
+        mended: counts.mended,
+        bad_messages: counts.bad_messages,
+        refused_connections: counts.refused_connections,
+    }
+}
+
+fn spawn_server(name: &'static str, server: impl Future<Output = std::io::Result<()>> + Send + 'static) {
+    tokio::spawn(async move {
+        if let Err(error) = server.await {
+            tracing::error!(%error, "the {name} endpoint ended");
+        }
+    });
+}
+
+/// Tells the node its own load, for those who ask after its workers.
+async fn tell_load(handle: Handle, shutdown: CancellationToken) {
+    let mut probe = LoadProbe::default();
+    let mut every = tokio::time::interval(LOAD);
+    loop {
+        tokio::select! {
+            _ = every.tick() => handle.load(probe.measure()),
+            () = shutdown.cancelled() => return,
+        }
+    }
+}
