@@ -17,37 +17,44 @@ const HEAD: &str = "\
 `GET /metrics` answers in Prometheus's text format 0.0.4. All durations are in seconds and all sizes in bytes. Counters
 start at zero with the process.
 
-What is said of tasks is said by the node that owns them, so that sums over a mesh count each task once; what is said of
-runs is said by the node that ran them. `task_type` is the type of a task for the first 50 types that a node sees, and
-`other` for the rest. There is no label per task or per peer.
+What is said of tasks is said by the node that owns them, so that sums over a mesh count each task once; what is said
+of runs is said by the node that ran them. `task_type` is the type of a task for the first 50 types that a node sees,
+and `other` for the rest. There is no label per task or per peer.
 
 Durations that the protocol measures have a resolution of one millisecond.
 ";
 
-const TAIL: &str = r#"
+const TAIL: &str = "
 ## libp2p
 
-After these come libp2p's own metrics, all of which begin with `libp2p_`: connections, dials, Kademlia queries, identify,
-ping round trips and bandwidth. libp2p writes them as OpenMetrics; the node rewrites them to the format of the rest.
+After these come libp2p's own metrics, all of which begin with `libp2p_`: connections, dials, Kademlia queries,
+identify, ping round trips and bandwidth. libp2p writes them as OpenMetrics; the node rewrites them to the format of
+the rest.
 
 ## Questions they answer
 
-| question | query |
-|---|---|
-| How many tasks end in a second? | `sum(rate(taskmesh_tasks_closed_total[1m]))` |
-| What share of them fails? | `sum(rate(taskmesh_tasks_closed_total{state="failed"}[5m])) / sum(rate(taskmesh_tasks_closed_total[5m]))` |
-| How long do tasks wait for a worker (p99)? | `histogram_quantile(0.99, sum by (le) (rate(taskmesh_claim_duration_seconds_bucket[5m])))` |
-| How many inputs share a commit? | `rate(taskmesh_driver_batch_inputs_sum[1m]) / rate(taskmesh_store_commit_duration_seconds_count[1m])` |
-| Is the disk slow (p99)? | `histogram_quantile(0.99, rate(taskmesh_store_sync_duration_seconds_bucket[5m]))` |
-| Does anything wait for ever? | `max(taskmesh_queue_stuck)`; `task_status` with `explain` says why a task waits |
-| Are nodes being lost? | `sum(increase(taskmesh_peers_lost_total[15m]))`, `sum(increase(taskmesh_tasks_adopted_total[15m]))` |
+- How many tasks end in a second?
+  `sum(rate(taskmesh_tasks_closed_total[1m]))`
+- How many of them fail?
+  `sum(rate(taskmesh_tasks_closed_total{state=\"failed\"}[5m]))`
+- How long do tasks wait for a worker (p99)?
+  `histogram_quantile(0.99, sum by (le) (rate(taskmesh_claim_duration_seconds_bucket[5m])))`
+- Is the disk slow (p99)?
+  `histogram_quantile(0.99, sum by (le) (rate(taskmesh_store_sync_duration_seconds_bucket[5m])))`
+- How many entries share a commit?
+  `rate(taskmesh_store_commit_entries_sum[1m]) / rate(taskmesh_store_commit_entries_count[1m])`
+- Does anything wait for ever?
+  `max(taskmesh_queue_stuck)`, and then `task_status` with `explain` says why a task waits.
+- Are nodes being lost?
+  `sum(increase(taskmesh_peers_lost_total[15m]))` and `sum(increase(taskmesh_tasks_adopted_total[15m]))`
 
 ## Health
 
 `GET /healthz` is 200 while the node's loop has come round within 30 s: restart a node that stays at 503.
-`GET /readyz` is 200 while the loop has come round within 5 s, as many nodes can be reached as must keep a task, and the
-node is not draining; otherwise it is 503, and its body lists every reason.
-"#;
+
+`GET /readyz` is 200 while the loop has come round within 5 s, as many nodes can be reached as must keep a task, and
+the node is not draining; otherwise it is 503, and its body lists every reason.
+";
 
 #[cfg(test)]
 mod tests {
