@@ -56,6 +56,7 @@ pub fn prepare(config: Config, join: Option<&str>, form: Form) -> Result<Prepare
     let (token, _) = secret(&token_path(&folder), random)?;
     let mut config = config;
     config.net.seeds = seeds(&folder, &config.net.seeds, invite.as_ref())?;
+    config.net.listen = remembered(&folder, &config.net.listen);
     if config.is_default("net.listen") {
         config.net.listen = config.net.listen.iter().map(|address| free_address(address)).collect();
     }
@@ -176,6 +177,34 @@ fn free_address(address: &str) -> String {
     };
     if is_free { address.to_owned() } else { address.replacen(&format!("/{port}"), "/0", 1) }
 }
+
+/// `listen`, with the port of the last time where any port will do: the other
+/// nodes look for this one where they last saw it.
+fn remembered(folder: &Path, listen: &[String]) -> Vec<String> {
+    let before = fs::read_to_string(folder.join(LISTENED)).unwrap_or_default();
+    let again = |address: &String| {
+        let (head, tail) = address.split_once("/0").filter(|(_, tail)| tail.is_empty() || tail.starts_with('/'))?;
+        let port = before.lines().find_map(|line| {
+            let rest = line.strip_prefix(head)?.strip_prefix('/')?;
+            rest.split('/').next().filter(|port| port.parse::<u16>().is_ok())
+        })?;
+        let address = free_address(&format!("{head}/{port}{tail}"));
+        Some(address)
+    };
+    listen.iter().map(|address| again(address).unwrap_or_else(|| address.clone())).collect()
+}
+
+/// Keeps where the node listens, for its next start.
+///
+/// # Errors
+/// The data folder can't be written.
+pub fn remember(prepared: &Prepared, addresses: &[String]) -> Result<(), Exit> {
+    let path = prepared.config.node.data_dir.join(LISTENED);
+    write_private(&path, addresses.join("\n").as_bytes()).map_err(|e| io_exit("write", &path, &e))
+}
+
+/// Where the node listened last, a multiaddress a line.
+const LISTENED: &str = "listened";
 
 /// A listener on the address of the setting `key`; on any free port if that one
 /// is taken and nobody chose it. Non-blocking, as tokio wants it.
@@ -333,4 +362,3 @@ fn banner(prepared: &Prepared, info: &NodeInfo) -> String {
     text.push_str(&format!("or, over stdio, with the command `taskmesh mcp --data-dir {folder}`.\n"));
     text
 }
-

@@ -1,7 +1,7 @@
 //! Starts a prepared node, stays while it runs, and drains it when it is told
 //! to stop. The one place that knows every part of a node.
 
-use super::node::{Announced, Prepared, Running, announce, listener};
+use super::node::{Announced, Prepared, Running, announce, listener, remember};
 use crate::api::http::{Face, Routes, observe, serve};
 use crate::config::LogFormat;
 use crate::driver::{self, Event, Handle, Inbox, Observation, Parts};
@@ -63,9 +63,12 @@ async fn run(prepared: Prepared) -> anyhow::Result<()> {
     };
     if let Some(ended) = failed {
         started.shutdown.cancel();
-        return ended.map_err(|e| anyhow!(e))?.map_err(|_| anyhow!("the node's loop panicked; its log says where"))?.context(
-            "the node stopped because its store failed; nothing that it promised is lost, its other holders go on",
-        );
+        return ended
+            .map_err(|e| anyhow!(e))?
+            .map_err(|_| anyhow!("the node's loop panicked; its log says where"))?
+            .context(
+                "the node stopped because its store failed; nothing that it promised is lost, its other holders go on",
+            );
     }
     tracing::info!("draining: no new work is taken");
     let again = async {
@@ -132,19 +135,27 @@ impl Started {
         let meters = net.meters();
         let observer = observer(metrics.clone());
         let restored = node.has_workers();
-        let parts =
-            Parts { node, store: Box::new(store), blobs, net, executors: executors.clone(), observer: Box::new(observer) };
+        let parts = Parts {
+            node,
+            store: Box::new(store),
+            blobs,
+            net,
+            executors: executors.clone(),
+            observer: Box::new(observer),
+        };
         let (handle, driver) = driver::spawn(parts, inbox)?;
         if !restored && let Some(worker) = prepared.worker(id, executors.capabilities()) {
             register(&handle, worker).await?;
         }
         let addresses = tokio::time::timeout(LISTENING, listening).await.context("the network listens nowhere")??;
+        remember(prepared, &addresses).map_err(|e| anyhow!("{e}"))?;
         let shutdown = CancellationToken::new();
-        let api = TcpListener::from_std(listener(config, "api.listen", config.api.listen).map_err(|e| anyhow!("{e}"))?)?;
-        let watch =
-            TcpListener::from_std(listener(config, "metrics.listen", config.metrics.listen).map_err(|e| anyhow!("{e}"))?)?;
-        let running =
-            Running { node: id, addresses, api: api.local_addr()?, metrics: watch.local_addr()? };
+        let api =
+            TcpListener::from_std(listener(config, "api.listen", config.api.listen).map_err(|e| anyhow!("{e}"))?)?;
+        let watch = TcpListener::from_std(
+            listener(config, "metrics.listen", config.metrics.listen).map_err(|e| anyhow!("{e}"))?,
+        )?;
+        let running = Running { node: id, addresses, api: api.local_addr()?, metrics: watch.local_addr()? };
         let meter = {
             let metrics = metrics.clone();
             Arc::new(move |operation: &str, code: &str, took: Duration| metrics.call(operation, code, took))
@@ -161,7 +172,12 @@ fn load(store: &mut SledStore) -> anyhow::Result<Disk> {
     let (disk, quarantined) = store.load()?;
     for part in &quarantined {
         let kept = part.kept.as_ref().map(|path| path.display().to_string());
-        tracing::error!(what = part.what, problem = part.problem, kept, "damaged on this disk: the other holders repair it");
+        tracing::error!(
+            what = part.what,
+            problem = part.problem,
+            kept,
+            "damaged on this disk: the other holders repair it"
+        );
     }
     tracing::info!(tasks = disk.slots.len(), damaged = disk.damaged.len(), peers = disk.peers.len(), "store loaded");
     Ok(disk)

@@ -127,6 +127,8 @@ enum ControlPlan {
 const GATHER: Millis = Millis(2_000);
 /// How long one node is given before the next is asked the same.
 const HOP: Millis = Millis(1_500);
+/// How long a question after a task that has ended waits for the promise.
+const CONFIRMATION: Millis = Millis(1_000);
 /// How long one question about a dependency waits at the node that owns it.
 const DEPENDENCY_WAIT: Millis = Millis(20_000);
 
@@ -380,11 +382,13 @@ impl Node {
         let wait = Millis(wait.0.min(limits::WAIT_MS));
         if let Some(kept) = self.owned(task) {
             let ended = kept.promised_end().is_some();
-            if ended || wait == Millis(0) {
+            let unconfirmed = kept.slot.record.closed() && !ended;
+            if ended || (wait == Millis(0) && !unconfirmed) {
                 let view = self.task_view(task, detail);
                 return self.answer(origin, Ok(Reply::Task(Box::new(view))));
             }
-            let by = self.now + wait;
+            // It has ended, and may be said to have as soon as a majority knows.
+            let by = self.now + if unconfirmed { wait.max(CONFIRMATION) } else { wait };
             let waiter = Waiter { origin, detail, by };
             self.requests.waiters.entry(task.clone()).or_default().push(waiter);
             return;
@@ -651,8 +655,16 @@ impl Node {
         }
         self.requests.waiters.retain(|_, w| !w.is_empty());
         for (task, waiter) in late {
-            let view = self.task_view(&task, waiter.detail);
-            self.answer(waiter.origin, Ok(Reply::Task(Box::new(view))));
+            let unconfirmed =
+                self.kept.get(&task).is_some_and(|k| k.slot.record.closed() && k.promised_end().is_none());
+            let reply = if unconfirmed {
+                let problem =
+                    format!("{task} has ended, and a majority of its holders has not confirmed that yet").into();
+                Err(Refusal::Unavailable { problem, retry_after: self.config.lease })
+            } else {
+                Ok(Reply::Task(Box::new(self.task_view(&task, waiter.detail))))
+            };
+            self.answer(waiter.origin, reply);
         }
     }
 
