@@ -119,7 +119,7 @@ fn unreadable(path: &Path, e: &io::Error) -> Exit {
 }
 
 impl Node {
-    fn new(form: Form, info: Option<NodeInfo>, url: String, token: String) -> Result<Node, Exit> {
+    pub(super) fn new(form: Form, info: Option<NodeInfo>, url: String, token: String) -> Result<Node, Exit> {
         let client = Client::new(&url, &token)?;
         Ok(Node { form, info, url, token, client })
     }
