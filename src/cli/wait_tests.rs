@@ -18,7 +18,7 @@ async fn facade(script: impl FnMut(&str, &Value) -> Result<Value, Value> + Send 
             tokio::spawn(answer(stream, script.clone()));
         }
     });
-    Node::new(Form::Human, None, url, "token".to_owned()).unwrap()
+    Node::new(Form::Human, None, &url, "token").unwrap()
 }
 
 async fn answer(mut stream: TcpStream, script: Arc<Mutex<Box<Script>>>) {
