@@ -98,8 +98,10 @@ pub struct Worker {
 pub struct Exec {
     /// Programs that tasks may run; `*`: any; empty: `exec` is off.
     pub allow: Vec<String>,
-    /// The most of each of a program's two outputs that is kept.
+    /// Bytes kept of each output of a program whose task names no limit.
     pub output_bytes: u64,
+    /// The most that a task may name.
+    pub output_max_bytes: u64,
     /// From SIGTERM to SIGKILL, in milliseconds.
     pub kill_after_ms: u64,
 }
@@ -276,7 +278,7 @@ impl Config {
                 mdns: false,
                 allow: Vec::new(),
                 deny: Vec::new(),
-                max_connections: 1_000,
+                max_connections: 128,
             },
             api: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 4780)) },
             metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 4781)) },
@@ -286,7 +288,7 @@ impl Config {
                 labels: BTreeMap::new(),
                 resources: BTreeMap::new(),
             },
-            exec: Exec { allow: Vec::new(), output_bytes: 16 * 1024 * 1024, kill_after_ms: 10_000 },
+            exec: Exec { allow: Vec::new(), output_bytes: 1 << 20, output_max_bytes: 16 << 20, kill_after_ms: 5_000 },
             mesh: taskmesh_core::Config::default(),
             log: Log { format: LogFormat::Human, level: "info".to_owned() },
             sources: BTreeMap::new(),
@@ -341,6 +343,12 @@ impl Config {
             format!(
                 "is {kill}; it must be below mesh.grace_ms ({grace}), or a task's owner gives up before its program is killed"
             ),
+        );
+        let (kept, most) = (self.exec.output_bytes, self.exec.output_max_bytes);
+        require(
+            kept <= most,
+            "exec.output_bytes",
+            format!("is {kept}; it must be at most exec.output_max_bytes ({most})"),
         );
         require(
             !self.node.data_dir.as_os_str().is_empty(),

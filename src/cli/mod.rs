@@ -125,7 +125,10 @@ fn on_runtime(global: &Global, work: impl AsyncFnOnce(Node) -> Result<(), Exit>)
     let node = reach::find(global)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Exit::internal(format!("can't start a runtime: {e}")))?;
-    runtime.block_on(work(node))
+    let done = runtime.block_on(work(node));
+    // A read of standard input that nobody waits for must not hold the end up.
+    runtime.shutdown_background();
+    done
 }
 
 fn invite(node: &Node) -> Result<(), Exit> {

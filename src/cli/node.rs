@@ -6,6 +6,7 @@
 use super::exit::Exit;
 use super::output::{self, Form};
 use super::reach::{NodeInfo, token_path};
+use crate::api::http::PATH;
 use crate::config::Config;
 use crate::net::invite::Invite;
 use crate::ops::Code;
@@ -312,7 +313,7 @@ pub fn announce(prepared: &Prepared, running: &Running) -> Result<Announced, Exi
     let info = NodeInfo {
         peer_id: running.node.to_string(),
         pid: std::process::id(),
-        api_url: format!("http://{}/mcp", running.api),
+        api_url: format!("http://{}{PATH}", running.api),
         metrics_url: format!("http://{}", running.metrics),
         addresses: running.addresses.clone(),
         invite: prepared.invite(&running.addresses)?,

@@ -74,6 +74,13 @@ pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
+/// A line on standard error that a person wants and a log does not.
+pub(super) fn tell_person(text: &str) {
+    if io::stderr().is_terminal() {
+        note(text);
+    }
+}
+
 /// Why the program ends, and what to do.
 pub(super) fn failure(form: Form, exit: &Exit) {
     if let (Form::Json, Some(envelope)) = (form, exit.envelope()) {
@@ -118,10 +125,11 @@ fn footer(answer: &Value, shown: usize) -> String {
     let mut text = String::new();
     let total = answer["total_count"].as_u64().or(answer["discovered_count"].as_u64()).unwrap_or(shown as u64);
     let _ = write!(text, "{shown} of {total}");
-    if let (Some(answered), Some(expected)) = (answer["nodes_answered"].as_u64(), answer["nodes_expected"].as_u64()) {
-        if answered < expected {
-            let _ = write!(text, ", as far as {answered} of {expected} nodes know");
-        }
+    let nodes = (answer["nodes_answered"].as_u64(), answer["nodes_expected"].as_u64());
+    if let (Some(answered), Some(expected)) = nodes
+        && answered < expected
+    {
+        let _ = write!(text, ", as far as {answered} of {expected} nodes know");
     }
     if let Some(cursor) = answer["next_cursor"].as_str() {
         let _ = write!(text, "; more: --cursor {cursor}");

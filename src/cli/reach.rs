@@ -74,8 +74,6 @@ pub struct Node {
     pub(super) form: Form,
     /// What it says of itself; `None` if it was given by `--url`.
     pub(super) info: Option<NodeInfo>,
-    url: String,
-    token: String,
     client: Client,
 }
 
@@ -83,7 +81,7 @@ pub struct Node {
 pub(super) fn find(global: &Global) -> Result<Node, Exit> {
     let form = Form::of(global.json);
     if let (Some(url), Some(token)) = (&global.url, &global.token) {
-        return Node::new(form, None, url.clone(), token.clone());
+        return Node::new(form, None, url, token);
     }
     let folder = super::load(global, &[])?.node.data_dir;
     let token = match &global.token {
@@ -91,12 +89,12 @@ pub(super) fn find(global: &Global) -> Result<Node, Exit> {
         None => read_token(&folder)?,
     };
     if let Some(url) = &global.url {
-        return Node::new(form, None, url.clone(), token);
+        return Node::new(form, None, url, &token);
     }
     let info = NodeInfo::read(&folder).map_err(|e| unreadable(&NodeInfo::path(&folder), &e))?;
     let info = info.ok_or_else(|| no_node(&folder))?;
     let url = info.api_url.clone();
-    Node::new(form, Some(info), url, token)
+    Node::new(form, Some(info), &url, &token)
 }
 
 fn read_token(folder: &Path) -> Result<String, Exit> {
@@ -119,9 +117,9 @@ fn unreadable(path: &Path, e: &io::Error) -> Exit {
 }
 
 impl Node {
-    fn new(form: Form, info: Option<NodeInfo>, url: String, token: String) -> Result<Node, Exit> {
-        let client = Client::new(&url, &token)?;
-        Ok(Node { form, info, url, token, client })
+    pub(super) fn new(form: Form, info: Option<NodeInfo>, url: &str, token: &str) -> Result<Node, Exit> {
+        let client = Client::new(url, token)?;
+        Ok(Node { form, info, client })
     }
 
     /// Calls one operation; the answer is its object.
@@ -132,8 +130,7 @@ impl Node {
     /// Serves MCP on standard input and output, with this node's answers.
     pub(super) async fn bridge(&self) -> Result<(), Exit> {
         let input = tokio::io::BufReader::new(tokio::io::stdin());
-        crate::api::stdio::bridge(self.client.clone(), input, tokio::io::stdout())
-            .await
-            .map_err(|e| Exit::with(Code::Unavailable, e.to_string()))
+        let bridged = crate::api::stdio::bridge(self.client.clone(), input, tokio::io::stdout()).await;
+        bridged.map_err(|e| Exit::internal(e.to_string()))
     }
 }

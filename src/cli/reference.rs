@@ -67,8 +67,8 @@ Written from the program itself: `BLESS=1 cargo test --lib cli::` writes it anew
 `TASKMESH_NODE_DATA_DIR`, or the default), or the one at `--url` with `--token`. Any node answers for the whole mesh.
 
 Answers are on standard output, as a table or, with `--json`, as the operation's own object (docs/operations.md); with
-`--json`, `--wait` and an array there is one object for each task, in order. All else is on standard error. Colours are
-for terminals, and not if `NO_COLOR` is set.
+`--json`, `--wait` and an array there is one object for each task, in order. All else is on standard error. Colours
+are for terminals, and not if `NO_COLOR` is set.
 
 ## Exit status
 
@@ -79,9 +79,9 @@ for terminals, and not if `NO_COLOR` is set.
 const SETTINGS_HEAD: &str = "
 ## Settings
 
-A flag wins over the environment, that over the file, that over the default. The file is TOML, with a section for what is
-before the dot: `config/example.toml` has every key with its default. In the environment and after `--set`, texts need no
-quotes, lists no brackets (`a,b`) and tables no braces (`a=1,b=2`).
+A flag wins over the environment, that over the file, that over the default. The file is TOML, with a section for what
+is before the dot: `config/example.toml` has every key with its default. In the environment and after `--set`, texts
+need no quotes, lists no brackets (`a,b`) and tables no braces (`a=1,b=2`).
 
 | key | variable | must be | meaning |
 |---|---|---|---|

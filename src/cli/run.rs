@@ -188,6 +188,7 @@ fn start_executors(prepared: &Prepared, inbox: &Arc<Inbox>) -> anyhow::Result<Ex
     let mut exec = ExecConfig::new(config.node.data_dir.join("work"));
     exec.allow = config.exec.allow.clone();
     exec.output_bytes = usize::try_from(config.exec.output_bytes).unwrap_or(usize::MAX);
+    exec.output_max_bytes = usize::try_from(config.exec.output_max_bytes).unwrap_or(usize::MAX);
     exec.kill_after = Duration::from_millis(config.exec.kill_after_ms);
     let inbox = inbox.clone();
     Ok(Executors::start(exec, move |event| inbox.push_local(Event::Run(event)))?)

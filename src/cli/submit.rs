@@ -94,6 +94,7 @@ pub(super) async fn run(node: &Node, args: &SubmitArgs) -> Result<(), Exit> {
         return accepted(node, &answer);
     }
     warn_of_infeasible(&answer);
+    output::tell_person(&format!("task {id}"));
     let patience = Patience::of(args.wait_timeout);
     match answer["array"]["count"].as_u64() {
         Some(count) => wait::array(node, &id, count, patience).await,

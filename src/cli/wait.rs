@@ -158,12 +158,23 @@ async fn show(node: &Node, id: &str, left: &Value) -> Result<(), Exit> {
     if left["output"].is_null() {
         return if left["result"].is_null() { Ok(()) } else { output::json_line(&left["result"]) };
     }
-    output::bytes(&content(left)?)?;
-    let mut next = left["next_output_offset"].as_u64();
-    while let Some(offset) = next {
+    pages(node, id, left, &mut output::bytes).await
+}
+
+/// The whole output: what `left` has of it, and what comes after that.
+async fn pages(
+    node: &Node,
+    id: &str,
+    left: &Value,
+    each: &mut impl FnMut(&[u8]) -> Result<(), Exit>,
+) -> Result<(), Exit> {
+    each(&content(left)?)?;
+    let (mut read_so_far, mut next) = (0, left["next_output_offset"].as_u64());
+    // An answer that does not go on would be asked for for ever.
+    while let Some(offset) = next.filter(|offset| *offset > read_so_far) {
         let more = node.call("task_result", read(id, 0, offset)).await?;
-        output::bytes(&content(&more)?)?;
-        next = more["next_output_offset"].as_u64().filter(|n| *n > offset);
+        each(&content(&more)?)?;
+        (read_so_far, next) = (offset, more["next_output_offset"].as_u64());
     }
     Ok(())
 }
@@ -226,9 +237,15 @@ impl Counts {
     }
 
     fn verdict(&self, id: &str, count: u64) -> Result<(), Exit> {
-        if self.problems().is_empty() {
+        let forgotten = count.saturating_sub(self.ended());
+        if self.problems().is_empty() && forgotten == 0 {
             output::note(&format!("array {id}: {count} tasks completed"));
             return Ok(());
+        }
+        if self.problems().is_empty() {
+            let settings = "mesh.retention_s, mesh.retained_tasks";
+            let summary = format!("array {id}: {forgotten} of {count} tasks ended and are no longer kept ({settings})");
+            return Err(Exit::Ended { summary });
         }
         let problems = self.problems();
         let next = "taskmesh task list --status failed --workflow";
@@ -269,3 +286,7 @@ const POLL: Duration = Duration::from_millis(250);
 const FORBEARANCE: Duration = Duration::from_secs(30);
 /// Results that are read at once.
 const READERS: usize = 16;
+
+#[cfg(test)]
+#[path = "wait_tests.rs"]
+mod tests;

@@ -292,8 +292,14 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "exec.output_bytes",
         Kind::Whole(0, limits::BLOB_BYTES),
-        "The most that is kept of a program's output, and of its errors.",
+        "What is kept of a program's output, and of its errors, if its task names no limit.",
         number!(exec.output_bytes),
+    ),
+    setting(
+        "exec.output_max_bytes",
+        Kind::Whole(0, limits::BLOB_BYTES),
+        "The most that a task may name as that limit.",
+        number!(exec.output_max_bytes),
     ),
     setting(
         "exec.kill_after_ms",
