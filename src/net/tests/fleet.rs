@@ -126,12 +126,16 @@ impl TestNode {
 async fn a_dial_says_how_it_went() {
     let first = TestNode::start(config(1, TCP)).await;
     let second = TestNode::start(config(2, TCP)).await;
-    let (at, _) = first.net.addresses().remove(0).rsplit_once("/p2p/").map(|(a, p)| (a.to_owned(), p.to_owned())).unwrap();
+    let (at, _) =
+        first.net.addresses().remove(0).rsplit_once("/p2p/").map(|(a, p)| (a.to_owned(), p.to_owned())).unwrap();
     let wrong = second.dials(1, id_of(3), &at, 3).await;
     let NetResult::Failed(Refusal::Invalid { field, problem }) = wrong else { panic!("{wrong:?}") };
     assert!(&*field == "peer_id" && problem.contains(&first.id().to_string()), "{problem}");
     let wrong = second.dials(2, id_of(3), &first.address(), 0).await;
-    assert!(matches!(wrong, NetResult::Failed(Refusal::Invalid { ref field, .. }) if &**field == "multiaddr"), "{wrong:?}");
+    assert!(
+        matches!(wrong, NetResult::Failed(Refusal::Invalid { ref field, .. }) if &**field == "multiaddr"),
+        "{wrong:?}"
+    );
     let wrong = second.dials(3, id_of(2), &at, 0).await;
     assert!(matches!(wrong, NetResult::Failed(Refusal::Invalid { .. })), "itself: {wrong:?}");
     let wrong = second.dials(4, id_of(3), "127.0.0.1:9", 0).await;

@@ -35,12 +35,9 @@ impl Name {
     pub(in crate::store) fn task(&self) -> Option<&TaskId> {
         match self {
             Name::Spec(task) | Name::Record(task) => Some(task),
-            Name::Pledge(_)
-            | Name::Worker(_)
-            | Name::Controls
-            | Name::Peer(_)
-            | Name::Boot(_)
-            | Name::Tombstone(_) => None,
+            Name::Pledge(_) | Name::Worker(_) | Name::Controls | Name::Peer(_) | Name::Boot(_) | Name::Tombstone(_) => {
+                None
+            }
         }
     }
 }
