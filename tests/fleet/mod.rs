@@ -6,7 +6,7 @@
 
 mod node;
 
-pub(crate) use node::{Node, Plan, binary};
+pub(crate) use node::{Node, Plan};
 
 use serde_json::{Value, json};
 use std::fmt::Display;

@@ -2,6 +2,7 @@
 //! blanked out, so that a rule sees only code.
 
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 
 /// A text file of the tree.
 #[derive(Clone, Debug)]
@@ -32,11 +33,14 @@ pub(crate) fn root() -> &'static Path {
 }
 
 /// Every text file that belongs to the project, sorted by path.
-pub(crate) fn tree() -> Vec<Source> {
-    let mut files = Vec::new();
-    walk(root(), &mut files);
-    files.sort();
-    files.iter().filter_map(|path| read(path)).collect()
+pub(crate) fn tree() -> &'static [Source] {
+    static TREE: LazyLock<Vec<Source>> = LazyLock::new(|| {
+        let mut files = Vec::new();
+        walk(root(), &mut files);
+        files.sort();
+        files.iter().filter_map(|path| read(path)).collect()
+    });
+    &TREE
 }
 
 fn read(path: &Path) -> Option<Source> {

@@ -91,7 +91,7 @@ pub(crate) fn names_say_something(file: &Source) -> Vec<Violation> {
         let mut words = line.split(|c: char| !is_word(c)).filter(|w| !w.is_empty());
         let Some(kind) = words.find(|w| ["fn", "struct", "enum", "trait", "mod", "type"].contains(w)) else { continue };
         let Some(name) = words.next() else { continue };
-        if kind == "fn" && name.starts_with("get_") {
+        if kind == "fn" && name.starts_with("get_") && !NAMES_OF_OTHERS.contains(&name) {
             found.push(Violation::of(file, n + 1, format!("`{name}`: say what it is, without get_")));
         }
         let empty = ["Manager", "Helper", "Util", "Utils", "Service"].iter().any(|end| name.ends_with(end));
@@ -146,6 +146,9 @@ fn block_end(code: &str, open: usize) -> usize {
     }
     code.len()
 }
+
+/// Functions of foreign traits, named by their authors.
+const NAMES_OF_OTHERS: [&str; 1] = ["get_info"];
 
 #[cfg(test)]
 mod tests {
