@@ -155,7 +155,7 @@ const SNAPSHOT_PREFIX: &str = "snap.";
 
 /// Pages are cached up to this size: an idle node stays small, and the hot
 /// part of a long queue fits.
-const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A page of up to 21 values of [`LARGEST_VALUE`](super::LARGEST_VALUE) and
 /// their keys must stay below a quarter of this.
