@@ -8,6 +8,7 @@
 
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
@@ -17,70 +18,88 @@ use taskmesh_core::record::Birth;
 use taskmesh_core::task::{Priority, Requirements, RetryPolicy, Task, TaskState};
 use taskmesh_core::{Ballot, Entry, NodeId, Record, Spec, Stamp, TaskId, Unix};
 
-const ROUNDS: usize = 5;
-const SINGLE_WRITES: u64 = 1_500;
+const ROUNDS: usize = 9;
+const SINGLE_WRITES: u64 = 500;
 const SUBMITTERS: u64 = 64;
-const GROUPED_WRITES: u64 = 64 * 400;
-const BATCHED_WRITES: u64 = 40_000;
+const GROUPED_WRITES: u64 = SUBMITTERS * 200;
+const BATCHED_WRITES: u64 = 20_000;
 const BATCH: u64 = 1_000;
 /// Records are revised round and round, as in a queue of this depth.
 const TASKS: u64 = 10_000;
 const REOPENED: u64 = 200_000;
 
 fn main() {
+    if std::env::args().all(|a| a != "reopen") {
+        commits();
+    }
+    reopen();
+}
+
+fn commits() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = SledStore::open(&folder.path().join("data")).unwrap();
     let mut rounds = Vec::new();
-    println!("1 KiB records, durable; writes/s (p50 of one write, µs)\n");
-    println!(
-        "{:>5} {:>20} {:>20} {:>20} {:>20}",
-        "round", "raw fdatasync", "one commit each", "64 submitters", "1,000 a batch"
-    );
+    println!("1 KiB records, durable: writes/s (p50 of one write, µs)\n");
+    let heads = ["append+fdatasync", "in place+fdatasync", "one commit each", "64 submitters", "1,000 a batch"];
+    println!("round{}", heads.map(|h| format!("{h:>20}")).concat());
     for round in 0..ROUNDS {
-        let raw = raw_appends(&folder.path().join("raw"));
+        let appended = appends(&folder.path().join("appended"));
+        let in_place = overwrites(&folder.path().join("in-place"));
         let single = single_commits(&mut store, round as u64);
         let (grouped, back) = grouped_commits(store, round as u64);
         store = back;
         let batched = batched_commits(&mut store, round as u64);
-        println!("{round:>5} {raw} {single} {grouped} {batched}");
-        rounds.push([raw, single, grouped, batched]);
+        println!("{round:>5}{appended}{in_place}{single}{grouped}{batched}");
+        rounds.push([appended, in_place, single, grouped, batched]);
     }
-    let ratio = |of: fn(&[Rate; 4]) -> f64| median(rounds.iter().map(of).collect());
     println!("\nmedian ratios of {ROUNDS} rounds");
-    println!(
-        "  one commit, time, over raw append + fdatasync  {:>6.2}   (at most 1.6)",
-        ratio(|r| r[0].rate / r[1].rate)
-    );
-    println!(
-        "  64 submitters over one, rate                   {:>6.2}   (at least 10)",
-        ratio(|r| r[2].rate / r[1].rate)
-    );
-    println!("  1,000 a batch over one, rate                   {:>6.2}", ratio(|r| r[3].rate / r[1].rate));
-    drop(store);
-    reopen();
+    let show = |what: &str, of: fn(&[Rate; 5]) -> f64| {
+        println!("  {what:<56}{:>7.2}", median(rounds.iter().map(of).collect()));
+    };
+    show("one commit / append + fdatasync, p50 (at most 1.6)", |r| r[2].p50 / r[0].p50);
+    show("one commit / append + fdatasync, mean", |r| r[0].rate / r[2].rate);
+    show("one commit / in place + fdatasync, p50", |r| r[2].p50 / r[1].p50);
+    show("one commit / in place + fdatasync, mean", |r| r[1].rate / r[2].rate);
+    show("64 submitters / one, rate (at least 10)", |r| r[3].rate / r[2].rate);
+    show("64 submitters / one at its p50, rate", |r| r[3].rate * r[2].p50 / 1e6);
+    show("1,000 a batch / one, rate", |r| r[4].rate / r[2].rate);
 }
 
 #[derive(Clone, Copy)]
 struct Rate {
+    /// Writes a second.
     rate: f64,
-    p50: Option<Duration>,
+    /// µs; 0 where single writes were not timed.
+    p50: f64,
 }
 
 impl std::fmt::Display for Rate {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let text = match self.p50 {
-            Some(p50) => format!("{:.0} ({})", self.rate, p50.as_micros()),
-            None => format!("{:.0}", self.rate),
-        };
+        let text = format!("{:.0} ({:.0})", self.rate, self.p50);
         write!(f, "{text:>20}")
     }
 }
 
-fn raw_appends(path: &Path) -> Rate {
+/// Each makes the file longer, so the file system's journal is written too.
+fn appends(path: &Path) -> Rate {
     let mut file = OpenOptions::new().append(true).create(true).open(path).unwrap();
     let record = [7; 1_024];
     each(SINGLE_WRITES, |_| {
         file.write_all(&record).unwrap();
+        file.sync_data().unwrap();
+    })
+}
+
+/// As a store may do once its file has grown: nothing but the data.
+fn overwrites(path: &Path) -> Rate {
+    let record = [7; 1_024];
+    let file = OpenOptions::new().write(true).create(true).truncate(false).open(path).unwrap();
+    for n in 0..SINGLE_WRITES {
+        file.write_all_at(&record, n * 1_024).unwrap();
+    }
+    file.sync_all().unwrap();
+    each(SINGLE_WRITES, |n| {
+        file.write_all_at(&record, n * 1_024).unwrap();
         file.sync_data().unwrap();
     })
 }
@@ -98,7 +117,7 @@ fn batched_commits(store: &mut SledStore, round: u64) -> Rate {
     for batch in records.chunks(BATCH as usize) {
         store.commit(&batch.iter().map(Write::Persist).collect::<Vec<_>>()).unwrap();
     }
-    Rate { rate: BATCHED_WRITES as f64 / start.elapsed().as_secs_f64(), p50: None }
+    Rate { rate: BATCHED_WRITES as f64 / start.elapsed().as_secs_f64(), p50: 0.0 }
 }
 
 type Submission = (Entry, SyncSender<()>);
@@ -127,8 +146,7 @@ fn grouped_commits(store: SledStore, round: u64) -> (Rate, SledStore) {
     drop(submit);
     let mut waits: Vec<_> = submitters.into_iter().flat_map(|s| s.join().unwrap()).collect();
     let rate = GROUPED_WRITES as f64 / start.elapsed().as_secs_f64();
-    waits.sort_unstable();
-    (Rate { rate, p50: Some(waits[waits.len() / 2]) }, committer.join().unwrap())
+    (Rate { rate, p50: p50(&mut waits) }, committer.join().unwrap())
 }
 
 /// What the driver does: takes what has come, commits once, then answers.
@@ -144,35 +162,34 @@ fn commit_what_comes(mut store: SledStore, submissions: &Receiver<Submission>) -
 fn reopen() {
     let folder = tempfile::tempdir().unwrap();
     let mut store = SledStore::open(folder.path()).unwrap();
-    let start = Instant::now();
-    for first in (0..REOPENED).step_by(500) {
-        let tasks = first..first + 500;
-        let entries: Vec<_> = tasks.flat_map(|n| [Entry::Spec(id(n), spec(n).into()), record(n, 0)]).collect();
-        store.commit(&entries.iter().map(Write::Persist).collect::<Vec<_>>()).unwrap();
-    }
-    let wrote = start.elapsed();
-    let bytes = store.disk_bytes().unwrap();
+    println!("\n{REOPENED} tasks, each a spec and a 1 KiB record: seconds (of which on a CPU)");
+    let wrote = timed("written, 1,000 entries a batch", || {
+        for first in (0..REOPENED).step_by(500) {
+            let tasks = first..first + 500;
+            let entries: Vec<_> = tasks.flat_map(|n| [Entry::Spec(id(n), spec(n).into()), record(n, 0)]).collect();
+            store.commit(&entries.iter().map(Write::Persist).collect::<Vec<_>>()).unwrap();
+        }
+    });
+    println!("  {:<40}{:>8.0}", "entries/s", 2.0 * REOPENED as f64 / wrote);
+    println!("  {:<40}{:>8}", "MiB on disk", store.disk_bytes().unwrap() >> 20);
+    println!("  {:<40}{:>8}", "MiB of memory", resident_mib());
     drop(store);
-    println!("\n{REOPENED} tasks (spec and 1 KiB record), {} MiB on disk", bytes >> 20);
-    println!(
-        "  written in  {:>7.2} s ({:.0} entries/s, 1,000 a batch)",
-        wrote.as_secs_f64(),
-        2.0 * REOPENED as f64 / wrote.as_secs_f64()
-    );
-    let before = resident_mib();
-    let start = Instant::now();
-    let mut store = SledStore::open(folder.path()).unwrap();
-    let opened = start.elapsed();
-    let (disk, reports) = store.load().unwrap();
-    println!("  opened in   {:>7.2} s", opened.as_secs_f64());
-    println!(
-        "  loaded in   {:>7.2} s ({} tasks, {} damaged)",
-        (start.elapsed() - opened).as_secs_f64(),
-        disk.slots.len(),
-        reports.len()
-    );
-    println!("  memory      {before:>7} MiB before, {} MiB with all of it in hand", resident_mib());
+    let mut opened = None;
+    timed("opened", || opened = Some(SledStore::open(folder.path()).unwrap()));
+    let mut loaded = None;
+    timed("loaded", || loaded = Some(opened.as_mut().unwrap().load().unwrap()));
+    println!("  {:<40}{:>8}", "MiB of memory, with all of it in hand", resident_mib());
+    let (disk, reports) = loaded.unwrap();
     assert_eq!((disk.slots.len() as u64, reports.len()), (REOPENED, 0));
+}
+
+/// Says how long `work` took, and returns the seconds.
+fn timed(what: &str, work: impl FnOnce()) -> f64 {
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    work();
+    let took = start.elapsed().as_secs_f64();
+    println!("  {what:<40}{took:>8.2} ({:.2})", cpu_seconds() - cpu);
+    took
 }
 
 fn each(writes: u64, mut write: impl FnMut(u64)) -> Rate {
@@ -184,8 +201,12 @@ fn each(writes: u64, mut write: impl FnMut(u64)) -> Rate {
         times.push(begun.elapsed());
     }
     let rate = writes as f64 / start.elapsed().as_secs_f64();
+    Rate { rate, p50: p50(&mut times) }
+}
+
+fn p50(times: &mut [Duration]) -> f64 {
     times.sort_unstable();
-    Rate { rate, p50: Some(times[times.len() / 2]) }
+    times[times.len() / 2].as_secs_f64() * 1e6
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -197,6 +218,14 @@ fn resident_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:"));
     line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}
+
+/// Of this process, all threads; in steps of 10 ms.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |n: usize| fields.get(n).and_then(|f| f.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
 }
 
 fn id(n: u64) -> TaskId {

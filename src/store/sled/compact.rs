@@ -4,28 +4,40 @@
 //! `db.new` is whole once `db` has been renamed to `db.old`, and not before:
 //! [`finish_swap`] decides by that after a crash.
 
-use super::log::{LOG_FILE, Log};
+use super::log::Log;
 use crate::store::quarantine::Quarantine;
 use crate::store::{StoreError, files};
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-/// Opens the log in `path`, compacting it if that is worth while.
-pub(super) fn open(path: &Path, quarantine: &Quarantine, least_bytes: u64) -> Result<Log, StoreError> {
+/// Opens the log in `path`; a compaction that was interrupted is finished
+/// first, or undone.
+pub(super) fn open(path: &Path, quarantine: &Quarantine) -> Result<Log, StoreError> {
     finish_swap(path)?;
-    let log = Log::open(path, quarantine)?;
-    let file = path.join(LOG_FILE);
-    let bytes = fs::metadata(&file).map_err(|e| StoreError::io("measure", &file, e))?.len();
-    if bytes < least_bytes || bytes / RATIO < log.live_bytes()? {
-        return Ok(log);
+    Log::open(path, quarantine)
+}
+
+/// Compacts `log`, the one in `path`, if it has at least `least_bytes` and
+/// most of them are not among the `live` ones.
+pub(super) fn run(
+    log: &mut Log,
+    path: &Path,
+    quarantine: &Quarantine,
+    live: u64,
+    least_bytes: u64,
+) -> Result<(), StoreError> {
+    let bytes = log.disk_bytes()?;
+    if bytes < least_bytes || bytes / RATIO < live {
+        return Ok(());
     }
-    copy(&log, &beside(path, "new"), quarantine)?;
-    drop(log);
+    copy(log, &beside(path, "new"), quarantine)?;
+    // The older one still has its files open, by whatever name.
     swap(path)?;
-    let log = Log::open(path, quarantine)?;
+    *log = Log::open(path, quarantine)?;
+    remove_folder(&beside(path, "old"))?;
     tracing::info!(before = bytes, after = log.disk_bytes()?, "compacted the log");
-    Ok(log)
+    Ok(())
 }
 
 fn copy(log: &Log, to: &Path, quarantine: &Quarantine) -> Result<(), StoreError> {
@@ -45,8 +57,7 @@ fn copy(log: &Log, to: &Path, quarantine: &Quarantine) -> Result<(), StoreError>
 
 fn swap(path: &Path) -> Result<(), StoreError> {
     files::move_durably(path, &beside(path, "old"))?;
-    files::move_durably(&beside(path, "new"), path)?;
-    remove_folder(&beside(path, "old"))
+    files::move_durably(&beside(path, "new"), path)
 }
 
 /// Brings a swap that was interrupted to its end, or its beginning.
@@ -98,17 +109,25 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("db");
         let quarantine = Quarantine::new(folder.path().join("quarantine"));
-        let log = open(&path, &quarantine, u64::MAX).unwrap();
+        let mut log = open(&path, &quarantine).unwrap();
         fill(&log, 20_000, 1);
         for n in 100..20_000u32 {
             log.remove(&n.to_be_bytes()).unwrap();
         }
         log.sync().unwrap();
         let (expected, before) = (rows(&log), log.disk_bytes().unwrap());
+        run(&mut log, &path, &quarantine, before / 2, 0).unwrap();
+        assert_eq!(log.disk_bytes().unwrap(), before, "not worth while");
+        run(&mut log, &path, &quarantine, 100_000, u64::MAX).unwrap();
+        assert_eq!(log.disk_bytes().unwrap(), before, "too small");
+        run(&mut log, &path, &quarantine, 100_000, 0).unwrap();
+        log.insert(b"after", b"it").unwrap();
+        log.sync().unwrap();
         drop(log);
 
-        let log = open(&path, &quarantine, 1024 * 1024).unwrap();
-        assert_eq!(rows(&log), expected);
+        let log = open(&path, &quarantine).unwrap();
+        assert_eq!(rows(&log)[..100], expected);
+        assert_eq!(rows(&log).len(), 101);
         assert!(log.disk_bytes().unwrap() < before / 2, "{} of {before}", log.disk_bytes().unwrap());
         drop(log);
         let names: Vec<_> = files::list(folder.path()).unwrap().into_iter().map(|(name, _)| name).collect();

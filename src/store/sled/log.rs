@@ -70,16 +70,6 @@ impl Log {
         self.db.iter().map(|row| row.map_err(|e| failure(&self.path, "read", e)))
     }
 
-    /// Bytes of keys and values.
-    pub(super) fn live_bytes(&self) -> Result<u64, StoreError> {
-        let mut total = 0;
-        for row in self.rows() {
-            let (key, value) = row?;
-            total += (key.len() + value.len()) as u64;
-        }
-        Ok(total)
-    }
-
     /// Bytes on disk.
     pub(super) fn disk_bytes(&self) -> Result<u64, StoreError> {
         files::bytes_in(&self.path)
@@ -160,12 +150,12 @@ fn move_snapshots(path: &Path, quarantine: &Quarantine, which: impl Fn(&str) -> 
 }
 
 /// sled's names.
-pub(super) const LOG_FILE: &str = "db";
+const LOG_FILE: &str = "db";
 const SNAPSHOT_PREFIX: &str = "snap.";
 
 /// Pages are cached up to this size: an idle node stays small, and the hot
 /// part of a long queue fits.
-const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+const CACHE_BYTES: u64 = 32 * 1024 * 1024;
 
 /// A page of up to 21 values of [`LARGEST_VALUE`](super::LARGEST_VALUE) and
 /// their keys must stay below a quarter of this.

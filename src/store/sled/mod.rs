@@ -49,7 +49,7 @@ impl SledStore {
         let quarantine = Quarantine::new(folder.join("quarantine"));
         let spill = Spill::open(folder.join("spill"))?;
         let blobs = Blobs::open(&folder.join("blobs"), quarantine.clone())?;
-        let log = compact::open(&folder.join("db"), &quarantine, COMPACT_BYTES)?;
+        let log = compact::open(&folder.join(LOG_FOLDER), &quarantine)?;
         Ok(SledStore {
             log,
             spill,
@@ -82,8 +82,10 @@ impl SledStore {
         let mut reports = Vec::new();
         let mut unusable = Vec::new();
         let mut spilled = BTreeSet::new();
+        let mut live = 0;
         for row in self.log.rows() {
             let (key, value) = row?;
+            live += (key.len() + value.len()) as u64;
             spilled.extend(Spill::name_in(&key, &value));
             let name = format::name_of(&key);
             let taken = match &name {
@@ -107,6 +109,8 @@ impl SledStore {
         reports.extend(incomplete.into_iter().map(|(task, problem)| Quarantined::incomplete(task, problem)));
         disk.blobs = self.blobs.list()?;
         self.tidy(&unusable, &spilled, &reports)?;
+        let path = self.folder.join(LOG_FOLDER);
+        compact::run(&mut self.log, &path, &self.quarantine, live, COMPACT_BYTES)?;
         Ok((disk, reports))
     }
 
@@ -258,6 +262,8 @@ fn check_room(folder: &Path, reserve: u64) -> Result<(), StoreError> {
     let problem = format!("{} MiB are free and {} MiB are kept in reserve", free >> 20, reserve >> 20);
     Err(StoreError::DiskFull { folder: folder.to_path_buf(), problem })
 }
+
+const LOG_FOLDER: &str = "db";
 
 /// Values over this size go to files: see `log` for what it has to do with
 /// segments. The protocol's own bound for values in sled is 64 KiB.
