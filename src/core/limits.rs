@@ -62,8 +62,8 @@ pub const TOMBSTONES: usize = 500_000;
 pub const AMOUNT: u64 = 1_000_000_000_000_000;
 /// Task types in one announcement, which must fit into a gossiped message.
 pub const ANNOUNCED: usize = 200;
-/// Lines of one explanation: more than a person reads.
-pub const EXPLAINED: usize = 1_000;
+/// Lines of one explanation: one for each worker of a large mesh.
+pub const EXPLAINED: usize = 10_000;
 /// Workers in one answer.
 pub const WORKER_VIEWS: usize = 10_000;
 /// Minutes in one answer's history.

@@ -8,7 +8,7 @@ use super::task::{
     executor_from, executor_to, node_to, nodes_to, owned, owned_all, owned_or_none, report_from, requirements_from,
     resources_from,
 };
-use super::{WireError, proto};
+use super::{WireError, proto, request};
 use proto::peer_response::Result as Answer;
 use proto::reply::Kind;
 use std::collections::BTreeMap;
@@ -155,10 +155,6 @@ fn position(position: Option<u64>) -> Checked<Option<u64>> {
     position.map(|n| check::count("position", n)).transpose()
 }
 
-fn members(field: &'static str, count: u32) -> Checked<u32> {
-    check::at_most(field, count, limits::MEMBERS as u32)
-}
-
 fn reason(field: &'static str, text: &Option<String>) -> Checked<Option<Arc<str>>> {
     check::text_or_none(field, text.as_deref(), limits::REASON_BYTES)
 }
@@ -190,7 +186,7 @@ fn submitted_from(submitted: &proto::Submitted) -> Checked<Submitted> {
         home: check::node("submitted.home", &submitted.home)?,
         replayed: submitted.replayed,
         items: submitted.items.map(items).transpose()?,
-        feasible: members("submitted.feasible", submitted.feasible)?,
+        feasible: check::counter("submitted.feasible", submitted.feasible)?,
         infeasible: reason("submitted.infeasible", &submitted.infeasible)?,
         estimated_start: submitted.estimated_start.map(Unix),
     })
@@ -201,8 +197,8 @@ fn cleared_from(cleared: &proto::Cleared) -> Checked<Reply> {
         cleared: check::count("cleared.cleared", cleared.cleared)?,
         remaining: check::count("cleared.remaining", cleared.remaining)?,
         at: Unix(cleared.at),
-        answered: members("cleared.answered", cleared.answered)?,
-        expected: members("cleared.expected", cleared.expected)?,
+        answered: check::counter("cleared.answered", cleared.answered)?,
+        expected: check::counter("cleared.expected", cleared.expected)?,
     })
 }
 
@@ -317,10 +313,10 @@ impl From<&TaskPage> for proto::TaskPage {
 
 fn page_from(page: &proto::TaskPage) -> Checked<TaskPage> {
     Ok(TaskPage {
-        tasks: check::list("page.tasks", &page.tasks, limits::PAGE, task_from)?,
+        tasks: check::list("page.tasks", &page.tasks, request::WIDE_PAGE, task_from)?,
         total: check::count("page.total", page.total)?,
-        answered: members("page.answered", page.answered)?,
-        expected: members("page.expected", page.expected)?,
+        answered: check::counter("page.answered", page.answered)?,
+        expected: check::counter("page.expected", page.expected)?,
     })
 }
 
@@ -358,8 +354,8 @@ fn stats_from(stats: &proto::Stats) -> Checked<Stats> {
         paused: stats.paused.as_ref().map(pause_from).transpose()?,
         workers: stats.workers.as_ref().map(workers_from).transpose()?,
         historical: stats.historical.as_ref().map(historical_from).transpose()?,
-        answered: members("stats.answered", stats.answered)?,
-        expected: members("stats.expected", stats.expected)?,
+        answered: check::counter("stats.answered", stats.answered)?,
+        expected: check::counter("stats.expected", stats.expected)?,
     })
 }
 

@@ -8,6 +8,9 @@ use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, Tas
 use taskmesh_core::view::Status;
 use taskmesh_core::{Command, Millis, Query, TaskId, Unix, limits};
 
+/// A node that gathers a page asks each other for all that may be in it.
+pub(super) const WIDE_PAGE: usize = limits::PAGE + limits::OFFSET;
+
 same_names!(Scope, scope_to, scope_from, "scope", Mesh, Local);
 same_names!(ClearScope, which_to, which_from, "clear.which", Queued, Failed, Cancelled, NotRunning);
 same_names!(
@@ -217,7 +220,7 @@ fn filter_from(filter: &proto::TaskFilter) -> Checked<TaskFilter> {
         priority_min: filter.priority_min,
         task_type: check::text_or_none("filter.task_type", filter.task_type.as_deref(), limits::TEXT_BYTES)?,
         parent: check::task_or_none("filter.parent", filter.parent.as_deref())?,
-        limit: check::at_most("filter.limit", filter.limit, limits::PAGE as u32)?,
+        limit: check::at_most("filter.limit", filter.limit, WIDE_PAGE as u32)?,
         offset: check::at_most("filter.offset", filter.offset, limits::OFFSET as u32)?,
         after: filter.after.as_ref().map(after).transpose()?,
         scope: scope_from(filter.scope)?,

@@ -22,7 +22,7 @@ pub(super) fn status() -> Any<Status> {
 }
 
 fn members() -> std::ops::RangeInclusive<u32> {
-    0..=limits::MEMBERS as u32
+    0..=COUNTER
 }
 
 fn position() -> Any<Option<u64>> {

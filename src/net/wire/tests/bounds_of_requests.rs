@@ -66,7 +66,7 @@ fn of_a_query() {
         ("filter.task_type", |f| f.task_type = Some(text())),
         ("filter.parent", |f| f.parent = Some(String::new())),
         ("filter.limit", |f| f.limit = 0),
-        ("filter.limit", |f| f.limit = limits::PAGE as u32 + 1),
+        ("filter.limit", |f| f.limit = request::WIDE_PAGE as u32 + 1),
         ("filter.offset", |f| f.offset = limits::OFFSET as u32 + 1),
         ("filter.after", |f| f.after.as_mut().unwrap().task.clear()),
     ];
@@ -146,7 +146,6 @@ fn of_a_view() {
     refuses(proto::TaskView::from(&view()), table, |v| answer(proto::reply::Kind::Task(v)));
     let page = TaskPage { tasks: vec![TaskView { explanation: None, ..view() }], total: 1, answered: 1, expected: 1 };
     let table: &[Over<proto::TaskPage>] = &[
-        ("page.tasks", |p| p.tasks = vec![p.tasks[0].clone(); limits::PAGE + 1]),
         ("page.total", |p| p.total = u64::MAX),
         ("page.answered", |p| p.answered = u32::MAX),
         ("page.expected", |p| p.expected = u32::MAX),
@@ -158,8 +157,10 @@ fn of_a_view() {
 fn the_largest_answers_are_not_too_heavy() {
     let busy = TaskView { tags: vec!["t".into(); limits::TAGS], depends_on: vec![task(); 300], ..view() };
     let page = TaskPage { tasks: vec![busy; limits::PAGE], ..TaskPage::default() };
+    let brief = TaskView { explanation: None, holders: vec![NodeId([1; 32])], ..view() };
+    let wide = TaskPage { tasks: vec![brief; 38_000], ..TaskPage::default() };
     let workers = vec![worker(); limits::WORKER_VIEWS];
-    for reply in [Reply::Tasks(page), Reply::Workers(workers)] {
+    for reply in [Reply::Tasks(page), Reply::Tasks(wide), Reply::Workers(workers)] {
         let message = Message::Response { id: 1, reply: Box::new(Ok(reply)) };
         assert_eq!(decode(&bytes_of(&message)), Ok(message));
     }
