@@ -168,6 +168,8 @@ impl Node {
 
     fn start(&mut self, now: Millis, effects: &mut Vec<Effect>) {
         let first = self.now == Millis(0) && self.next_tick == Millis(0) && self.hello_version == 0;
+        // What was noticed while the disk was read comes first.
+        effects.append(&mut self.out);
         std::mem::swap(&mut self.out, effects);
         self.now = now;
         if first {

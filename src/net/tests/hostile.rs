@@ -177,7 +177,7 @@ fn heavy(n: usize) -> Message {
     Message::Progress {
         task: TaskId::new(&format!("t{n}")).unwrap(),
         fence: taskmesh_core::Fence::default(),
-        running: taskmesh_core::Millis(0),
+        running: Some(taskmesh_core::Millis(0)),
         percent: None,
         message: None,
         log_tail: Some(vec![n as u8; taskmesh_core::limits::LOG_TAIL_BYTES].into()),
