@@ -66,10 +66,10 @@ fn about_copies() -> Any<Message> {
             stamp
         }),
         (task(), ballot()).prop_map(|(task, ballot)| Message::Pledge { task, ballot, kept: None }),
-        (ballot(), record(), spec()).prop_map(|(ballot, record, spec)| Message::Pledge {
+        (ballot(), record()).prop_map(|(ballot, record)| Message::Pledge {
             task: record.task.clone(),
             ballot,
-            kept: Some((record, spec))
+            kept: Some(record)
         }),
     ]
     .boxed()
@@ -87,7 +87,7 @@ fn about_runs() -> Any<Message> {
             why,
             free
         }),
-        (task(), fence(), millis(), of(0..=100_u8), of(long()), of(tail)).prop_map(
+        (task(), fence(), of(millis()), of(0..=100_u8), of(long()), of(tail)).prop_map(
             |(task, fence, running, percent, message, log_tail)| Message::Progress {
                 task,
                 fence,
@@ -173,7 +173,7 @@ fn query() -> Any<Query> {
 fn filter() -> Any<TaskFilter> {
     (
         (vec(replies::status(), 0..9), of(worker()), vec(short(), 0..4), of(-1e300..1e300)),
-        (of(short()), of(task()), 1..=1_000_u32, 0..=100_000_u32, of((unix(), task())), scope()),
+        (of(short()), of(task()), 1..=limits::PAGE as u32, 0..=limits::OFFSET as u32, of((unix(), task())), scope()),
     )
         .prop_map(|((statuses, worker, tags, priority_min), (task_type, parent, limit, offset, after, scope))| {
             TaskFilter { statuses, worker, tags, priority_min, task_type, parent, limit, offset, after, scope }

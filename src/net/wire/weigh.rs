@@ -8,7 +8,7 @@ use super::check::Checked;
 
 /// What the elements of one message may take. The worst honest one, a long
 /// list of tasks with short names, stays below.
-const BUDGET: usize = 64 * 1024 * 1024;
+const BUDGET: usize = 32 * 1024 * 1024;
 /// Below this nothing can weigh too much; the hot messages are, and pay nothing.
 const LIGHT: usize = 16 * 1024;
 /// What a `String` or a `Vec` takes beside its content.

@@ -194,9 +194,15 @@ fn worker_view() -> Any<WorkerView> {
     });
     (
         (worker(), node(), doing, vec(short(), 0..4), labels(), of(resources()), 0..=limits::SLOTS),
-        (0..=COUNTER, 0..=limits::SLOTS, 0..=COUNT, 0..=COUNT, of(unix()), of(vec(task(), 0..3)), of(load)),
+        (
+            [of(0..=COUNTER), of(0..=COUNTER)],
+            [of(0..=COUNT), of(0..=COUNT)],
+            of(unix()),
+            of(vec(task(), 0..3)),
+            of(load),
+        ),
     )
-        .prop_map(|(first, (running, free, completed, failed, last_seen, tasks, load))| {
+        .prop_map(|(first, ([running, free], [completed, failed], last_seen, tasks, load))| {
             let (worker, node, status, capabilities, labels, resources, slots) = first;
             WorkerView {
                 worker,

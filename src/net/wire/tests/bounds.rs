@@ -215,16 +215,26 @@ fn of_an_end() {
 
 #[test]
 fn of_a_copy() {
-    let kept = proto::Kept { record: Some((&record()).into()), spec: Some((&spec()).into()) };
-    let table: &[Over<proto::Kept>] = &[
-        ("record", |k| k.record = None),
-        ("spec", |k| k.spec = None),
-        ("record.task", |k| k.record.as_mut().unwrap().task = "other".to_owned()),
+    let taken = proto::Taken {
+        task: "job".to_owned(),
+        refused: Some(taskmesh_core::record::Birth::default().into()),
+        record: Some((&record()).into()),
+        spec: Some((&spec()).into()),
+    };
+    let table: &[Over<proto::Taken>] = &[
+        ("birth", |t| t.refused = None),
+        ("record", |t| t.record = None),
+        ("spec", |t| t.spec = None),
+        ("record.task", |t| t.record.as_mut().unwrap().task = "other".to_owned()),
     ];
-    refuses(kept, table, |kept| {
-        let ballot = Some(Ballot::default().into());
-        Kind::Pledge(proto::Pledge { task: "job".to_owned(), ballot, kept: Some(kept) })
-    });
+    refuses(taken, table, Kind::Taken);
+    let ballot = Some(Ballot::default().into());
+    let pledge = proto::Pledge { task: "job".to_owned(), ballot, kept: Some((&record()).into()) };
+    let table: &[Over<proto::Pledge>] = &[
+        ("pledge.ballot", |p| p.ballot = None),
+        ("record.task", |p| p.kept.as_mut().unwrap().task = "other".to_owned()),
+    ];
+    refuses(pledge, table, Kind::Pledge);
 }
 
 #[test]

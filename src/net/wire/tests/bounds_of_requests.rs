@@ -158,7 +158,7 @@ fn the_largest_answers_are_not_too_heavy() {
     let busy = TaskView { tags: vec!["t".into(); limits::TAGS], depends_on: vec![task(); 300], ..view() };
     let page = TaskPage { tasks: vec![busy; limits::PAGE], ..TaskPage::default() };
     let brief = TaskView { explanation: None, holders: vec![NodeId([1; 32])], ..view() };
-    let wide = TaskPage { tasks: vec![brief; 38_000], ..TaskPage::default() };
+    let wide = TaskPage { tasks: vec![brief; request::WIDE_PAGE], ..TaskPage::default() };
     let workers = vec![worker(); limits::WORKER_VIEWS];
     for reply in [Reply::Tasks(page), Reply::Tasks(wide), Reply::Workers(workers)] {
         let message = Message::Response { id: 1, reply: Box::new(Ok(reply)) };
@@ -175,10 +175,10 @@ fn worker() -> WorkerView {
         labels: std::collections::BTreeMap::new(),
         resources: None,
         slots: 1,
-        running: 0,
-        free: 1,
-        completed: 0,
-        failed: 0,
+        running: Some(0),
+        free: Some(1),
+        completed: Some(0),
+        failed: Some(0),
         last_seen: None,
         tasks: Some(vec![task()]),
         load: Some(NodeLoad::default()),
@@ -194,10 +194,10 @@ fn of_workers_and_counts() {
         ("worker.capabilities", |w| w.capabilities = texts(limits::ATTRIBUTES)),
         ("worker.labels", |w| w.labels = entries(limits::ATTRIBUTES)),
         ("worker.slots", |w| w.slots = limits::SLOTS + 1),
-        ("worker.running", |w| w.running = u32::MAX),
-        ("worker.free", |w| w.free = limits::SLOTS + 1),
-        ("worker.completed", |w| w.completed = u64::MAX),
-        ("worker.failed", |w| w.failed = u64::MAX),
+        ("worker.running", |w| w.running = Some(u32::MAX)),
+        ("worker.free", |w| w.free = Some(u32::MAX)),
+        ("worker.completed", |w| w.completed = Some(u64::MAX)),
+        ("worker.failed", |w| w.failed = Some(u64::MAX)),
         ("worker.tasks", |w| w.tasks.as_mut().unwrap().tasks = texts(limits::SLOTS as usize)),
         ("load.cpu_percent", |w| w.load.as_mut().unwrap().cpu_percent = Some(f64::NAN)),
         ("load.memory_mb", |w| w.load.as_mut().unwrap().memory_mb = Some(-1.0)),
