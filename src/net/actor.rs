@@ -77,6 +77,7 @@ impl Setup {
             limits: &self.config.limits,
             pace: &self.config.pace,
             mdns: self.config.mdns,
+            counters: self.gate.counters().clone(),
         })?;
         let settings = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
         let mut swarm = Swarm::new(transport, behaviour, self.keypair.public().to_peer_id(), settings);
@@ -365,11 +366,8 @@ impl Actor {
                 self.on_answer(request_id, None);
             }
             request_response::Event::InboundFailure { peer, request_id, error, .. } => {
+                tracing::debug!(%peer, %error, "a request was not answered");
                 self.answering.remove(&request_id);
-                if let request_response::InboundFailure::Io(error) = error {
-                    tracing::debug!(%peer, %error, "a bad request");
-                    self.shared.counters.bad_messages.add("bad_request");
-                }
             }
             request_response::Event::ResponseSent { peer, request_id, .. } => {
                 self.answering.remove(&request_id);

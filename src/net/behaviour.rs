@@ -1,6 +1,7 @@
 //! The protocols of a node, put together; every limit of theirs is set here.
 
 use super::codec::Codec;
+use super::counters::Counters;
 use super::keys::Keys;
 use super::{Limits, Mdns, NetError, Pace};
 use libp2p::gossipsub::{self, MessageAuthenticity, MessageId, ValidationMode, WhitelistSubscriptionFilter};
@@ -10,6 +11,7 @@ use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{PeerId, connection_limits, identify, kad, mdns, ping, request_response};
+use std::sync::Arc;
 use std::time::Duration;
 use taskmesh_core::limits::GOSSIP_BYTES;
 
@@ -35,6 +37,7 @@ pub(super) struct Parts<'a> {
     pub(super) limits: &'a Limits,
     pub(super) pace: &'a Pace,
     pub(super) mdns: Mdns,
+    pub(super) counters: Arc<Counters>,
 }
 
 impl Behaviour {
@@ -57,7 +60,8 @@ impl Behaviour {
             ),
             kad: kademlia(me, parts.keys),
             gossip: gossip(parts)?,
-            requests: request_response::Behaviour::new(
+            requests: request_response::Behaviour::with_codec(
+                Codec { counters: parts.counters.clone() },
                 [(parts.keys.protocol("ask"), ProtocolSupport::Full)],
                 request_response::Config::default()
                     .with_request_timeout(REQUEST_TIMEOUT)

@@ -1,10 +1,12 @@
 //! Requests and their answers: a kind byte and a raw body, each with its limit.
 //! For chunks of blobs, and for frames while there is no stream.
 
+use super::counters::Counters;
 use super::stream::FRAME_BYTES;
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::{StreamProtocol, request_response};
 use std::io;
+use std::sync::Arc;
 use taskmesh_core::BlobHash;
 use taskmesh_core::limits::BLOB_CHUNK_BYTES;
 
@@ -30,8 +32,12 @@ pub(super) enum Answer {
     Chunk(Vec<u8>),
 }
 
-#[derive(Clone, Copy, Default)]
-pub(super) struct Codec;
+/// Counts what is bad itself: libp2p tells nobody of a request that could not
+/// be read.
+#[derive(Clone, Default)]
+pub(super) struct Codec {
+    pub(super) counters: Arc<Counters>,
+}
 
 impl request_response::Codec for Codec {
     type Protocol = StreamProtocol;
@@ -42,11 +48,11 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let (kind, body) = read(io, FRAME_BYTES).await?;
+        let (kind, body) = self.read(io, FRAME_BYTES).await?;
         match kind {
             ASK_FRAME => Ok(Ask::Frame(body)),
-            ASK_CHUNK => chunk(&body).ok_or_else(|| invalid("a request for a chunk")),
-            _ => Err(invalid("a request of unknown kind")),
+            ASK_CHUNK => chunk(&body).ok_or_else(|| self.bad("bad_request")),
+            _ => Err(self.bad("bad_request")),
         }
     }
 
@@ -54,13 +60,13 @@ impl request_response::Codec for Codec {
     where
         T: AsyncRead + Unpin + Send,
     {
-        let (kind, body) = read(io, BLOB_CHUNK_BYTES).await?;
+        let (kind, body) = self.read(io, BLOB_CHUNK_BYTES).await?;
         match (kind, body.is_empty()) {
             (TAKEN, true) => Ok(Answer::Taken),
             (BUSY, true) => Ok(Answer::Busy),
             (MISSING, true) => Ok(Answer::Missing),
             (CHUNK, _) => Ok(Answer::Chunk(body)),
-            _ => Err(invalid("an answer of unknown kind")),
+            _ => Err(self.bad("bad_answer")),
         }
     }
 
@@ -92,17 +98,24 @@ impl request_response::Codec for Codec {
     }
 }
 
-/// The kind and the body, which ends with the stream. Memory grows with what
-/// really arrives, never with what was announced.
-async fn read<T: AsyncRead + Unpin + Send>(io: &mut T, limit: usize) -> io::Result<(u8, Vec<u8>)> {
-    let mut kind = [0; 1];
-    io.read_exact(&mut kind).await?;
-    let mut body = Vec::new();
-    io.take(limit as u64 + 1).read_to_end(&mut body).await?;
-    if body.len() > limit {
-        return Err(invalid("a body over its limit"));
+impl Codec {
+    /// The kind and the body, which ends with the stream. Memory grows with what
+    /// really arrives, never with what was announced.
+    async fn read<T: AsyncRead + Unpin + Send>(&self, io: &mut T, limit: usize) -> io::Result<(u8, Vec<u8>)> {
+        let mut kind = [0; 1];
+        io.read_exact(&mut kind).await?;
+        let mut body = Vec::new();
+        io.take(limit as u64 + 1).read_to_end(&mut body).await?;
+        if body.len() > limit {
+            return Err(self.bad("body_too_long"));
+        }
+        Ok((kind[0], body))
     }
-    Ok((kind[0], body))
+
+    fn bad(&self, reason: &'static str) -> io::Error {
+        self.counters.bad_messages.add(reason);
+        io::Error::new(io::ErrorKind::InvalidData, reason)
+    }
 }
 
 async fn write<T: AsyncWrite + Unpin + Send>(io: &mut T, kind: u8, body: &[u8]) -> io::Result<()> {
@@ -117,10 +130,6 @@ fn chunk(body: &[u8]) -> Option<Ask> {
     let offset = u64::from_be_bytes(body[32..40].try_into().ok()?);
     let len = u32::from_be_bytes(body[40..].try_into().ok()?);
     (len as usize <= BLOB_CHUNK_BYTES).then_some(Ask::Chunk { hash, offset, len })
-}
-
-fn invalid(what: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
 const ASK_FRAME: u8 = 1;
@@ -148,13 +157,14 @@ mod tests {
             .zip([Ask::Frame(vec![7; 100]), Ask::Chunk { hash: BlobHash([3; 32]), offset: 1 << 40, len: 9 }])
         {
             let mut bytes = Vec::new();
-            block_on(Codec.write_request(&PROTOCOL, &mut Cursor::new(&mut bytes), first)).unwrap();
-            assert_eq!(block_on(Codec.read_request(&PROTOCOL, &mut Cursor::new(bytes))).unwrap(), second);
+            block_on(Codec::default().write_request(&PROTOCOL, &mut Cursor::new(&mut bytes), first)).unwrap();
+            assert_eq!(block_on(Codec::default().read_request(&PROTOCOL, &mut Cursor::new(bytes))).unwrap(), second);
         }
         let mut bytes = Vec::new();
-        block_on(Codec.write_response(&PROTOCOL, &mut Cursor::new(&mut bytes), Answer::Chunk(vec![1; 9]))).unwrap();
+        block_on(Codec::default().write_response(&PROTOCOL, &mut Cursor::new(&mut bytes), Answer::Chunk(vec![1; 9])))
+            .unwrap();
         assert_eq!(
-            block_on(Codec.read_response(&PROTOCOL, &mut Cursor::new(bytes))).unwrap(),
+            block_on(Codec::default().read_response(&PROTOCOL, &mut Cursor::new(bytes))).unwrap(),
             Answer::Chunk(vec![1; 9])
         );
     }
@@ -162,12 +172,12 @@ mod tests {
     #[test]
     fn nonsense_is_an_error() {
         let huge = [vec![CHUNK], vec![0; BLOB_CHUNK_BYTES + 1]].concat();
-        assert!(block_on(Codec.read_response(&PROTOCOL, &mut Cursor::new(huge))).is_err());
+        assert!(block_on(Codec::default().read_response(&PROTOCOL, &mut Cursor::new(huge))).is_err());
         let short = [vec![ASK_CHUNK], vec![0; 43]].concat();
-        assert!(block_on(Codec.read_request(&PROTOCOL, &mut Cursor::new(short))).is_err());
+        assert!(block_on(Codec::default().read_request(&PROTOCOL, &mut Cursor::new(short))).is_err());
         let greedy = [vec![ASK_CHUNK], vec![255; 44]].concat();
-        assert!(block_on(Codec.read_request(&PROTOCOL, &mut Cursor::new(greedy))).is_err());
-        assert!(block_on(Codec.read_request(&PROTOCOL, &mut Cursor::new(vec![9]))).is_err());
-        assert!(block_on(Codec.read_request(&PROTOCOL, &mut Cursor::new(vec![]))).is_err());
+        assert!(block_on(Codec::default().read_request(&PROTOCOL, &mut Cursor::new(greedy))).is_err());
+        assert!(block_on(Codec::default().read_request(&PROTOCOL, &mut Cursor::new(vec![9]))).is_err());
+        assert!(block_on(Codec::default().read_request(&PROTOCOL, &mut Cursor::new(vec![]))).is_err());
     }
 }

@@ -33,6 +33,10 @@ impl Gate {
         }
     }
 
+    pub(super) fn counters(&self) -> &Arc<Counters> {
+        &self.counters
+    }
+
     pub(super) fn me(&self) -> PeerId {
         self.me
     }

@@ -140,9 +140,7 @@ impl Hello {
         opening.extend_from_slice(MAGIC);
         opening.extend_from_slice(&self.keys.version.to_be_bytes());
         opening.extend_from_slice(&nonce);
-        stream.write_all(&opening).await?;
-        stream.flush().await?;
-
+        send(stream, &opening).await?;
         let mut answer = [0; 69];
         stream.read_exact(&mut answer).await?;
         let (status, version, theirs, mac) = (answer[0], &answer[1..5], &answer[5..37], &answer[37..]);
@@ -158,10 +156,9 @@ impl Hello {
             Ok(()) => reply.extend_from_slice(self.mac(End::Dialler, &me, peer, &nonce, theirs).as_bytes()),
             Err(_) => reply.extend_from_slice(&[0; 32]),
         }
-        stream.write_all(&reply).await?;
-        stream.flush().await?;
+        let sent = send(stream, &reply).await;
         verdict?;
-
+        sent?;
         let mut end = [0; 1];
         stream.read_exact(&mut end).await?;
         self.check_status(end[0], self.keys.version)
@@ -192,18 +189,17 @@ impl Hello {
             Ok(()) => answer.extend_from_slice(self.mac(End::Listener, peer, &me, theirs, &nonce).as_bytes()),
             Err(_) => answer.extend_from_slice(&[0; 32]),
         }
-        stream.write_all(&answer).await?;
-        stream.flush().await?;
+        let sent = send(stream, &answer).await;
         verdict?;
-
+        sent?;
         let mut reply = [0; 33];
         stream.read_exact(&mut reply).await?;
         self.check_status(reply[0], self.keys.version)?;
         let expected = self.mac(End::Dialler, peer, &me, theirs, &nonce);
         let verdict = if expected == reply[1..] { Ok(()) } else { Err(Refused::OtherKey) };
-        stream.write_all(&[status_of(&verdict)]).await?;
-        stream.flush().await?;
-        verdict
+        let sent = send(stream, &[status_of(&verdict)]).await;
+        verdict?;
+        Ok(sent?)
     }
 
     /// What the other side's status means for this one.
@@ -241,8 +237,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let exchange = async {
-        stream.write_all(CIPHER_CHECK).await?;
-        stream.flush().await?;
+        send(&mut stream, CIPHER_CHECK).await?;
         let mut theirs = [0; CIPHER_CHECK.len()];
         stream.read_exact(&mut theirs).await?;
         if theirs == *CIPHER_CHECK { Ok(()) } else { Err(Refused::OtherKey) }
@@ -256,12 +251,24 @@ where
     }
 }
 
+async fn send<S: AsyncWrite + Unpin>(stream: &mut S, bytes: &[u8]) -> io::Result<()> {
+    stream.write_all(bytes).await?;
+    stream.flush().await
+}
+
 /// Runs `io`, which uses a substream of `muxer`, while the muxer moves its bytes.
 async fn drive<T>(muxer: &mut StreamMuxerBox, io: impl Future<Output = T>) -> io::Result<T> {
     let mut io = pin!(io);
-    poll_fn(|cx| match io.as_mut().poll(cx) {
-        Poll::Ready(done) => Poll::Ready(Ok(done)),
-        Poll::Pending => advance(muxer, cx),
+    poll_fn(|cx| {
+        if let Poll::Ready(done) = io.as_mut().poll(cx) {
+            return Poll::Ready(Ok(done));
+        }
+        let Poll::Ready(lost) = advance(muxer, cx) else { return Poll::Pending };
+        // What arrived before the connection was lost still counts.
+        match io.as_mut().poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Ok(done)),
+            Poll::Pending => Poll::Ready(lost),
+        }
     })
     .await
 }

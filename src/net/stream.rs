@@ -19,12 +19,10 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use taskmesh_core::Message;
-use taskmesh_core::limits::MESSAGE_BYTES;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-/// The largest frame: one message of any allowed size, and room.
-pub(super) const FRAME_BYTES: usize = MESSAGE_BYTES + 1024 * 1024;
+pub(super) use super::wire::FRAME_BYTES;
 
 /// The writing half: empties the queue of one session.
 pub(super) struct Writer {

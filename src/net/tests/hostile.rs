@@ -172,7 +172,7 @@ async fn a_full_node_stops_reading_and_the_sender_feels_it() {
     assert!(heard.eq((0..sent).map(heavy)));
 }
 
-/// A message of 64 KiB that is equal to no other.
+/// A message of 8 KiB that is equal to no other.
 fn heavy(n: usize) -> Message {
     Message::Progress {
         task: TaskId::new(&format!("t{n}")).unwrap(),

@@ -53,6 +53,9 @@ impl TestNode {
 
     /// `takes` says whether the node has room for an event.
     async fn start_with(config: NetConfig, takes: impl Fn(&NetEvent) -> bool + Send + Sync + 'static) -> TestNode {
+        // `RUST_LOG=debug` shows what a failing test did.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
         let (tell, told) = watch::channel(Vec::new());
         let stored: Arc<Mutex<HashMap<BlobHash, Vec<u8>>>> = Arc::default();
         let (from, into) = (stored.clone(), stored.clone());
