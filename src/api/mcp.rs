@@ -19,6 +19,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use taskmesh_core::{Millis, Refusal, Reply, Unix};
+use tokio_util::sync::CancellationToken;
 use tracing::Instrument as _;
 
 /// The longest call: the core's longest wait, and a margin for its answer.
@@ -90,27 +91,25 @@ impl Facade {
         }
         tokio::task::spawn_blocking(write).await.unwrap_or_else(|_| Err(defect()))
     }
+}
 
-    /// [`Facade::run`] within the bounds of every call; `None`: the client has gone.
-    async fn bounded(
-        &self,
-        operation: &'static Operation,
-        request: CallToolRequestParams,
-        context: &RequestContext<RoleServer>,
-    ) -> Option<Result<Done, Failure>> {
-        let run = AssertUnwindSafe(self.run(operation, request, context)).catch_unwind();
-        let outcome = tokio::select! {
-            biased;
-            () = context.ct.cancelled() => return None,
-            outcome = tokio::time::timeout(CALL, run) => outcome,
-        };
-        let waited = Millis(u64::try_from(CALL.as_millis()).unwrap_or(u64::MAX));
-        Some(match outcome {
-            Ok(Ok(done)) => done,
-            Ok(Err(_panic)) => Err(defect()),
-            Err(_elapsed) => Err(Failure::from(Refusal::Deadline { waited })),
-        })
-    }
+/// A call within the bounds of every call; `None`: its client has gone.
+async fn within<T>(
+    limit: Duration,
+    gone: &CancellationToken,
+    call: impl Future<Output = Result<T, Failure>>,
+) -> Option<Result<T, Failure>> {
+    let outcome = tokio::select! {
+        biased;
+        () = gone.cancelled() => return None,
+        outcome = tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()) => outcome,
+    };
+    let waited = Millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    Some(match outcome {
+        Ok(Ok(done)) => done,
+        Ok(Err(_panic)) => Err(defect()),
+        Err(_elapsed) => Err(Failure::from(Refusal::Deadline { waited })),
+    })
 }
 
 fn defect() -> Failure {
@@ -224,7 +223,8 @@ impl ServerHandler for Facade {
         let subject = ids.values().next().and_then(Value::as_str).unwrap_or_default();
         let span = tracing::info_span!("call", operation = operation.name, subject);
         let started = Instant::now();
-        let outcome = self.bounded(operation, request, &context).instrument(span.clone()).await;
+        let run = self.run(operation, request, &context).instrument(span.clone());
+        let outcome = within(CALL, &context.ct, run).await;
         let outcome = outcome.map(|done| done.and_then(answer));
         let code = match &outcome {
             None => "abandoned",
@@ -270,4 +270,30 @@ fn tool(operation: &'static Operation) -> Tool {
     tool.output_schema = Some(Arc::new(operation.output.clone()));
     tool.annotations = Some(hints);
     tool
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_panics_is_answered() {
+        let call = async { panic!("a planted panic") };
+        let outcome = within::<()>(CALL, &CancellationToken::new(), call).await;
+        assert_eq!(outcome.and_then(Result::err).map(|f| f.code), Some(Code::Internal));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_never_ends_is_answered_in_time() {
+        let never = std::future::pending::<Result<(), Failure>>();
+        let outcome = within(Duration::from_millis(5), &CancellationToken::new(), never).await;
+        assert_eq!(outcome.and_then(Result::err).map(|f| f.code), Some(Code::DeadlineExceeded));
+    }
+
+    #[tokio::test]
+    async fn a_call_is_let_go_when_its_client_has_gone() {
+        let gone = CancellationToken::new();
+        gone.cancel();
+        assert!(within(CALL, &gone, std::future::pending::<Result<(), Failure>>()).await.is_none());
+    }
 }

@@ -16,6 +16,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(super) const TOKEN: &str = "the-right-token";
 
+/// What the scripted node's disk does when it is read.
+pub(super) const PANIC: &str = "a planted panic";
+
 /// What the node does with a request.
 pub(super) enum Act {
     Answer(Result<Reply, Refusal>),
@@ -47,7 +50,7 @@ impl Drop for Endpoint {
 impl Endpoint {
     pub(super) async fn start(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
         let inbox = Arc::new(Inbox::default());
-        let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(|_, _, _| None));
+        let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(|_, _, _| panic!("{PANIC}")));
         let metered = Arc::new(Mutex::new(Vec::new()));
         let told = metered.clone();
         let meter = move |operation: &str, code: &str, _: Duration| {

@@ -144,6 +144,16 @@ async fn a_reply_to_something_else_is_internal_and_the_next_call_works() {
 }
 
 #[tokio::test]
+async fn a_disk_that_makes_the_node_panic_is_internal_and_the_next_call_works() {
+    let ended = || Act::Answer(Ok(Reply::Task(Box::new(samples::ended_with_a_blob()))));
+    let endpoint = Endpoint::start(move |_| ended()).await;
+    let result = endpoint.call("task_result", json!({"task_id": "t"})).await["result"].clone();
+    assert_eq!((&result["structuredContent"]["code"], &result["isError"]), (&json!("internal"), &json!(true)));
+    let next = endpoint.call("task_result", json!({"task_id": "t", "include_output": false})).await["result"].clone();
+    assert_eq!(next["structuredContent"]["status"], "completed");
+}
+
+#[tokio::test]
 async fn a_client_that_hangs_up_abandons_its_request() {
     let endpoint = Endpoint::start(nothing).await;
     let params = json!({"name": "task_result", "arguments": {"task_id": "t", "wait_ms": 45_000}});

@@ -1,10 +1,12 @@
-//! Arguments for tests: right ones for every operation, and every way that the
-//! schemas know to be wrong.
+//! For tests: right arguments for every operation, every way that the schemas
+//! know to be wrong, and a task to look at.
 
 use super::value::Object;
 use super::{Operation, offered};
 use serde_json::{Value, json};
-use taskmesh_core::NodeId;
+use taskmesh_core::task::{Data, Priority, Report, Requirements};
+use taskmesh_core::view::{Status, TaskView};
+use taskmesh_core::{BlobHash, NodeId, TaskId, Unix, WorkerId};
 
 /// Arguments that the operation takes.
 pub(crate) fn right(name: &str) -> Object {
@@ -154,4 +156,44 @@ fn special() -> Vec<(&'static str, &'static str, Value)> {
         ("peer_list", "cursor", json!({"cursor": "cA"})),
         ("bootstrap_network", "min_connections", json!({"min_connections": 5, "max_connections": 4})),
     ]
+}
+
+/// A task.
+pub(crate) fn task_view(status: Status) -> TaskView {
+    TaskView {
+        task: TaskId::new("t").expect("valid"),
+        task_type: "exec".into(),
+        status,
+        priority: Priority::NORMAL,
+        tags: vec![],
+        executor: Some((NodeId::test(1), WorkerId::new("w").expect("valid"))),
+        attempt: 2,
+        failures: 1,
+        crashes: 0,
+        submitted_at: Unix(1_000),
+        started_at: Some(Unix(3_000)),
+        ended_at: None,
+        delayed_until: None,
+        home: NodeId::test(1),
+        holders: vec![NodeId::test(1)],
+        epoch: 1,
+        position: None,
+        progress: None,
+        message: None,
+        log_tail: None,
+        error: None,
+        retry_of: None,
+        retried_as: None,
+        depends_on: vec![],
+        requirements: Requirements::default(),
+        explanation: None,
+        report: None,
+    }
+}
+
+/// A task that left its output in a blob.
+pub(crate) fn ended_with_a_blob() -> TaskView {
+    let output = Some(Data::Blob { hash: BlobHash([1; 32]), bytes: 70_000 });
+    let report = Some(Report { output, ..Report::default() });
+    TaskView { ended_at: Some(Unix(4_500)), report, ..task_view(Status::Completed) }
 }

@@ -1,13 +1,14 @@
 //! The table as a whole, and how arguments and replies are mapped.
 
+use super::samples::task_view;
 use super::value::Object;
 use super::*;
 use serde_json::json;
 use std::sync::Arc;
 use taskmesh_core::command::{ClearScope, Submission};
-use taskmesh_core::task::{Data, Priority, Report, Requirements};
+use taskmesh_core::task::{Data, Priority, Report};
 use taskmesh_core::view::{PeerMeasure, PeerStatus, PeerView, Status, TaskPage, TaskView};
-use taskmesh_core::{Command, Millis, NodeId, Query, TaskId, WorkerId};
+use taskmesh_core::{Command, Millis, NodeId, Query, TaskId};
 
 fn object(value: Value) -> Object {
     value.as_object().cloned().unwrap_or_default()
@@ -26,38 +27,6 @@ fn submission(arguments: Value) -> Submission {
     match prepared("task_submit", arguments).request {
         Request::Command(Command::Submit(submission)) => *submission,
         other => panic!("{other:?}"),
-    }
-}
-
-fn task_view(status: Status) -> TaskView {
-    TaskView {
-        task: TaskId::new("t").expect("valid"),
-        task_type: "exec".into(),
-        status,
-        priority: Priority::NORMAL,
-        tags: vec![],
-        executor: Some((NodeId::test(1), WorkerId::new("w").expect("valid"))),
-        attempt: 2,
-        failures: 1,
-        crashes: 0,
-        submitted_at: Unix(1_000),
-        started_at: Some(Unix(3_000)),
-        ended_at: None,
-        delayed_until: None,
-        home: NodeId::test(1),
-        holders: vec![NodeId::test(1)],
-        epoch: 1,
-        position: None,
-        progress: None,
-        message: None,
-        log_tail: None,
-        error: None,
-        retry_of: None,
-        retried_as: None,
-        depends_on: vec![],
-        requirements: Requirements::default(),
-        explanation: None,
-        report: None,
     }
 }
 
