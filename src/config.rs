@@ -47,7 +47,7 @@ pub struct Config {
 pub struct Node {
     /// Identity, keys, token and store; mode 0700.
     pub data_dir: PathBuf,
-    /// For people: logs, the dashboard, the default worker's id.
+    /// For people, and a label of the node's own worker.
     pub name: String,
     /// How long running tasks may go on after SIGTERM, in milliseconds.
     pub drain_ms: u64,

@@ -12,6 +12,7 @@ use crate::net::invite::Invite;
 use crate::ops::Code;
 use crate::store::identity::{self, IDENTITY_FILE, MESH_FILE, Origin};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, UdpSocket};
@@ -243,13 +244,19 @@ impl Prepared {
         invite.encode().map_err(|e| Exit::internal(e.to_string()))
     }
 
-    /// The worker that `node` starts with, of those `capabilities` that it
-    /// has executors for; `None` if it is to run nothing.
+    /// The id of the worker that `node` starts with. It does not follow the
+    /// node's name: a container that gets another name must find its worker.
+    #[must_use]
+    pub fn worker_id(node: NodeId) -> Option<WorkerId> {
+        let peer = node.to_string();
+        WorkerId::new(&format!("worker-{}", &peer[peer.len().saturating_sub(8)..])).ok()
+    }
+
+    /// The worker that `node` starts with, of those `capabilities` that it has
+    /// executors for; `None` if it is to run nothing.
     #[must_use]
     pub fn worker(&self, node: NodeId, capabilities: Vec<Arc<str>>) -> Option<WorkerSpec> {
         let worker = &self.config.worker;
-        let peer = node.to_string();
-        let id = format!("{}-{}", self.config.node.name, &peer[peer.len().saturating_sub(6)..]);
         let chosen = worker.capabilities.iter().map(|c| c.as_str().into()).collect();
         let amount = |name: &str, missing: u64, unit: f64| {
             worker.resources.get(name).map_or(missing, |amount| (amount * unit).round() as u64)
@@ -261,10 +268,13 @@ impl Prepared {
             gpu_milli: amount(AMOUNTS[2], 0, 1_000.0),
             named: others.map(|(name, amount)| (name.as_str().into(), (amount * 1_000.0).round() as u64)).collect(),
         };
+        let mut labels: BTreeMap<Arc<str>, Arc<str>> =
+            worker.labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect();
+        labels.entry("node".into()).or_insert_with(|| self.config.node.name.as_str().into());
         (worker.slots > 0).then_some(WorkerSpec {
-            worker: WorkerId::new(&id).ok()?,
+            worker: Prepared::worker_id(node)?,
             capabilities: if worker.capabilities.is_empty() { capabilities } else { chosen },
-            labels: worker.labels.iter().map(|(k, v)| (k.as_str().into(), v.as_str().into())).collect(),
+            labels,
             slots: worker.slots,
             resources: (!worker.resources.is_empty()).then_some(resources),
             metadata: None,

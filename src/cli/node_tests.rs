@@ -126,8 +126,10 @@ fn the_worker_of_a_node_is_as_its_settings_say() {
     let settings = [("worker.slots", "3"), ("worker.labels", "zone=a"), ("worker.resources", "cpus=1.5,licence=2")];
     let prepared = prepare(config(folder.path(), &settings), None, Form::Human).unwrap();
     let worker = prepared.worker(NodeId::test(1), vec!["echo".into(), "exec:ls".into()]).unwrap();
-    assert!(worker.worker.as_str().starts_with("box-"));
-    assert_eq!((worker.slots, worker.capabilities.len(), worker.labels.len()), (3, 2, 1));
+    assert_eq!(Some(worker.worker), Prepared::worker_id(NodeId::test(1)));
+    assert_eq!((worker.slots, worker.capabilities.len()), (3, 2));
+    let labels: Vec<_> = worker.labels.iter().map(|(name, value)| (&**name, &**value)).collect();
+    assert_eq!(labels, [("node", "box"), ("zone", "a")]);
     let resources = worker.resources.unwrap();
     assert_eq!((resources.cpu_milli, resources.gpu_milli), (1_500, 0));
     assert_eq!(resources.named.get("licence"), Some(&2_000));

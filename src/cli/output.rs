@@ -225,9 +225,16 @@ fn cell(value: &Value) -> String {
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => "-".to_owned(),
         Value::Array(items) => items.iter().map(cell).collect::<Vec<_>>().join(","),
+        Value::Number(n) if n.is_f64() => decimals(n.as_f64().unwrap_or_default()),
         Value::Bool(_) | Value::Number(_) | Value::Object(_) => value.to_string(),
     };
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+}
+
+/// Three of them at most: milliseconds of seconds, thousandths of cores.
+fn decimals(n: f64) -> String {
+    let text = format!("{n:.3}");
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
 /// The state in its colour, filled up to `width`.
@@ -274,7 +281,7 @@ mod tests {
         });
         let wanted = "\
 TASK ID    TASK TYPE  STATUS     PRIORITY  ATTEMPT  WORKER ID  SUBMITTED AT  END TIME
-a          echo       completed       1.0        1  w          T             -
+a          echo       completed         1        1  w          T             -
 long-name  exec       queued         10.5        0  -          T             -
 2 of 7, as far as 2 of 3 nodes know; more: --cursor c1
 ";

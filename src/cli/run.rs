@@ -14,7 +14,7 @@ use anyhow::{Context as _, anyhow};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use taskmesh_core::command::{Command, WorkerSpec};
-use taskmesh_core::{BlobHash, Disk, Node, Request};
+use taskmesh_core::{BlobHash, Disk, Millis, Node, NodeId, Refusal, Request};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -134,7 +134,6 @@ impl Started {
         let metrics = Arc::new(Metrics::new());
         let meters = net.meters();
         let observer = observer(metrics.clone());
-        let restored = node.has_workers();
         let parts = Parts {
             node,
             store: Box::new(store),
@@ -144,8 +143,9 @@ impl Started {
             observer: Box::new(observer),
         };
         let (handle, driver) = driver::spawn(parts, inbox)?;
-        if !restored && let Some(worker) = prepared.worker(id, executors.capabilities()) {
-            register(&handle, worker).await?;
+        match prepared.worker(id, executors.capabilities()) {
+            Some(worker) => register(&handle, worker).await?,
+            None => unregister(&handle, id).await?,
         }
         let addresses = tokio::time::timeout(LISTENING, listening).await.context("the network listens nowhere")??;
         remember(prepared, &addresses).map_err(|e| anyhow!("{e}"))?;
@@ -278,10 +278,21 @@ fn observer(metrics: Arc<Metrics>) -> impl FnMut(Observation<'_>) + Send {
     }
 }
 
+/// The node's own worker follows the settings at each start; those that were
+/// registered by an operation are as they were.
 async fn register(handle: &Handle, worker: WorkerSpec) -> anyhow::Result<()> {
     let name = worker.worker.clone();
     handle.ask(Request::Command(Command::Register(worker))).await.map_err(|e| anyhow!("worker {name}: {e}"))?;
     Ok(())
+}
+
+async fn unregister(handle: &Handle, node: NodeId) -> anyhow::Result<()> {
+    let Some(worker) = Prepared::worker_id(node) else { return Ok(()) };
+    let command = Command::Unregister { worker, graceful: false, timeout: Millis(0) };
+    match handle.ask(Request::Command(command)).await {
+        Ok(_) | Err(Refusal::NotFound { .. }) => Ok(()),
+        Err(e) => Err(anyhow!("the worker of this node: {e}")),
+    }
 }
 
 fn routes(handle: &Handle, metrics: Arc<Metrics>, meters: net::Meters) -> Routes {

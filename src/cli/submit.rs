@@ -112,7 +112,7 @@ fn accepted(node: &Node, answer: &Value) -> Result<(), Exit> {
 
 fn warn_of_infeasible(answer: &Value) {
     if let Some(reason) = answer["feasible"]["reason"].as_str() {
-        output::note(&format!("accepted, but no worker can run it yet: {reason}"));
+        output::note(&format!("accepted; {reason}"));
     }
 }
 

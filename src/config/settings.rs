@@ -141,6 +141,8 @@ const fn like(setting: Setting, example: &'static str) -> Setting {
     Setting { example: Some(example), ..setting }
 }
 
+/// Each is a capability of the node's worker, beside those of the executors.
+const PROGRAMS: usize = limits::ATTRIBUTES - 8;
 /// A day, in milliseconds.
 const DAY_MS: u64 = 86_400_000;
 
@@ -166,7 +168,7 @@ pub static SETTINGS: &[Setting] = &[
         setting(
             "node.name",
             Kind::Text(64),
-            "For people, and the start of the id of this node's own worker.\n\
+            "For people, and the label `node` of this node's own worker.\n\
              Default: the machine's name.",
             (|c, v| name(v.text()).map(|n| c.node.name = n), |c| Value::String(c.node.name.clone())),
         ),
@@ -284,7 +286,7 @@ pub static SETTINGS: &[Setting] = &[
     ),
     setting(
         "exec.allow",
-        Kind::List(256),
+        Kind::List(PROGRAMS),
         "Programs that tasks of type exec may run on this node, such as \"sha256sum\";\n\
          \"*\": any; empty: this node runs no programs.",
         list!(exec.allow, Ok),
@@ -415,7 +417,7 @@ fn narrow<T: TryFrom<u64>>(n: u64) -> Result<T, String> {
     T::try_from(n).map_err(|_| format!("is {n}; it is too large for this machine"))
 }
 
-/// A worker's id is made of it, so it is held to the same characters.
+/// It stands in tables and labels.
 fn name(text: &str) -> Result<String, String> {
     let right = !text.chars().any(|c| c.is_whitespace() || c == '/');
     if right { Ok(text.to_owned()) } else { Err(format!("is {text:?}; it must have no white space and no /")) }
