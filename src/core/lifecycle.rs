@@ -554,7 +554,11 @@ impl Node {
         let restarted =
             self.boot_of(executor) != lease.boot || (executor == self.id && !self.executions.contains_key(task));
         let patience = if kept.slot.spec.exclusive { 3 } else { 1 };
-        let silent = !self.live(executor) && self.silent_for(executor) >= Millis(self.config.lease.0 * patience);
+        // One that said that it would go runs nothing any more; an exclusive
+        // task does not take its word for it.
+        let left = self.has_left(executor) && !kept.slot.spec.exclusive;
+        let silent =
+            left || !self.live(executor) && self.silent_for(executor) >= Millis(self.config.lease.0 * patience);
         if (restarted && lease.sent_at.is_some()) || silent || (restarted && executor == self.id) {
             self.lose_lease(task);
             return;

@@ -66,6 +66,11 @@ impl Member {
         }
     }
 
+    /// It said that it would go, and went.
+    fn has_left(&self) -> bool {
+        self.draining && self.connected_since.is_none()
+    }
+
     pub(crate) fn seen_at(&self, now: Millis, wall: Unix) -> Option<Unix> {
         match self.heard_at {
             Some(at) => Some(Unix(wall.0.saturating_sub(now.since(at).0))),
@@ -121,8 +126,12 @@ impl Node {
     }
 
     fn heard_lately(&self, member: &Member) -> bool {
-        let gone = member.draining && member.connected_since.is_none();
-        !gone && member.heard_at.is_some_and(|at| self.now < at + self.config.lease)
+        !member.has_left() && member.heard_at.is_some_and(|at| self.now < at + self.config.lease)
+    }
+
+    /// It said that it would go, and went: no need to wait for its lease.
+    pub(crate) fn has_left(&self, node: NodeId) -> bool {
+        self.members.get(&node).is_some_and(Member::has_left)
     }
 
     /// Silent for so long that another should keep what it keeps.

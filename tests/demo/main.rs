@@ -7,7 +7,7 @@ mod files;
 mod fleet;
 mod table;
 
-use fleet::{Fleet, eventually, poll, submit};
+use fleet::{Fleet, eventually, poll};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -103,11 +103,12 @@ async fn executors(fleet: &Fleet) -> BTreeMap<String, usize> {
 async fn submit_all(fleet: &Fleet, files: &[PathBuf]) -> Vec<String> {
     let mut tasks = Vec::new();
     for (n, batch) in files.chunks(BATCH).enumerate() {
-        let id = format!("hash-{n:02}");
         let items: Vec<_> = batch.iter().map(|file| json!({"argv": ["sha256sum", file.to_string_lossy()]})).collect();
         let node = &fleet.nodes[[VICTIM, SECOND][n % 2]];
-        submit(node, json!({"task_id": id, "task_type": "exec", "payload": {}, "items": items})).await;
-        tasks.extend(fleet::items(&id, batch.len()));
+        // Without an id of the caller's, the node that is asked is the owner.
+        let accepted = node.ask("task_submit", json!({"task_type": "exec", "payload": {}, "items": items})).await;
+        assert_eq!(accepted["home_node"], json!(node.peer_id()), "the node that accepted them leads them");
+        tasks.extend(fleet::items(accepted["task_id"].as_str().expect("an id"), batch.len()));
     }
     tasks
 }

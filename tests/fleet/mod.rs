@@ -121,6 +121,15 @@ impl Fleet {
     }
 }
 
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.folder.disable_cleanup(true);
+            eprintln!("the logs and data of these nodes stay in {}", self.folder.path().display());
+        }
+    }
+}
+
 /// Waits until `attempt` gives something, or panics after `within`.
 pub(crate) async fn eventually<T>(within: Duration, what: impl Display, attempt: impl AsyncFnMut() -> Option<T>) -> T {
     poll(within, attempt).await.unwrap_or_else(|| panic!("not within {within:?}: {what}"))

@@ -65,7 +65,7 @@ async fn a_full_disk_gives_a_clear_error_and_loses_nothing_accepted() {
     if let Some(status) = ended {
         assert!(!status.success(), "a node that can't keep its word says so in its exit status");
         let log = node.log().to_lowercase();
-        assert!(log.contains("no space") || log.contains("full"), "the log says why:\n{}", node.log_tail(20));
+        assert!(log.contains("no room left on the disk"), "the log says why:\n{}", node.log_tail(20));
         disk.grow("200m");
         node.restart().await;
     } else {

@@ -54,9 +54,13 @@ async fn a_drained_node_lets_short_runs_finish() {
 async fn the_tasks_of_a_drained_owner_go_on_at_once() {
     let mut fleet = Fleet::with(3, LONG_LEASE).await;
     let array: Vec<_> = (0..12).map(|_| json!({"ms": 600})).collect();
-    submit(&fleet.nodes[0], json!({"task_id": "own", "task_type": "sleep", "payload": {}, "items": array})).await;
+    // Without an id of the caller's, the node that is asked is the owner.
+    let task = json!({"task_type": "sleep", "payload": {}, "items": array});
+    let accepted = fleet.nodes[0].ask("task_submit", task).await;
+    assert_eq!(accepted["home_node"], json!(fleet.nodes[0].peer_id()));
+    let tasks = items(accepted["task_id"].as_str().expect("an id"), 12);
     fleet.nodes[0].terminate();
     let status = fleet.nodes[0].ended(Duration::from_secs(15)).await;
     assert!(status.is_some_and(|s| s.success()), "a drained node ends well: {status:?}");
-    all_complete(&fleet.nodes[1], &items("own", 12), Duration::from_secs(40)).await;
+    all_complete(&fleet.nodes[1], &tasks, Duration::from_secs(40)).await;
 }

@@ -10,8 +10,11 @@ const TASKS: usize = 60;
 async fn the_tasks_of_an_owner_killed_for_ever_finish_elsewhere() {
     let mut fleet = Fleet::with(3, &[("worker.slots", "4")]).await;
     let array: Vec<_> = (0..TASKS).map(|_| json!({"ms": 200})).collect();
-    submit(&fleet.nodes[0], json!({"task_id": "job", "task_type": "sleep", "payload": {}, "items": array})).await;
-    let tasks = items("job", TASKS);
+    // Without an id of the caller's, the node that is asked is the owner.
+    let task = json!({"task_type": "sleep", "payload": {}, "items": array});
+    let accepted = fleet.nodes[0].ask("task_submit", task).await;
+    assert_eq!(accepted["home_node"], json!(fleet.nodes[0].peer_id()));
+    let tasks = items(accepted["task_id"].as_str().expect("an id"), TASKS);
     eventually(Duration::from_secs(20), "some of them have completed", async || {
         let seen = fleet.nodes[1].call("task_list", json!({"status_filter": "completed", "limit": 1})).await.ok()?;
         (seen["total_count"].as_u64()? >= 5).then_some(())

@@ -12,7 +12,7 @@ async fn any_node_answers_for_any_task() {
         let task = json!({"task_id": id, "task_type": "echo", "payload": {"n": i}, "tags": ["read"]});
         let accepted = submit(home, task).await;
         assert_eq!(accepted["task_id"], json!(id));
-        assert_eq!(accepted["home_node"], json!(home.peer_id()));
+        assert!(fleet.nodes.iter().any(|n| accepted["home_node"] == json!(n.peer_id())), "{accepted}");
         for node in &fleet.nodes {
             // Visible everywhere at once, ended or not.
             let seen = node.ask("task_status", json!({"task_id": id})).await;
