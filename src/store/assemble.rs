@@ -1,6 +1,6 @@
 //! From rows, in the order of their keys, to what a node finds on its disk.
 
-use super::format::{self, Flaw, Name};
+use super::format::{self, Flaw, Name, Seal};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use taskmesh_core::{Ballot, Disk, Record, Slot, Spec, TaskId};
@@ -15,6 +15,16 @@ pub(super) struct Assembly {
     met: usize,
     damaged: BTreeSet<TaskId>,
     incomplete: Vec<(TaskId, &'static str)>,
+    seal: Option<Seal>,
+}
+
+/// What the rows came to.
+#[derive(Debug)]
+pub(super) struct Assembled {
+    pub disk: Disk,
+    /// Tasks of which a part is missing, with which one.
+    pub incomplete: Vec<(TaskId, &'static str)>,
+    pub seal: Option<Seal>,
 }
 
 impl Assembly {
@@ -36,17 +46,17 @@ impl Assembly {
                 // A pledge that is damaged binds this node all the same: it
                 // pledges nothing for this task until it is given a place anew.
                 Name::Pledge(task) => drop(self.damaged.insert(task.clone())),
-                Name::Worker(_) | Name::Controls | Name::Peer(_) | Name::Boot(_) | Name::Tombstone(_) => {}
+                Name::Worker(_) | Name::Controls | Name::Peer(_) | Name::Boot(_) | Name::Tombstone(_) | Name::Seal => {}
             }
         }
         taken
     }
 
-    /// What there is, and the tasks of which a part is missing, with which one.
-    pub(super) fn finish(mut self) -> (Disk, Vec<(TaskId, &'static str)>) {
+    /// What there is.
+    pub(super) fn finish(mut self) -> Assembled {
         self.skip_specs_before(None);
         self.disk.damaged = self.damaged.into_iter().collect();
-        (self.disk, self.incomplete)
+        Assembled { disk: self.disk, incomplete: self.incomplete, seal: self.seal }
     }
 
     fn take(
@@ -75,6 +85,7 @@ impl Assembly {
                 let (ballot, at) = format::decode_pledge(&envelope)?;
                 self.disk.pledges.push((task.clone(), ballot, at));
             }
+            Name::Seal => self.seal = Some(format::decode_seal(&envelope)?),
             Name::Tombstone(hash) => self.disk.tombstones.push((*hash, format::decode_tombstone(&envelope)?)),
         }
         Ok(())

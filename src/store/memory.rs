@@ -1,7 +1,7 @@
 //! A store without a disk, for tests of whatever sits above: same bytes, same
 //! rules, and failures on order.
 
-use super::assemble::Assembly;
+use super::assemble::{Assembled, Assembly};
 use super::format::{self, Flaw};
 use super::plan::{Action, Plan};
 use super::{Committed, Poison, Quarantined, Store, StoreError, Write};
@@ -77,7 +77,7 @@ impl Store for Memory {
             let no_file = |_: &format::Envelope<'_>| Err(Flaw::Damaged("there are no files in memory".to_owned()));
             assembly.row(&name, value, no_file).expect("memory does not decay");
         }
-        let (disk, incomplete) = assembly.finish();
+        let Assembled { disk, incomplete, seal: _ } = assembly.finish();
         let reports = incomplete.into_iter().map(|(task, problem)| Quarantined::incomplete(task, problem));
         Ok((disk, reports.collect()))
     }

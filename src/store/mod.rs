@@ -8,6 +8,7 @@
 //! lock          held while a node runs; names its process
 //! identity.key  mesh.key            secrets, see `identity`
 //! db/           sled: tasks, workers, peers, controls, starts
+//! mark          which commit was acknowledged last
 //! spill/        entries too large for sled, one file each
 //! blobs/        results and outputs, named by their BLAKE3 hash
 //! quarantine/   copies of whatever could not be read, never removed
@@ -132,11 +133,12 @@ pub enum StoreError {
         /// The newest one that is known here.
         known: u8,
     },
-    /// The log itself is damaged beyond what could be mended. It is left as it
-    /// is: move the folder away and start anew; the other holders of its tasks
-    /// have copies.
+    /// The log itself is damaged: some of what was committed cannot be read,
+    /// and nobody knows what. The node may have forgotten promises, so it must
+    /// not come back under its name: move the whole data folder away, its
+    /// identity too, and start a new node; the other holders have copies.
     #[error(
-        "the log in {} is damaged: {problem}; move the folder away and start with an empty one: \
+        "the log in {} is damaged: {problem}; move the node's whole data folder away and start a new node: \
          the other holders of its tasks have copies", folder.display()
     )]
     Corrupt {

@@ -15,6 +15,7 @@ pub(in crate::store) enum Name {
     /// The number of the copy.
     Boot(u8),
     Tombstone(u64),
+    Seal,
 }
 
 impl Name {
@@ -28,16 +29,15 @@ impl Name {
             Name::Peer(_) => Kind::Peer,
             Name::Boot(_) => Kind::Boot,
             Name::Tombstone(_) => Kind::Tombstone,
+            Name::Seal => Kind::Seal,
         }
     }
 
     /// The task that it belongs to.
     pub(in crate::store) fn task(&self) -> Option<&TaskId> {
         match self {
-            Name::Spec(task) | Name::Record(task) => Some(task),
-            Name::Pledge(_) | Name::Worker(_) | Name::Controls | Name::Peer(_) | Name::Boot(_) | Name::Tombstone(_) => {
-                None
-            }
+            Name::Spec(task) | Name::Record(task) | Name::Pledge(task) => Some(task),
+            Name::Worker(_) | Name::Controls | Name::Peer(_) | Name::Boot(_) | Name::Tombstone(_) | Name::Seal => None,
         }
     }
 }
@@ -48,7 +48,7 @@ impl std::fmt::Display for Name {
         match self {
             Name::Spec(task) | Name::Record(task) | Name::Pledge(task) => write!(f, "{kind} of {task}"),
             Name::Worker(worker) => write!(f, "{kind} {worker}"),
-            Name::Controls => f.write_str(kind),
+            Name::Controls | Name::Seal => f.write_str(kind),
             Name::Peer(node) => write!(f, "{kind} {node}"),
             Name::Boot(copy) => write!(f, "{kind}, copy {copy}"),
             Name::Tombstone(hash) => write!(f, "{kind} {hash:016x}"),
@@ -96,10 +96,11 @@ pub(in crate::store) fn name_of(key: &[u8]) -> Option<Name> {
         Kind::Pledge => Name::Pledge(TaskId::new(text()?).ok()?),
         Kind::Worker => Name::Worker(WorkerId::new(text()?).ok()?),
         Kind::Controls if name.is_empty() => Name::Controls,
+        Kind::Seal if name.is_empty() => Name::Seal,
         Kind::Peer => Name::Peer(NodeId(name.try_into().ok()?)),
         Kind::Boot if name.len() == 1 && name[0] < BOOT_COPIES => Name::Boot(name[0]),
         Kind::Tombstone => Name::Tombstone(u64::from_be_bytes(name.try_into().ok()?)),
-        Kind::Controls | Kind::Boot | Kind::Spilled => return None,
+        Kind::Controls | Kind::Boot | Kind::Spilled | Kind::Seal => return None,
     })
 }
 

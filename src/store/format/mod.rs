@@ -17,6 +17,7 @@ use std::sync::Arc;
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
 use taskmesh_core::message::Controls;
+use taskmesh_core::prng::mix;
 use taskmesh_core::{Ballot, BlobHash, Entry, Record, Spec, TaskId, Unix};
 
 /// The kind of an entry: the first byte of its key, and the second of its
@@ -35,6 +36,8 @@ pub(super) enum Kind {
     /// Only in values: the entry is in a file.
     Spilled = 8,
     Pledge = 9,
+    /// What tells that no row is missing; see `sled::sealed`.
+    Seal = 10,
 }
 
 impl Kind {
@@ -49,6 +52,7 @@ impl Kind {
             7 => Kind::Tombstone,
             8 => Kind::Spilled,
             9 => Kind::Pledge,
+            10 => Kind::Seal,
             _ => return None,
         })
     }
@@ -63,6 +67,7 @@ impl Kind {
             Kind::Boot => "boot count",
             Kind::Tombstone => "tombstone",
             Kind::Pledge => "pledge",
+            Kind::Seal => "seal",
             Kind::Spilled => "reference to a file",
         }
     }
@@ -78,6 +83,7 @@ impl Kind {
             | Kind::Boot
             | Kind::Tombstone
             | Kind::Pledge
+            | Kind::Seal
             | Kind::Spilled => 1,
         }
     }
@@ -123,6 +129,26 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) -> Result<(), TooLarge> {
 /// Appends the envelope that stands for an entry in a file to `out`.
 pub(super) fn encode_spilled(content: BlobHash, bytes: u64, out: &mut Vec<u8>) -> Result<(), TooLarge> {
     seal(Kind::Spilled, v1::Spilled { content: content.0, bytes }, out)
+}
+
+/// What the rows add up to, before and after each write of one part of a commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Seal {
+    /// Counts parts, from 1.
+    pub part: u64,
+    pub sums: Vec<u64>,
+}
+
+/// Appends the envelope of a seal to `out`.
+pub(super) fn encode_seal(part: u64, sums: &[u64], out: &mut Vec<u8>) -> Result<(), TooLarge> {
+    seal(Kind::Seal, v1::Seal { part, sums: sums.to_vec() }, out)
+}
+
+/// The share of a row in its store's sum: of its key, and of its value's
+/// checksum and length.
+pub(super) fn weight(key: &[u8], value: &[u8]) -> u64 {
+    let header = &value[..value.len().min(HEADER_BYTES)];
+    mix(u64::from(crc32c::crc32c(key)) << 32 | u64::from(crc32c::crc32c(header)))
 }
 
 /// Whether a value stands for an entry in a file. Cheap, and unchecked.
@@ -191,6 +217,13 @@ pub(super) fn decode_pledge(envelope: &Envelope<'_>) -> Result<(Ballot, Unix), F
     }
 }
 
+pub(super) fn decode_seal(envelope: &Envelope<'_>) -> Result<Seal, Flaw> {
+    match version(envelope)? {
+        1 => v1::decode::<v1::Seal>(envelope.body).map(|s| Seal { part: s.part, sums: s.sums }),
+        found => Err(newer(envelope.kind, found)),
+    }
+}
+
 pub(super) fn decode_tombstone(envelope: &Envelope<'_>) -> Result<Unix, Flaw> {
     match version(envelope)? {
         1 => v1::decode::<v1::Tombstone>(envelope.body).map(|t| Unix(t.at)),
@@ -246,7 +279,7 @@ pub(super) fn inspect(value: &[u8]) -> Result<Envelope<'_>, Flaw> {
     match Kind::from_byte(value[1]) {
         Some(kind) => Ok(Envelope { kind, version: value[2], body }),
         // Whole, so it was written like this.
-        None => Err(Flaw::Newer { what: "an unknown kind of entry", found: value[1], known: Kind::Pledge as u8 }),
+        None => Err(Flaw::Newer { what: "an unknown kind of entry", found: value[1], known: Kind::Seal as u8 }),
     }
 }
 

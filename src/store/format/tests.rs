@@ -123,6 +123,14 @@ fn golden_entries() -> Vec<(String, Entry)> {
         ("controls".to_owned(), Entry::Controls(controls)),
         ("peer".to_owned(), Entry::Peer(NodeId::test(1), book)),
         ("boot".to_owned(), Entry::Boot(3)),
+        (
+            "pledge".to_owned(),
+            Entry::Pledge {
+                task: TaskId::new("job-2").unwrap(),
+                ballot: Ballot { epoch: 4, owner: NodeId::test(2) },
+                at: Unix(1_700_000_000_001),
+            },
+        ),
         ("tombstone".to_owned(), Entry::Tombstone(0xFEED, Unix(1_700_000_000_000))),
     ];
     entries.extend(golden_states().into_iter().map(|(name, state)| (format!("record {name}"), golden_record(state))));
@@ -142,14 +150,16 @@ fn the_bytes_of_version_1_never_change() {
     let mut spilled = Vec::new();
     encode_spilled(BlobHash([1; 32]), 100_000, &mut spilled).unwrap();
     found += &format!("spilled\n  {}\n", hex(&spilled));
+    let mut seal = Vec::new();
+    encode_seal(7, &[0, 1, u64::MAX], &mut seal).unwrap();
+    found += &format!("seal\n  {}\n  weighs {:016x} under the key aa\n", hex(&seal), weight(&[0xaa], &seal));
     assert_eq!(found, include_str!("golden_v1.txt"), "found:\n{found}");
 }
 
 #[test]
 fn what_was_stored_in_version_1_is_read() {
-    let (_, entries) = (0, golden_entries());
     let golden = include_str!("golden_v1.txt");
-    for (name, entry) in entries {
+    for (name, entry) in golden_entries() {
         let line = golden.lines().skip_while(|l| *l != name).nth(2).unwrap().trim();
         let value: Vec<u8> =
             (0..line.len()).step_by(2).map(|i| u8::from_str_radix(&line[i..i + 2], 16).unwrap()).collect();
@@ -170,6 +180,9 @@ fn assert_same(entry: &Entry, value: &[u8]) {
         Entry::Controls(c) => assert_eq!(decode_controls(&open(value, Kind::Controls).unwrap()).unwrap(), *c),
         Entry::Peer(_, book) => assert_eq!(decode_peer(&open(value, Kind::Peer).unwrap()).unwrap(), *book),
         Entry::Boot(n) => assert_eq!(decode_boot(&open(value, Kind::Boot).unwrap()).unwrap(), *n),
+        Entry::Pledge { ballot, at, .. } => {
+            assert_eq!(decode_pledge(&open(value, Kind::Pledge).unwrap()).unwrap(), (*ballot, *at));
+        }
         Entry::Tombstone(_, at) => {
             assert_eq!(decode_tombstone(&open(value, Kind::Tombstone).unwrap()).unwrap(), *at);
         }
@@ -182,7 +195,7 @@ fn any_entry(seed: u64) -> Entry {
     let mut entries = sample::others(&mut chance);
     entries.push(sample::record(&mut chance, &task));
     entries.push(Entry::Spec(task, sample::spec(&mut chance).into()));
-    entries.swap_remove((seed % 7) as usize)
+    entries.swap_remove((seed % 8) as usize)
 }
 
 proptest! {
@@ -212,7 +225,7 @@ proptest! {
         body in prop::collection::vec(any::<u8>(), 0..200),
     ) {
         let task = TaskId::new("t").unwrap();
-        for kind in [Kind::Spec, Kind::Record, Kind::Worker, Kind::Controls, Kind::Peer, Kind::Boot, Kind::Spilled] {
+        for kind in [Kind::Spec, Kind::Record, Kind::Worker, Kind::Controls, Kind::Peer, Kind::Boot, Kind::Seal] {
             let envelope = Envelope { kind, version: 1, body: &body };
             let _ = decode_spec(&envelope);
             let _ = decode_record(&envelope, &task);
@@ -222,6 +235,8 @@ proptest! {
             let _ = decode_boot(&envelope);
             let _ = decode_tombstone(&envelope);
             let _ = decode_spilled(&envelope);
+            let _ = decode_pledge(&envelope);
+            let _ = decode_seal(&envelope);
         }
     }
 }

@@ -206,6 +206,12 @@ pub(super) struct Spilled {
     pub bytes: u64,
 }
 
+#[derive(Encode, BorrowDecode)]
+pub(super) struct Seal {
+    pub part: u64,
+    pub sums: Vec<u64>,
+}
+
 impl<'a> From<&'a CoreSpec> for Spec<'a> {
     fn from(spec: &'a CoreSpec) -> Spec<'a> {
         Spec {

@@ -48,6 +48,11 @@ impl Log {
         Ok(log)
     }
 
+    /// The value of a key.
+    pub(super) fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        self.db.get(key).map_err(|e| failure(&self.path, "read", e))
+    }
+
     /// Puts a value; returns the old one. Durable after [`Log::sync`].
     pub(super) fn insert(&self, key: &[u8], value: &[u8]) -> Result<Option<IVec>, StoreError> {
         self.db.insert(key, value).map_err(|e| failure(&self.path, "write", e))
@@ -68,6 +73,11 @@ impl Log {
     /// Every row, by key.
     pub(super) fn rows(&self) -> impl Iterator<Item = Result<(IVec, IVec), StoreError>> + '_ {
         self.db.iter().map(|row| row.map_err(|e| failure(&self.path, "read", e)))
+    }
+
+    /// The folder that it is in.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Bytes on disk.

@@ -2,16 +2,17 @@
 
 mod compact;
 pub(super) mod log;
+mod sealed;
 
-use super::assemble::Assembly;
+use super::assemble::{Assembled, Assembly};
 use super::blobs::Blobs;
 use super::format::{self, Flaw, Name};
 use super::plan::{Action, Plan};
 use super::quarantine::Quarantine;
 use super::spill::Spill;
 use super::{Committed, Poison, Quarantined, Store, StoreError, Write, files};
-use log::Log;
 use rustix::fs::{FlockOperation, flock};
+use sealed::{Garbled, Sealed};
 use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -24,7 +25,7 @@ use taskmesh_core::{Disk, Entry};
 #[derive(Debug)]
 pub struct SledStore {
     // Dropped in this order: the lock goes last.
-    log: Log,
+    rows: Sealed,
     spill: Spill,
     blobs: Blobs,
     quarantine: Quarantine,
@@ -51,7 +52,7 @@ impl SledStore {
         let blobs = Blobs::open(&folder.join("blobs"), quarantine.clone())?;
         let log = compact::open(&folder.join(LOG_FOLDER), &quarantine)?;
         Ok(SledStore {
-            log,
+            rows: Sealed::open(log, folder)?,
             spill,
             blobs,
             quarantine,
@@ -74,7 +75,7 @@ impl SledStore {
     /// # Errors
     /// The folder cannot be listed.
     pub fn disk_bytes(&self) -> Result<u64, StoreError> {
-        Ok(self.log.disk_bytes()? + self.spill.bytes()?)
+        Ok(self.rows.log.disk_bytes()? + self.spill.bytes()?)
     }
 
     fn read(&mut self) -> Result<(Disk, Vec<Quarantined>), StoreError> {
@@ -82,12 +83,18 @@ impl SledStore {
         let mut reports = Vec::new();
         let mut unusable = Vec::new();
         let mut spilled = BTreeSet::new();
-        let mut live = 0;
-        for row in self.log.rows() {
+        let (mut live, mut sum, mut garbled) = (0, 0u64, Garbled::None);
+        for row in self.rows.log.rows() {
             let (key, value) = row?;
             live += (key.len() + value.len()) as u64;
             spilled.extend(Spill::name_in(&key, &value));
             let name = format::name_of(&key);
+            if name != Some(Name::Seal) {
+                sum = sum.wrapping_add(format::weight(&key, &value));
+            }
+            if matches!(format::inspect(&value), Err(Flaw::Damaged(_))) {
+                garbled = Garbled::Some;
+            }
             let taken = match &name {
                 Some(name) => assembly.row(name, &value, |reference| self.spill.read(&key, reference)),
                 None => Err(strange_key(&value)),
@@ -105,12 +112,13 @@ impl SledStore {
             }
             reports.push(report);
         }
-        let (mut disk, incomplete) = assembly.finish();
+        let Assembled { mut disk, incomplete, seal } = assembly.finish();
+        self.rows.found(seal, sum, garbled)?;
         reports.extend(incomplete.into_iter().map(|(task, problem)| Quarantined::incomplete(task, problem)));
         disk.blobs = self.blobs.list()?;
         self.tidy(&unusable, &spilled, &reports)?;
         let path = self.folder.join(LOG_FOLDER);
-        compact::run(&mut self.log, &path, &self.quarantine, live, COMPACT_BYTES)?;
+        compact::run(&mut self.rows.log, &path, &self.quarantine, live, COMPACT_BYTES)?;
         Ok((disk, reports))
     }
 
@@ -127,17 +135,13 @@ impl SledStore {
 
     /// Removes what nobody will ever overwrite and what nothing refers to.
     fn tidy(
-        &self,
+        &mut self,
         unusable: &[impl AsRef<[u8]>],
         spilled: &BTreeSet<String>,
         reports: &[Quarantined],
     ) -> Result<(), StoreError> {
-        if !unusable.is_empty() {
-            for key in unusable {
-                self.log.remove(key.as_ref())?;
-            }
-            self.log.sync()?;
-        }
+        unusable.iter().for_each(|key| self.rows.delete(key.as_ref()));
+        self.rows.write(&mut Committed::default(), |_, _, _| {})?;
         // A damaged row may have referred to a file.
         if reports.is_empty() {
             self.spill.sweep(spilled)?;
@@ -155,32 +159,25 @@ impl SledStore {
         self.plan.make(batch);
         done.entries = self.plan.len();
         let mut dropped = Vec::new();
-        let mut unsynced = 0;
+        let mut replaced = |key: &[u8], old: &[u8], new: Option<&[u8]>| {
+            let file = Spill::name_in(key, old);
+            if file.is_some() && file != new.and_then(|new| Spill::name_in(key, new)) {
+                dropped.extend(file);
+            }
+        };
         for action in self.plan.actions(batch) {
-            let (key, old) = match action {
+            match action {
                 Action::Put(key, entry) => {
                     encode(entry, key, &self.spill, &mut self.value)?;
-                    unsynced += self.value.len();
-                    done.bytes += self.value.len() as u64;
-                    (key, self.log.insert(key, &self.value)?)
+                    self.rows.put(key, &self.value);
                 }
-                Action::Delete(key) => (key, self.log.remove(key)?),
-            };
-            unsynced += key.len();
-            done.bytes += key.len() as u64;
-            if let Some(name) = old.and_then(|old| Spill::name_in(key, &old)) {
-                let kept =
-                    matches!(action, Action::Put(..)) && Spill::name_in(key, &self.value).as_ref() == Some(&name);
-                if !kept {
-                    dropped.push(name);
-                }
+                Action::Delete(key) => self.rows.delete(key),
             }
-            if unsynced > SYNC_BYTES {
-                sync(&self.log, &mut done)?;
-                unsynced = 0;
+            if self.rows.is_full() {
+                self.rows.write(&mut done, &mut replaced)?;
             }
         }
-        sync(&self.log, &mut done)?;
+        self.rows.write(&mut done, &mut replaced)?;
         for name in dropped {
             files::remove(&self.spill.path(&name))?;
         }
@@ -196,7 +193,8 @@ impl Store for SledStore {
 
     fn commit(&mut self, batch: &[Write<'_>]) -> Result<Committed, StoreError> {
         self.poison.check()?;
-        let result = self.write(batch);
+        let read = if self.rows.is_read() { Ok(()) } else { self.read().map(drop) };
+        let result = read.and_then(|()| self.write(batch));
         self.poison.note(result)
     }
 }
@@ -210,14 +208,6 @@ fn encode(entry: &Entry, key: &[u8], spill: &Spill, value: &mut Vec<u8>) -> Resu
         // Before sled can write the reference.
         spill.sync()?;
     }
-    Ok(())
-}
-
-fn sync(log: &Log, done: &mut Committed) -> Result<(), StoreError> {
-    let start = Instant::now();
-    log.sync()?;
-    done.synced += start.elapsed();
-    done.syncs += 1;
     Ok(())
 }
 
@@ -269,8 +259,7 @@ const LOG_FOLDER: &str = "db";
 /// segments. The protocol's own bound for values in sled is 64 KiB.
 const LARGEST_VALUE: usize = 40 * 1024;
 
-/// A large batch is brought to the disk in parts: sled may reuse a segment
-/// once its pages are written elsewhere, and elsewhere must be durable by then.
+/// A large batch is brought to the disk in parts of this size.
 const SYNC_BYTES: usize = 512 * 1024;
 
 /// sled's log, its snapshot at the next start, and a segment of its own.

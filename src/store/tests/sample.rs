@@ -99,6 +99,7 @@ pub(crate) fn others(chance: &mut Prng) -> Vec<Entry> {
         Entry::Peer(node(chance), book),
         Entry::Boot(chance.next()),
         Entry::Tombstone(chance.next(), unix(chance)),
+        Entry::Pledge { task: task_id(chance), ballot: ballot(chance), at: unix(chance) },
     ]
 }
 
