@@ -185,13 +185,16 @@ fn free_address(address: &str) -> String {
 fn remembered(folder: &Path, listen: &[String]) -> Vec<String> {
     let before = fs::read_to_string(folder.join(LISTENED)).unwrap_or_default();
     let again = |address: &String| {
-        let (head, tail) = address.split_once("/0").filter(|(_, tail)| tail.is_empty() || tail.starts_with('/'))?;
+        // The last one: `/0.0.0.0` is no port.
+        let (head, tail) = address.rsplit_once("/0").filter(|(_, tail)| tail.is_empty() || tail.starts_with('/'))?;
+        let (host, protocol) = head.rsplit_once('/')?;
+        let everywhere = ["/ip4/0.0.0.0", "/ip6/::"].contains(&host);
         let port = before.lines().find_map(|line| {
-            let rest = line.strip_prefix(head)?.strip_prefix('/')?;
-            rest.split('/').next().filter(|port| port.parse::<u16>().is_ok())
+            let (there, rest) = line.split_once(&format!("/{protocol}/"))?;
+            let port = rest.split('/').next().filter(|port| port.parse::<u16>().is_ok())?;
+            (there == host || everywhere).then_some(port)
         })?;
-        let address = free_address(&format!("{head}/{port}{tail}"));
-        Some(address)
+        Some(free_address(&format!("{head}/{port}{tail}")))
     };
     listen.iter().map(|address| again(address).unwrap_or_else(|| address.clone())).collect()
 }

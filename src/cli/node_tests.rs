@@ -152,3 +152,21 @@ fn a_node_is_found_by_its_file_while_it_runs() {
     drop(announced);
     assert_eq!(NodeInfo::read(folder.path()).unwrap(), None);
 }
+
+#[test]
+fn a_node_listens_again_where_others_saw_it() {
+    for (listen, seen) in
+        [("/ip4/127.0.0.1/tcp/0", "/ip4/127.0.0.1/tcp/PORT"), ("/ip4/0.0.0.0/tcp/0", "/ip4/127.0.0.1/tcp/PORT")]
+    {
+        let folder = tempfile::tempdir().unwrap();
+        let settings = [("net.listen", listen)];
+        let first = prepare(config(folder.path(), &settings), None, Form::Human).unwrap();
+        assert_eq!(first.config.net.listen, [listen]);
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = free.local_addr().unwrap().port().to_string();
+        remember(&first, &[seen.replace("PORT", &port)]).unwrap();
+        drop((first, free));
+        let again = prepare(config(folder.path(), &settings), None, Form::Human).unwrap();
+        assert_eq!(again.config.net.listen, [listen.replace("/tcp/0", &format!("/tcp/{port}"))]);
+    }
+}
