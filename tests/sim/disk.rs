@@ -29,6 +29,8 @@ pub(crate) struct SimDisk {
     pub(crate) blobs: BTreeSet<BlobHash>,
     /// The queue's controls.
     pub(crate) controls: Controls,
+    /// Pledges without a record.
+    pub(crate) vows: BTreeMap<TaskId, (Ballot, Unix)>,
     workers: BTreeMap<WorkerId, (WorkerSpec, Unix)>,
     peers: BTreeMap<NodeId, PeerBook>,
     tombstones: BTreeMap<u64, Unix>,
@@ -45,6 +47,9 @@ impl SimDisk {
             Entry::Record { pledge, record } => {
                 self.damaged.remove(&record.task);
                 self.copies.insert(record.task.clone(), Copy { pledge, record: *record });
+            }
+            Entry::Pledge { task, ballot, at } => {
+                self.vows.insert(task, (ballot, at));
             }
             Entry::Worker(spec, at) => {
                 self.workers.insert(spec.worker.clone(), (spec, at));
@@ -67,6 +72,9 @@ impl SimDisk {
                 self.specs.remove(task);
                 self.copies.remove(task);
                 self.damaged.remove(task);
+            }
+            Key::Pledge(task) => {
+                self.vows.remove(task);
             }
             Key::Worker(worker) => {
                 self.workers.remove(worker);
@@ -106,6 +114,7 @@ impl SimDisk {
         Disk {
             slots,
             damaged,
+            pledges: self.vows.iter().map(|(task, (ballot, at))| (task.clone(), *ballot, *at)).collect(),
             workers: self.workers.values().cloned().collect(),
             controls: self.controls.clone(),
             peers: self.peers.iter().map(|(peer, book)| (*peer, book.clone())).collect(),

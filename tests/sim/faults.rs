@@ -189,6 +189,7 @@ impl Faults {
                 usual.open_tasks
             },
             joins: n != 0,
+            executors: vec!["echo".into(), "sleep".into()],
             planted: plan.planted,
             ..usual
         }

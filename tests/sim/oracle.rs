@@ -3,6 +3,7 @@
 //! decided before any node can.
 
 use crate::agenda::Time;
+use crate::disk::Copy;
 use crate::invariants::Seen;
 use crate::world::{Fate, World};
 use std::collections::{BTreeMap, BTreeSet};
@@ -190,6 +191,11 @@ impl World {
                 self.hosts[n].disk.write(Entry::Record { pledge, record });
                 self.weigh(n, &task);
             }
+            Effect::Persist(Entry::Pledge { task, ballot, at }) => {
+                self.show(Seen::Vowed { node: n, task: &task, ballot });
+                self.hosts[n].disk.write(Entry::Pledge { task: task.clone(), ballot, at });
+                self.weigh_vow(&task, ballot);
+            }
             Effect::Persist(entry) => self.hosts[n].disk.write(entry),
             Effect::Forget(key) => {
                 self.show(Seen::Forgotten { node: n, key: &key });
@@ -205,11 +211,8 @@ impl World {
         let copy = &self.hosts[n].disk.copies[task];
         let (record, pledge) = (&copy.record, copy.pledge);
         let birth = record.birth;
-        let held = |h: NodeId| self.hosts[index_of(h)].disk.copies.get(task).filter(|c| c.record.birth == birth);
-        let won = pledge.epoch > 1 && {
-            let pledged = |h: NodeId| self.gone(h, task) || held(h).is_some_and(|c| c.pledge >= pledge);
-            record.keepers().filter_map(held).any(|c| c.record.majority(pledged))
-        };
+        let held = |h: NodeId| self.copy_of(h, task).filter(|c| c.record.birth == birth);
+        let won = pledge.epoch > 1 && self.is_pledged(task, record, pledge);
         let stamp = record.stamp;
         let ending = Ending::of(record).filter(|ending| {
             record.majority(|h| {
@@ -236,6 +239,30 @@ impl World {
                 self.tally.closed += 1;
             }
         }
+    }
+
+    /// A pledge without a record may be the one that was missing.
+    fn weigh_vow(&mut self, task: &TaskId, ballot: Ballot) {
+        let Some(claimant) = self.copy_of(ballot.owner, task) else { return };
+        let birth = claimant.record.birth;
+        if self.is_pledged(task, &claimant.record, ballot) {
+            self.oracle.promise(task).won.insert((birth, ballot));
+        }
+    }
+
+    /// Whether a majority has pledged to `ballot`, by the holders that any of
+    /// the keepers of `record` knows of.
+    fn is_pledged(&self, task: &TaskId, record: &Record, ballot: Ballot) -> bool {
+        let pledged = |h: NodeId| {
+            let vow = self.hosts[index_of(h)].disk.vows.get(task);
+            let pledge = self.copy_of(h, task).map(|c| c.pledge).max(vow.map(|(vow, _)| *vow));
+            self.gone(h, task) || pledge.is_some_and(|p| p >= ballot)
+        };
+        record.keepers().filter_map(|h| self.copy_of(h, task)).any(|c| c.record.majority(pledged))
+    }
+
+    fn copy_of(&self, node: NodeId, task: &TaskId) -> Option<&Copy> {
+        self.hosts[index_of(node)].disk.copies.get(task)
     }
 
     /// Whether the copy of `task` on `node` was destroyed by a fault: its word

@@ -28,6 +28,8 @@ pub(crate) enum Seen<'a> {
     Batch { node: usize, effects: &'a [Effect] },
     /// A node is about to keep this version; its disk still has the one before.
     Kept { node: usize, pledge: Ballot, record: &'a Record },
+    /// A node is about to pledge for a task that it has nothing of.
+    Vowed { node: usize, task: &'a TaskId, ballot: Ballot },
     /// A node is about to forget.
     Forgotten { node: usize, key: &'a Key },
     /// A node grants to another.
