@@ -120,7 +120,10 @@ impl World {
     pub(crate) fn stop_run(&mut self, n: usize, task: &TaskId, fence: Fence, force: bool) {
         let host = &mut self.hosts[n];
         let life = host.life;
-        let Some(running) = host.runs.get_mut(&(task.clone(), fence)) else { return };
+        // The owner in a fence may have changed since the run began.
+        let found = host.runs.iter_mut().find(|((t, f), _)| t == task && f.attempt == fence.attempt);
+        let Some(((_, fence), running)) = found else { return };
+        let fence = *fence;
         if running.ending == Ending::Never {
             return;
         }

@@ -7,6 +7,7 @@ use crate::invariants::{Violation, unfinished_business};
 use crate::tally::Tally;
 use crate::trace::Digest;
 use crate::world::World;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// What came of a run.
 pub(crate) struct Outcome {
@@ -33,8 +34,17 @@ impl Plan {
     }
 }
 
-/// Runs `plan` to its end.
+/// Runs `plan` to its end; a panic of a node is a violation too.
 pub(crate) fn run(plan: &Plan) -> Outcome {
+    catch_unwind(AssertUnwindSafe(|| live(plan))).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        let violation = Violation::new(0, "no_panic", text.unwrap_or_default());
+        Outcome { seed: plan.seed, tally: Tally::default(), violations: vec![violation], digest: 0 }
+    })
+}
+
+fn live(plan: &Plan) -> Outcome {
     let mut world = World::new(plan);
     world.raise();
     world.plan_faults();

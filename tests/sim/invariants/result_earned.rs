@@ -4,10 +4,11 @@
 use super::{Invariant, Seen};
 use crate::oracle::Ending;
 use crate::world::{World, index};
+use std::sync::Arc;
 use taskmesh_core::execution::Verdict;
 use taskmesh_core::task::Data;
 use taskmesh_core::view::Status;
-use taskmesh_core::{NodeId, TaskId};
+use taskmesh_core::{NodeId, Spec, TaskId};
 
 pub(crate) struct ResultEarned;
 
@@ -36,7 +37,9 @@ fn earned(world: &World, task: &TaskId, attempt: u32, executor: NodeId, ending: 
     let runs = world.oracle.runs.get(task).into_iter().flatten();
     runs.filter(|r| r.fence.attempt == attempt && r.node == index(executor)).any(|run| {
         let Some((verdict, result)) = &run.end else { return false };
-        *verdict == Verdict::Completed && ending.result.as_ref().is_none_or(|told| told == result)
+        let same_task = |spec: &Arc<Spec>| spec.submitted_at == run.submitted_at;
+        let kept = world.hosts.iter().any(|h| h.disk.specs.get(task).is_some_and(same_task));
+        kept && *verdict == Verdict::Completed && ending.result.as_ref().is_none_or(|told| told == result)
     })
 }
 
