@@ -60,6 +60,9 @@ pub(crate) struct Promise {
     pub(crate) fresh: u32,
     /// Which works were accepted under this id.
     pub(crate) works: BTreeSet<u64>,
+    /// The submissions that this is said of; more than one, if nodes that could
+    /// not see each other took the same id.
+    births: BTreeSet<Birth>,
     /// One copy was enough for the client.
     pub(crate) local: bool,
     /// What a majority has, for each submission of the id.
@@ -71,6 +74,23 @@ pub(crate) struct Promise {
 }
 
 impl Promise {
+    /// Whether it was accepted and has no outcome yet.
+    pub(crate) fn open(&self) -> bool {
+        let decided = |birth: &Birth| self.decided.iter().any(|(b, _)| b == birth);
+        self.accepted.is_some() && !(self.births.iter().all(decided) && !self.decided.is_empty())
+    }
+
+    /// Whether it was accepted and has ended.
+    pub(crate) fn ended(&self) -> bool {
+        self.accepted.is_some() && !self.open()
+    }
+
+    /// The outcomes of what was accepted, or of what there is.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Ending> {
+        let all = self.births.is_empty();
+        self.decided.iter().filter(move |(b, _)| all || self.births.contains(b)).map(|(_, ending)| ending)
+    }
+
     /// Whether `ballot` was won from a majority of holders; the first needs none.
     pub(crate) fn won(&self, ballot: Ballot) -> bool {
         ballot.epoch <= 1 || self.won.iter().any(|(_, won)| *won == ballot)
@@ -324,13 +344,27 @@ impl World {
         }
     }
 
+    /// The submissions of `task` that are safe with a majority now, or there at all.
+    fn births_of(&self, task: &TaskId) -> BTreeSet<Birth> {
+        let copies = || self.hosts.iter().filter_map(|h| h.disk.copies.get(task)).map(|c| &c.record);
+        let safe = |record: &&Record| {
+            record.majority(|h| {
+                self.gone(h, task) || self.copy_of(h, task).is_some_and(|c| c.record.birth == record.birth)
+            })
+        };
+        let births: BTreeSet<_> = copies().filter(safe).map(|r| r.birth).collect();
+        if births.is_empty() { copies().map(|r| r.birth).collect() } else { births }
+    }
+
     fn accept(&mut self, n: usize, task: &TaskId, work: u64, replayed: bool) {
+        let births = self.births_of(task);
         let promise = self.oracle.promise(task);
         if promise.accepted.is_none() {
             promise.accepted = Some(self.now);
             self.tally.accepted += 1;
         }
         promise.works.insert(work);
+        promise.births.extend(births);
         promise.fresh += u32::from(!replayed);
         self.tally.replayed += u64::from(replayed);
         self.show(Seen::Accepted { node: n, task });

@@ -234,7 +234,7 @@ impl World {
     /// Asks one node after the other about everything that ended and is kept.
     pub(crate) fn ask_about_everything(&mut self) {
         let forgets = self.faults.short_retention || self.faults.clears;
-        let ended = self.oracle.promises.iter().filter(|(_, p)| p.accepted.is_some() && !p.decided.is_empty());
+        let ended = self.oracle.promises.iter().filter(|(_, p)| p.ended());
         let must: Vec<_> = ended
             .map(|(task, p)| (task.clone(), if forgets || p.local { MustKnow::No } else { MustKnow::Ended }))
             .collect();

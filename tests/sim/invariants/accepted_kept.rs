@@ -28,7 +28,7 @@ impl Invariant for AcceptedKept {
 
 fn kept_by_majority(world: &World, node: usize, task: &TaskId) -> Result<(), String> {
     let promise = &world.oracle.promises[task];
-    if promise.local || !promise.decided.is_empty() {
+    if promise.local || promise.ended() {
         return Ok(());
     }
     let kept = |h| world.gone(h, task) || world.hosts[index(h)].disk.copies.contains_key(task);
@@ -46,7 +46,7 @@ fn kept_by_majority(world: &World, node: usize, task: &TaskId) -> Result<(), Str
 
 /// Only what has ended is forgotten by those that should keep it.
 fn needed_no_more(world: &World, node: usize, task: &TaskId) -> Result<(), String> {
-    let promise = world.oracle.promises.get(task).filter(|p| p.accepted.is_some() && p.decided.is_empty());
+    let promise = world.oracle.promises.get(task).filter(|p| p.open());
     let keeper = newest(world, task).is_some_and(|record| record.kept_by(NodeId::test(node as u64)));
     if promise.is_none() || !keeper {
         return Ok(());
@@ -61,7 +61,7 @@ fn newest<'a>(world: &'a World, task: &TaskId) -> Option<&'a Record> {
 
 /// Accepted tasks that nobody has any more, though they never ended.
 pub(crate) fn lost(world: &World) -> impl Iterator<Item = &TaskId> {
-    let accepted = world.oracle.promises.iter().filter(|(_, p)| p.accepted.is_some() && p.decided.is_empty());
+    let accepted = world.oracle.promises.iter().filter(|(_, p)| p.open());
     let unprotected = |local: bool| local && world.tally.destroyed > 0;
     accepted
         .filter(move |(task, p)| {

@@ -15,7 +15,7 @@ impl Invariant for DagOrder {
         let Seen::Started { node, task, spec, .. } = seen else { return Ok(()) };
         for needed in &spec.depends_on {
             let promise = world.oracle.promises.get(needed);
-            let completed = promise.is_some_and(|p| p.decided.iter().any(|(_, e)| e.status == Status::Completed));
+            let completed = promise.is_some_and(|p| p.outcomes().any(|e| e.status == Status::Completed));
             if !completed {
                 return Err(format!("n{node} starts {task}, and {needed} has not completed"));
             }

@@ -20,6 +20,6 @@ impl Invariant for Finishes {
 
 /// Accepted tasks without an outcome that somebody still has.
 pub(crate) fn unfinished(world: &World) -> impl Iterator<Item = &TaskId> {
-    let open = world.oracle.promises.iter().filter(|(_, p)| p.accepted.is_some() && p.decided.is_empty());
+    let open = world.oracle.promises.iter().filter(|(_, p)| p.open());
     open.filter(|(task, _)| world.hosts.iter().any(|h| h.disk.copies.contains_key(*task))).map(|(task, _)| task)
 }

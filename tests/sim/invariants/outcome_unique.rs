@@ -20,12 +20,12 @@ impl Invariant for OutcomeUnique {
                 let Some(promise) = world.oracle.promises.get(*task) else {
                     return Err(format!("n{node} told the end of {task}, which nobody has"));
                 };
-                if !promise.decided.iter().any(|(_, decided)| decided.agrees(ending)) {
-                    let decided = &promise.decided;
+                if !promise.outcomes().any(|decided| decided.agrees(ending)) {
+                    let decided: Vec<_> = promise.outcomes().collect();
                     return Err(format!("n{node} told {ending:?} of {task}; decided was {decided:?}"));
                 }
                 match promise.told.iter().find(|told| !told.agrees(ending)) {
-                    Some(told) if promise.decided.len() < 2 => {
+                    Some(told) if promise.outcomes().count() < 2 => {
                         Err(format!("n{node} told {ending:?} of {task}; told before was {told:?}"))
                     }
                     Some(_) | None => Ok(()),
@@ -38,6 +38,6 @@ impl Invariant for OutcomeUnique {
 
 /// Tasks of which clients were told two different ends.
 pub(crate) fn conflicting(world: &World) -> impl Iterator<Item = &TaskId> {
-    let promises = world.oracle.promises.iter().filter(|(_, p)| p.decided.len() < 2);
+    let promises = world.oracle.promises.iter().filter(|(_, p)| p.outcomes().count() < 2);
     promises.filter(|(_, p)| p.told.iter().any(|t| !t.agrees(&p.told[0]))).map(|(task, _)| task)
 }
