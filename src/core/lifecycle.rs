@@ -688,16 +688,12 @@ impl Node {
         let wanted = self.kept[task].slot.spec.depends_on.clone();
         for dependency in &wanted {
             self.missing.entry(task.clone()).or_default().insert(dependency.clone());
-            let first = {
-                let waiting = self.dependents.entry(dependency.clone()).or_default();
-                waiting.insert(task.clone());
-                waiting.len() == 1
-            };
-            if first {
-                self.ask_for_dependency(dependency);
+            let waiting = self.dependents.entry(dependency.clone()).or_default();
+            waiting.insert(task.clone());
+            if waiting.len() == 1 {
+                self.awaited.push(dependency.clone());
             }
         }
-        self.queue.stir();
     }
 
     pub(crate) fn stop_awaiting(&mut self, task: &TaskId) {
