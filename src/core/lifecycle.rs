@@ -202,7 +202,7 @@ impl Node {
         if kept.slot.record.birth != refused || record.birth == refused {
             return;
         }
-        if self.has_full_holders(kept) {
+        if kept.accepted {
             // Ours was promised: the other is of a time when the two of us
             // could not see each other. That holder is no help for ours.
             return self.on_lost(from, task);

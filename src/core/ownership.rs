@@ -9,7 +9,7 @@ use crate::limits;
 use crate::message::Message;
 use crate::node::{Fetching, Node};
 use crate::record::{Ballot, Birth, Record, Slot, Stamp};
-use crate::task::{Closed, Spec, TaskState};
+use crate::task::{Closed, Durability, Spec, TaskState};
 use crate::time::{Millis, Unix};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -31,6 +31,8 @@ pub(crate) struct Kept {
     config_revision: u32,
     /// Revision at which the task ended, in this ballot.
     closed_revision: u32,
+    /// It was, or may have been, promised to its submitter.
+    pub(crate) accepted: bool,
     /// The end was told to those who wait for it.
     pub(crate) announced: bool,
     written_at: Millis,
@@ -114,6 +116,7 @@ impl Kept {
             promised: None,
             config_revision: 0,
             closed_revision: 0,
+            accepted: true,
             announced: false,
             written_at: now,
             offered_at: now,
@@ -267,6 +270,7 @@ impl Node {
         let pledge = record.stamp.ballot;
         let mut kept = Kept::new(Slot { pledge, record, spec }, self.now);
         kept.claimed = true;
+        kept.accepted = kept.slot.spec.durability == Durability::Local;
         kept.promised = self.majority_revision(&kept);
         if self.vows.remove(&task).is_some() {
             self.erase(Key::Pledge(task.clone()));
@@ -403,6 +407,9 @@ impl Node {
         if settled {
             self.unsettled.remove(task);
             self.lazy.remove(task);
+        }
+        if self.has_full_holders(&self.kept[task]) {
+            self.kept.get_mut(task).expect("owned").accepted = true;
         }
         self.check_promises(task);
         if ended {
