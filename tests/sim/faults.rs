@@ -48,6 +48,8 @@ pub(crate) struct Faults {
     pub(crate) hangs_left: u32,
     /// Nodes check themselves every so many rounds of the world.
     pub(crate) check_every: u64,
+    /// A run goes on after so many violations.
+    pub(crate) violations: usize,
     /// Some results are blobs.
     pub(crate) blobs: bool,
     /// Nodes join over this time.
@@ -152,6 +154,7 @@ impl Faults {
             holders: 3,
             hangs_left: 0,
             check_every: (plan.nodes as u64).max(8),
+            violations: if plan.planted.is_some() { 100 } else { 0 },
             blobs: false,
             growth: 1_000,
             short_retention: false,

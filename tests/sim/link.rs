@@ -2,7 +2,7 @@
 
 use crate::agenda::{Event, Time};
 use crate::world::World;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmesh_core::prng::Prng;
 use taskmesh_core::{Input, Message, NodeId, PeerEvent};
@@ -51,6 +51,8 @@ pub(crate) struct Network {
     pub(crate) severed: BTreeSet<(usize, usize)>,
     /// Number of the connection of each pair; even: there is none.
     connections: Vec<u32>,
+    /// Messages by kind, to name what a storm is made of.
+    pub(crate) kinds: BTreeMap<&'static str, u64>,
     /// What each node was last told of each peer.
     told_up: Vec<bool>,
 }
@@ -65,6 +67,7 @@ impl Network {
             side: vec![0; nodes],
             severed: BTreeSet::new(),
             connections: vec![0; nodes * nodes],
+            kinds: BTreeMap::new(),
             told_up: vec![false; nodes * nodes],
         }
     }
@@ -111,6 +114,7 @@ impl World {
     /// A message on its way to one node: over their connection, if there is one.
     pub(crate) fn post(&mut self, from: usize, to: usize, message: Message) {
         self.tally.sent += 1;
+        *self.net.kinds.entry(kind(&message)).or_default() += 1;
         let lost = self.net.connection(from, to).is_none()
             || self.net.blocked(from, to)
             || self.prng.chance(self.net.weather.loss);
@@ -251,6 +255,35 @@ impl World {
                 self.agenda.at(at, Event::Connect { a, b });
             }
         }
+    }
+}
+
+fn kind(message: &Message) -> &'static str {
+    match message {
+        Message::Hello(_) => "hello",
+        Message::Beat(_) => "beat",
+        Message::WhoAreYou => "who_are_you",
+        Message::Announce { .. } => "announce",
+        Message::Room { .. } => "room",
+        Message::Offer { .. } => "offer",
+        Message::Ack { .. } => "ack",
+        Message::Want { .. } => "want",
+        Message::Refuse { .. } => "refuse",
+        Message::Taken { .. } => "taken",
+        Message::Lost { .. } => "lost",
+        Message::Gone { .. } => "gone",
+        Message::Forget { .. } => "forget",
+        Message::Claim { .. } => "claim",
+        Message::Pledge { .. } => "pledge",
+        Message::Grant(_) => "grant",
+        Message::Decline { .. } => "decline",
+        Message::Progress { .. } => "progress",
+        Message::Finished(_) => "finished",
+        Message::Settled { .. } => "settled",
+        Message::Stop { .. } => "stop",
+        Message::Request { .. } => "request",
+        Message::Response { .. } => "response",
+        Message::Controls(_) => "controls",
     }
 }
 

@@ -98,7 +98,8 @@ fn run_seeds(seeds: std::ops::Range<u64>, plan: impl Fn(u64) -> Plan + Sync) -> 
                 println!("{} seeds, {hours:.1} simulated hours, {took} s, {} failed", tally.seeds, failures.len());
             }
             if !outcome.violations.is_empty() {
-                println!("seed {} failed: {}", outcome.seed, outcome.violations[0].invariant);
+                let v = &outcome.violations[0];
+                println!("seed {} failed at {}: {}: {}", outcome.seed, v.at, v.invariant, v.problem);
                 failures.push(outcome);
             }
         }

@@ -67,6 +67,8 @@ pub(crate) struct Promise {
     pub(crate) local: bool,
     /// What a majority has, for each submission of the id.
     pub(crate) decided: Vec<(Birth, Ending)>,
+    /// When the decided submissions were made.
+    pub(crate) submitted: BTreeSet<Unix>,
     /// What clients were told.
     pub(crate) told: Vec<Ending>,
     /// Rights to write it that were won.
@@ -243,6 +245,7 @@ impl World {
                     })
             })
         });
+        let submitted = self.hosts[n].disk.specs.get(task).map(|spec| spec.submitted_at);
         let promise = self.oracle.promise(task);
         if won {
             promise.won.insert((birth, pledge));
@@ -255,6 +258,7 @@ impl World {
                 self.show(Seen::DecidedAnew { task, before: &before, after: &ending });
             }
             None => {
+                promise.submitted.extend(submitted);
                 promise.decided.push((birth, ending));
                 self.tally.closed += 1;
             }
@@ -314,8 +318,8 @@ impl World {
         match (pending.asked, reply) {
             (Asked::Submit { tasks, work, local }, Ok(Reply::Submitted(submitted))) => {
                 for task in &tasks {
-                    self.accept(n, task, work, submitted.replayed);
                     self.oracle.promise(task).local |= local;
+                    self.accept(n, task, work, submitted.replayed);
                 }
             }
             (Asked::Retry, Ok(Reply::Retried { retry, .. })) => self.accept(n, &retry, 0, true),

@@ -25,7 +25,7 @@ pub(crate) struct Trace {
 impl Trace {
     /// Prints what the environment asks for.
     pub(crate) fn from_env(digest: Digest) -> Trace {
-        let printing = std::env::var("SIM_TRACE").is_ok_and(|v| v != "0");
+        let printing = std::env::var("SIM_TRACE").is_ok_and(|v| v == "1");
         let task = std::env::var("SIM_TASK").ok().filter(|t| !t.is_empty());
         Trace { digest, printing, task }
     }

@@ -15,7 +15,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write;
 use taskmesh_core::node::Node;
 use taskmesh_core::prng::{Prng, mix};
-use taskmesh_core::{Config, Effect, Fence, Input, Message, Millis, NodeId, TaskId, Unix};
+use taskmesh_core::view::Status;
+use taskmesh_core::{Config, Effect, Fence, Input, Message, Millis, NodeId, Record, TaskId, TaskState, Unix};
 
 /// Where a node is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -178,7 +179,12 @@ impl World {
             self.now = now;
             self.tally.events += 1;
             self.happen(event);
-            if self.violations.len() > VIOLATIONS {
+            if self.tally.turns.max(self.tally.sent) > self.hosts.len() as u64 * STORM {
+                let problem = format!("{} messages by now: {:?}", self.tally.sent, self.net.kinds);
+                self.violations.push(Violation::new(now, "traffic_bounded", problem));
+                self.faults.violations = 0;
+            }
+            if self.violations.len() > self.faults.violations {
                 return;
             }
         }
@@ -464,7 +470,7 @@ impl World {
             let r = &copy.record;
             let _ = write!(
                 text,
-                "\n    n{n} ({:?}): pledge {}/{:?}, stamp {}/{:?}/{}, attempt {}, {:?}, holders {:?}, prior {:?}",
+                "\n    n{n} ({:?}): pledge {}/{:?}, stamp {}/{:?}/{}, attempt {}, {}, holders {:?}, prior {:?}",
                 host.fate,
                 copy.pledge.epoch,
                 copy.pledge.owner,
@@ -472,7 +478,7 @@ impl World {
                 r.owner(),
                 r.stamp.revision,
                 r.body.attempt,
-                r.body.state,
+                state_of(r),
                 r.holders,
                 r.prior,
             );
@@ -492,6 +498,14 @@ pub(crate) fn index(id: NodeId) -> usize {
     u64::from_be_bytes(id.0[..8].try_into().expect("8 of 32")) as usize
 }
 
+/// What a record's task is doing, in short.
+fn state_of(record: &Record) -> String {
+    match &record.body.state {
+        TaskState::Done(closed) => format!("{} by {:?}", Status::of_outcome(&closed.outcome).name(), closed.executor),
+        other => format!("{other:?}"),
+    }
+}
+
 fn writes(effect: &Effect) -> bool {
     matches!(effect, Effect::Persist(_) | Effect::Forget(_))
 }
@@ -502,7 +516,7 @@ pub(crate) const EPOCH: u64 = 1_767_225_600_000;
 const MAX_BATCH: usize = 64;
 /// A shell tells its node the wall clock so often.
 const CLOCK_EVERY: Time = 5_000;
+/// More rounds or messages of each node are a storm that feeds itself.
+const STORM: u64 = 60_000;
 /// After this long a node has heard of every other.
 const SETTLED: Time = 15_000;
-/// A run with so many violations says no more.
-const VIOLATIONS: usize = 200;

@@ -3,7 +3,7 @@
 
 use super::{Invariant, Seen};
 use crate::world::World;
-use taskmesh_core::{Ballot, Record, TaskId};
+use taskmesh_core::{Ballot, NodeId, Record, TaskId};
 
 pub(crate) struct PledgeMonotonic;
 
@@ -52,7 +52,11 @@ fn kept_upwards(world: &World, node: usize, pledge: Ballot, record: &Record) -> 
     if new < old {
         return Err(format!("n{node} goes back from {old:?} to {new:?} of {task}"));
     }
-    if new > old && new.ballot < before.pledge {
+    // One that claimed and learns that it is not to be a holder keeps what it
+    // learnt, and votes for nothing by that.
+    let me = NodeId::test(node as u64);
+    let learns = !record.kept_by(me) || (before.pledge.owner == me && !record.holders.contains(&me));
+    if new > old && new.ballot < before.pledge && !learns {
         return Err(format!("n{node} takes {new:?} of {task} below its pledge {:?}", before.pledge));
     }
     Ok(())

@@ -4,11 +4,10 @@
 use super::{Invariant, Seen};
 use crate::oracle::Ending;
 use crate::world::{World, index};
-use std::sync::Arc;
 use taskmesh_core::execution::Verdict;
 use taskmesh_core::task::Data;
 use taskmesh_core::view::Status;
-use taskmesh_core::{NodeId, Spec, TaskId};
+use taskmesh_core::{NodeId, TaskId};
 
 pub(crate) struct ResultEarned;
 
@@ -34,12 +33,13 @@ impl Invariant for ResultEarned {
 }
 
 fn earned(world: &World, task: &TaskId, attempt: u32, executor: NodeId, ending: &Ending) -> bool {
+    let Some(promise) = world.oracle.promises.get(task) else { return false };
     let runs = world.oracle.runs.get(task).into_iter().flatten();
     runs.filter(|r| r.fence.attempt == attempt && r.node == index(executor)).any(|run| {
         let Some((verdict, result)) = &run.end else { return false };
-        let same_task = |spec: &Arc<Spec>| spec.submitted_at == run.submitted_at;
-        let kept = world.hosts.iter().any(|h| h.disk.specs.get(task).is_some_and(same_task));
-        kept && *verdict == Verdict::Completed && ending.result.as_ref().is_none_or(|told| told == result)
+        promise.submitted.contains(&run.submitted_at)
+            && *verdict == Verdict::Completed
+            && ending.result.as_ref().is_none_or(|told| told == result)
     })
 }
 
