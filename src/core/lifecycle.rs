@@ -202,7 +202,7 @@ impl Node {
         if kept.slot.record.birth != refused || record.birth == refused {
             return;
         }
-        if self.has_full_holders(kept) {
+        if kept.accepted {
             // Ours was promised: the other is of a time when the two of us
             // could not see each other. That holder is no help for ours.
             return self.on_lost(from, task);
@@ -688,16 +688,12 @@ impl Node {
         let wanted = self.kept[task].slot.spec.depends_on.clone();
         for dependency in &wanted {
             self.missing.entry(task.clone()).or_default().insert(dependency.clone());
-            let first = {
-                let waiting = self.dependents.entry(dependency.clone()).or_default();
-                waiting.insert(task.clone());
-                waiting.len() == 1
-            };
-            if first {
-                self.ask_for_dependency(dependency);
+            let waiting = self.dependents.entry(dependency.clone()).or_default();
+            waiting.insert(task.clone());
+            if waiting.len() == 1 {
+                self.awaited.push(dependency.clone());
             }
         }
-        self.queue.stir();
     }
 
     pub(crate) fn stop_awaiting(&mut self, task: &TaskId) {

@@ -56,6 +56,9 @@ pub struct Node {
     pub(crate) dependents: BTreeMap<TaskId, BTreeSet<TaskId>>,
     /// And what each of them still waits for.
     pub(crate) missing: BTreeMap<TaskId, BTreeSet<TaskId>>,
+    /// What came to be waited for in this input, and was not asked for yet: an
+    /// answer may be at hand, and must not meet a half-entered task.
+    pub(crate) awaited: Vec<TaskId>,
     pub(crate) counts: BTreeMap<Status, u64>,
     pub(crate) recent: Recent,
 
@@ -118,6 +121,7 @@ impl Node {
             closed: BTreeSet::new(),
             dependents: BTreeMap::new(),
             missing: BTreeMap::new(),
+            awaited: Vec::new(),
             counts: BTreeMap::new(),
             recent: Recent::default(),
             members: disk.peers.into_iter().map(|(peer, book)| (peer, Member::remembered(book))).collect(),
@@ -181,6 +185,10 @@ impl Node {
 
     fn settle(&mut self, effects: &mut Vec<Effect>) {
         self.obey_itself();
+        while let Some(dependency) = self.awaited.pop() {
+            self.ask_for_dependency(&dependency);
+            self.obey_itself();
+        }
         if self.queue.stirred() {
             self.schedule();
             self.obey_itself();

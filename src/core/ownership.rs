@@ -9,7 +9,7 @@ use crate::limits;
 use crate::message::Message;
 use crate::node::{Fetching, Node};
 use crate::record::{Ballot, Birth, Record, Slot, Stamp};
-use crate::task::{Closed, Spec, TaskState};
+use crate::task::{Closed, Durability, Spec, TaskState};
 use crate::time::{Millis, Unix};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -31,6 +31,8 @@ pub(crate) struct Kept {
     config_revision: u32,
     /// Revision at which the task ended, in this ballot.
     closed_revision: u32,
+    /// It was, or may have been, promised to its submitter.
+    pub(crate) accepted: bool,
     /// The end was told to those who wait for it.
     pub(crate) announced: bool,
     written_at: Millis,
@@ -114,6 +116,7 @@ impl Kept {
             promised: None,
             config_revision: 0,
             closed_revision: 0,
+            accepted: true,
             announced: false,
             written_at: now,
             offered_at: now,
@@ -267,6 +270,7 @@ impl Node {
         let pledge = record.stamp.ballot;
         let mut kept = Kept::new(Slot { pledge, record, spec }, self.now);
         kept.claimed = true;
+        kept.accepted = kept.slot.spec.durability == Durability::Local;
         kept.promised = self.majority_revision(&kept);
         if self.vows.remove(&task).is_some() {
             self.erase(Key::Pledge(task.clone()));
@@ -404,6 +408,9 @@ impl Node {
             self.unsettled.remove(task);
             self.lazy.remove(task);
         }
+        if self.has_full_holders(&self.kept[task]) {
+            self.kept.get_mut(task).expect("owned").accepted = true;
+        }
         self.check_promises(task);
         if ended {
             self.kept.get_mut(task).expect("owned").announced = true;
@@ -459,6 +466,9 @@ impl Node {
         if !self.is_welcome(from, &record, fresh) {
             return;
         }
+        if from != record.owner() {
+            return self.on_hearsay(*record, spec);
+        }
         let mine = record.kept_by(self.id);
         let kept = self.kept.get(&task);
         let pledge = kept.map_or_else(|| self.vows.get(&task).map(|v| v.0), |k| Some(k.slot.pledge));
@@ -498,6 +508,17 @@ impl Node {
             }
         }
         self.send(from, Message::Ack { task, stamp });
+    }
+
+    /// Somebody answers a claim of this node with a version by which it is no
+    /// holder: that is learnt and votes for nothing, so no pledge is in its way.
+    fn on_hearsay(&mut self, record: Record, spec: Option<Arc<Spec>>) {
+        let Some(kept) = self.kept.get(&record.task) else { return };
+        if record.holders.contains(&self.id) || record.stamp <= kept.slot.record.stamp {
+            return;
+        }
+        let (spec, pledge) = (spec.unwrap_or_else(|| kept.slot.spec.clone()), kept.slot.pledge);
+        self.take_version(record, spec, Some(pledge));
     }
 
     fn is_welcome(&mut self, from: NodeId, record: &Record, fresh: bool) -> bool {
@@ -632,7 +653,7 @@ impl Node {
             self.send(from, Message::Lost { task: task.clone() });
             return;
         }
-        let outsider = slot.record.stamp >= stamp && !slot.record.kept_by(from);
+        let outsider = slot.record.stamp >= stamp && !slot.record.holders.contains(&from);
         if outsider && self.config.planted != Some(Planted::ClaimUnkept) {
             let message = Message::Offer { record: Box::new(slot.record.clone()), spec: Some(slot.spec.clone()) };
             self.send(from, message);
@@ -706,7 +727,9 @@ impl Node {
 
     /// Nobody acts as the owner of this record, and this node may try to.
     pub(crate) fn is_orphan(&self, kept: &Kept) -> bool {
-        if self.owns(kept) || !kept.slot.record.kept_by(self.id) {
+        // One that is leaving (a prior holder only) never claims: it would own
+        // what it no longer keeps once the change is done.
+        if self.owns(kept) || !kept.slot.record.holders.contains(&self.id) {
             return false;
         }
         let owner = kept.slot.pledge.owner;
@@ -769,7 +792,7 @@ impl Node {
         let ballot = claim.ballot;
         let Some(best) = claim.pledges.values().flatten().max_by_key(|r| r.stamp) else { return };
         let kept = &self.kept[task];
-        if !best.kept_by(self.id) {
+        if !best.holders.contains(&self.id) {
             // Somebody else's by now: keep what was learnt, and leave it.
             let (record, spec, pledge) = ((**best).clone(), kept.slot.spec.clone(), kept.slot.pledge);
             self.claims.remove(task);
@@ -1113,7 +1136,7 @@ impl Node {
             assert!(!slot.record.holders.is_empty(), "{task}: no holders");
             if kept.claimed {
                 assert!(self.owns(kept), "{task}: claimed and not owned");
-                assert!(slot.record.kept_by(self.id), "{task}: owned and not kept");
+                assert!(slot.record.holders.contains(&self.id), "{task}: owned and not kept");
             }
             if kept.lease.is_some() {
                 assert!(

@@ -403,7 +403,9 @@ impl Node {
 
     /// Another node asks for a task that this one does not own.
     fn answer_for_absent_owner(&mut self, origin: Origin, task: &TaskId, detail: Detail, request: Request) {
-        let Some(kept) = self.kept.get(task) else {
+        // A copy left over from when this node was a holder says nothing.
+        let kept = self.kept.get(task).filter(|k| k.slot.record.kept_by(self.id));
+        let Some(kept) = kept else {
             let name = task.as_str().into();
             return self.answer(origin, Err(Refusal::NotFound { what: "task".into(), name }));
         };

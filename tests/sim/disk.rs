@@ -1,0 +1,126 @@
+//! A node's disk: what was written, entry by entry, and what a crash left.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use taskmesh_core::command::WorkerSpec;
+use taskmesh_core::effect::PeerBook;
+use taskmesh_core::message::Controls;
+use taskmesh_core::{Ballot, BlobHash, Disk, Entry, Key, NodeId, Record, Slot, Spec, TaskId, Unix, WorkerId};
+
+/// A copy of a record, with the pledge that it was written with.
+#[derive(Clone, Debug)]
+pub(crate) struct Copy {
+    /// The greatest ballot promised to.
+    pub(crate) pledge: Ballot,
+    /// The version.
+    pub(crate) record: Record,
+}
+
+/// One disk. Survives its node, unless it is destroyed.
+#[derive(Default)]
+pub(crate) struct SimDisk {
+    /// Immutable parts.
+    pub(crate) specs: BTreeMap<TaskId, Arc<Spec>>,
+    /// Records.
+    pub(crate) copies: BTreeMap<TaskId, Copy>,
+    /// Copies that a fault made unreadable, until they are written again.
+    pub(crate) damaged: BTreeSet<TaskId>,
+    /// Blobs that are whole.
+    pub(crate) blobs: BTreeSet<BlobHash>,
+    /// The queue's controls.
+    pub(crate) controls: Controls,
+    /// Pledges without a record.
+    pub(crate) vows: BTreeMap<TaskId, (Ballot, Unix)>,
+    workers: BTreeMap<WorkerId, (WorkerSpec, Unix)>,
+    peers: BTreeMap<NodeId, PeerBook>,
+    tombstones: BTreeMap<u64, Unix>,
+    boot: u64,
+}
+
+impl SimDisk {
+    /// Writes an entry; a damaged copy that is written again is whole.
+    pub(crate) fn write(&mut self, entry: Entry) {
+        match entry {
+            Entry::Spec(task, spec) => {
+                self.specs.insert(task, spec);
+            }
+            Entry::Record { pledge, record } => {
+                self.damaged.remove(&record.task);
+                self.copies.insert(record.task.clone(), Copy { pledge, record: *record });
+            }
+            Entry::Pledge { task, ballot, at } => {
+                self.vows.insert(task, (ballot, at));
+            }
+            Entry::Worker(spec, at) => {
+                self.workers.insert(spec.worker.clone(), (spec, at));
+            }
+            Entry::Controls(controls) => self.controls = controls,
+            Entry::Peer(peer, book) => {
+                self.peers.insert(peer, book);
+            }
+            Entry::Boot(boot) => self.boot = boot,
+            Entry::Tombstone(hash, at) => {
+                self.tombstones.insert(hash, at);
+            }
+        }
+    }
+
+    /// Removes an entry.
+    pub(crate) fn forget(&mut self, key: &Key) {
+        match key {
+            Key::Task(task) => {
+                self.specs.remove(task);
+                self.copies.remove(task);
+                self.damaged.remove(task);
+            }
+            Key::Pledge(task) => {
+                self.vows.remove(task);
+            }
+            Key::Worker(worker) => {
+                self.workers.remove(worker);
+            }
+            Key::Peer(peer) => {
+                self.peers.remove(peer);
+            }
+            Key::Tombstone(hash) => {
+                self.tombstones.remove(hash);
+            }
+        }
+    }
+
+    /// Makes the copy of `task` unreadable.
+    pub(crate) fn damage(&mut self, task: &TaskId) {
+        if self.copies.remove(task).is_some() {
+            self.damaged.insert(task.clone());
+        }
+    }
+
+    /// How many other members it names.
+    pub(crate) fn members(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// What a node that starts on this disk is given.
+    pub(crate) fn load(&self) -> Disk {
+        let mut damaged: Vec<_> = self.damaged.iter().cloned().collect();
+        let mut slots = Vec::with_capacity(self.copies.len());
+        for (task, copy) in &self.copies {
+            let Some(spec) = self.specs.get(task) else {
+                damaged.push(task.clone());
+                continue;
+            };
+            slots.push(Slot { pledge: copy.pledge, record: copy.record.clone(), spec: spec.clone() });
+        }
+        Disk {
+            slots,
+            damaged,
+            pledges: self.vows.iter().map(|(task, (ballot, at))| (task.clone(), *ballot, *at)).collect(),
+            workers: self.workers.values().cloned().collect(),
+            controls: self.controls.clone(),
+            peers: self.peers.iter().map(|(peer, book)| (*peer, book.clone())).collect(),
+            boot: self.boot,
+            tombstones: self.tombstones.iter().map(|(hash, at)| (*hash, *at)).collect(),
+            blobs: self.blobs.clone(),
+        }
+    }
+}

@@ -1,0 +1,72 @@
+//! What was accepted is on the disks of a majority of its holders by then, and
+//! stays somewhere until it has ended.
+
+use super::{Invariant, Seen};
+use crate::world::{World, index};
+use taskmesh_core::{Key, NodeId, Record, TaskId};
+
+pub(crate) struct AcceptedKept;
+
+impl Invariant for AcceptedKept {
+    fn name(&self) -> &'static str {
+        "accepted_kept"
+    }
+
+    fn see(&mut self, world: &World, seen: &Seen<'_>) -> Result<(), String> {
+        match seen {
+            Seen::Accepted { node, task } => kept_by_majority(world, *node, task),
+            Seen::Forgotten { node, key: Key::Task(task) } => needed_no_more(world, *node, task),
+            _ => Ok(()),
+        }
+    }
+
+    fn at_rest(&mut self, world: &World) -> Vec<String> {
+        let lost = lost(world);
+        lost.map(|task| format!("{task} was accepted, has not ended, and is on no disk")).collect()
+    }
+}
+
+fn kept_by_majority(world: &World, node: usize, task: &TaskId) -> Result<(), String> {
+    let promise = &world.oracle.promises[task];
+    if promise.local || promise.ended() {
+        return Ok(());
+    }
+    let kept = |h| world.gone(h, task) || world.hosts[index(h)].disk.copies.contains_key(task);
+    let Some(newest) = newest(world, task) else {
+        return Err(format!("n{node} accepted {task}, which is on no disk"));
+    };
+    if !newest.majority(kept) {
+        return Err(format!("n{node} accepted {task}; too few of {:?} keep it", newest.holders));
+    }
+    if world.full_number_is_known(node) && newest.holders.len() < 3.min(world.faults.holders) {
+        return Err(format!("n{node} accepted {task} with holders {:?} only", newest.holders));
+    }
+    Ok(())
+}
+
+/// Only what has ended is forgotten by those that should keep it.
+fn needed_no_more(world: &World, node: usize, task: &TaskId) -> Result<(), String> {
+    let promise = world.oracle.promises.get(task).filter(|p| p.open());
+    let keeper = newest(world, task).is_some_and(|record| record.kept_by(NodeId::test(node as u64)));
+    if promise.is_none() || !keeper {
+        return Ok(());
+    }
+    Err(format!("n{node} forgets {task}, which has not ended: {}", world.whereabouts(task)))
+}
+
+fn newest<'a>(world: &'a World, task: &TaskId) -> Option<&'a Record> {
+    let copies = world.hosts.iter().filter_map(|h| h.disk.copies.get(task));
+    copies.map(|c| &c.record).max_by_key(|r| r.stamp)
+}
+
+/// Accepted tasks that nobody has any more, though they never ended.
+pub(crate) fn lost(world: &World) -> impl Iterator<Item = &TaskId> {
+    let accepted = world.oracle.promises.iter().filter(|(_, p)| p.open());
+    let unprotected = |local: bool| local && world.tally.destroyed > 0;
+    accepted
+        .filter(move |(task, p)| {
+            let kept = world.hosts.iter().any(|h| h.disk.copies.contains_key(*task));
+            !kept && !unprotected(p.local)
+        })
+        .map(|(task, _)| task)
+}

@@ -1,0 +1,47 @@
+//! In the end every holder that is there has the same version of what it
+//! keeps, and no place is held by a node that is gone for ever.
+
+use super::Invariant;
+use crate::disk::Copy;
+use crate::world::{Fate, World, index};
+use std::collections::BTreeMap;
+use taskmesh_core::{Record, TaskId};
+
+pub(crate) struct HoldersConverge;
+
+impl Invariant for HoldersConverge {
+    fn name(&self) -> &'static str {
+        "holders_converge"
+    }
+
+    fn at_rest(&mut self, world: &World) -> Vec<String> {
+        diverged(world)
+    }
+}
+
+/// What is wrong with the copies.
+pub(crate) fn diverged(world: &World) -> Vec<String> {
+    let mut newest: BTreeMap<&TaskId, &Copy> = BTreeMap::new();
+    for copy in world.hosts.iter().flat_map(|h| h.disk.copies.values()) {
+        let best = newest.entry(&copy.record.task).or_insert(copy);
+        if copy.record.stamp > best.record.stamp {
+            *best = copy;
+        }
+    }
+    newest.into_values().filter_map(|copy| problem(world, &copy.record)).collect()
+}
+
+fn problem(world: &World, record: &Record) -> Option<String> {
+    let task = &record.task;
+    for holder in &record.holders {
+        let host = &world.hosts[index(*holder)];
+        let here = host.disk.copies.get(task);
+        if host.fate == Fate::Destroyed {
+            return Some(format!("{task} has holder {holder:?}, which is gone: {}", world.whereabouts(task)));
+        }
+        if here.is_none_or(|c| c.record.stamp != record.stamp) {
+            return Some(format!("{task} differs on {holder:?}: {}", world.whereabouts(task)));
+        }
+    }
+    (!record.prior.is_empty()).then(|| format!("{task} still has prior holders: {}", world.whereabouts(task)))
+}

@@ -1,0 +1,54 @@
+//! A completed outcome was earned: that attempt really ran on that executor,
+//! ended well, and left that result.
+
+use super::{Invariant, Seen};
+use crate::oracle::Ending;
+use crate::world::{World, index};
+use taskmesh_core::execution::Verdict;
+use taskmesh_core::task::Data;
+use taskmesh_core::view::Status;
+use taskmesh_core::{NodeId, TaskId};
+
+pub(crate) struct ResultEarned;
+
+impl Invariant for ResultEarned {
+    fn name(&self) -> &'static str {
+        "result_earned"
+    }
+
+    fn see(&mut self, world: &World, seen: &Seen<'_>) -> Result<(), String> {
+        let Seen::Told { node, task, ending } = seen else { return Ok(()) };
+        if ending.status != Status::Completed {
+            return Ok(());
+        }
+        let (Some(attempt), Some(Some(executor))) = (ending.attempt, ending.executor) else {
+            return Err(format!("n{node} told {task} completed by no run: {ending:?}"));
+        };
+        if !earned(world, task, attempt, executor, ending) {
+            let runs = world.oracle.runs.get(*task);
+            return Err(format!("n{node} told {ending:?} of {task}; runs were {runs:?}"));
+        }
+        blob_is_kept(world, *node, task, ending)
+    }
+}
+
+fn earned(world: &World, task: &TaskId, attempt: u32, executor: NodeId, ending: &Ending) -> bool {
+    let Some(promise) = world.oracle.promises.get(task) else { return false };
+    let runs = world.oracle.runs.get(task).into_iter().flatten();
+    runs.filter(|r| r.fence.attempt == attempt && r.node == index(executor)).any(|run| {
+        let Some((verdict, result)) = &run.end else { return false };
+        promise.submitted.contains(&run.submitted_at)
+            && *verdict == Verdict::Completed
+            && ending.result.as_ref().is_none_or(|told| told == result)
+    })
+}
+
+/// What a result refers to outlives its executor.
+fn blob_is_kept(world: &World, node: usize, task: &TaskId, ending: &Ending) -> Result<(), String> {
+    let Some(Data::Blob { hash, .. }) = &ending.result else { return Ok(()) };
+    let kept = world.hosts.iter().filter(|h| h.disk.copies.contains_key(task) && h.disk.blobs.contains(hash)).count();
+    if kept == 0 {
+        return Err(format!("n{node} told a result of {task} that no holder has"));
+    }
+    Ok(())
+}

@@ -1,0 +1,415 @@
+//! What was promised to whom, and what really happened: the facts that the
+//! invariants compare. It sees every disk, so it knows when an outcome was
+//! decided before any node can.
+
+use crate::agenda::Time;
+use crate::disk::Copy;
+use crate::invariants::Seen;
+use crate::world::{Fate, World};
+use std::collections::{BTreeMap, BTreeSet};
+use taskmesh_core::execution::Verdict;
+use taskmesh_core::record::Birth;
+use taskmesh_core::task::Data;
+use taskmesh_core::view::Status;
+use taskmesh_core::{
+    Ballot, Effect, Entry, Fence, NodeId, Notice, Record, Refusal, Reply, RequestId, Spec, TaskId, Unix,
+};
+
+/// The end of a task, as far as somebody said it.
+#[derive(Clone, Debug)]
+pub(crate) struct Ending {
+    /// How.
+    pub(crate) status: Status,
+    /// By which attempt.
+    pub(crate) attempt: Option<u32>,
+    /// Where that ran.
+    pub(crate) executor: Option<Option<NodeId>>,
+    /// What it left.
+    pub(crate) result: Option<Data>,
+}
+
+impl Ending {
+    fn of(record: &Record) -> Option<Ending> {
+        let closed = record.body.state.closed()?;
+        Some(Ending {
+            status: Status::of_outcome(&closed.outcome),
+            attempt: Some(record.body.attempt),
+            executor: Some(closed.executor.as_ref().map(|(node, _)| *node)),
+            result: Some(closed.report.as_ref().map(|r| r.result.clone()).unwrap_or_default()),
+        })
+    }
+
+    /// Whether both could be said of one end.
+    pub(crate) fn agrees(&self, other: &Ending) -> bool {
+        fn same<T: PartialEq>(a: Option<&T>, b: Option<&T>) -> bool {
+            a.is_none() || b.is_none() || a == b
+        }
+        self.status == other.status
+            && same(self.attempt.as_ref(), other.attempt.as_ref())
+            && same(self.executor.as_ref(), other.executor.as_ref())
+            && same(self.result.as_ref(), other.result.as_ref())
+    }
+}
+
+/// What is known of one id.
+#[derive(Debug, Default)]
+pub(crate) struct Promise {
+    /// When a client was first told that it was accepted.
+    pub(crate) accepted: Option<Time>,
+    /// Clients that were told so as of a new task.
+    pub(crate) fresh: u32,
+    /// Which works were accepted under this id.
+    pub(crate) works: BTreeSet<u64>,
+    /// The submissions that this is said of; more than one, if nodes that could
+    /// not see each other took the same id.
+    births: BTreeSet<Birth>,
+    /// One copy was enough for the client.
+    pub(crate) local: bool,
+    /// What a majority has, for each submission of the id.
+    pub(crate) decided: Vec<(Birth, Ending)>,
+    /// When the decided submissions were made.
+    pub(crate) submitted: BTreeSet<Unix>,
+    /// What clients were told.
+    pub(crate) told: Vec<Ending>,
+    /// Rights to write it that were won.
+    won: BTreeSet<(Birth, Ballot)>,
+}
+
+impl Promise {
+    /// Whether it was accepted and has no outcome yet.
+    pub(crate) fn open(&self) -> bool {
+        let decided = |birth: &Birth| self.decided.iter().any(|(b, _)| b == birth);
+        self.accepted.is_some() && !(self.births.iter().all(decided) && !self.decided.is_empty())
+    }
+
+    /// Whether it was accepted and has ended.
+    pub(crate) fn ended(&self) -> bool {
+        self.accepted.is_some() && !self.open()
+    }
+
+    /// The outcomes of what was accepted, or of what there is.
+    pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Ending> {
+        let all = self.births.is_empty();
+        self.decided.iter().filter(move |(b, _)| all || self.births.contains(b)).map(|(_, ending)| ending)
+    }
+
+    /// Whether `ballot` was won from a majority of holders; the first needs none.
+    pub(crate) fn won(&self, ballot: Ballot) -> bool {
+        ballot.epoch <= 1 || self.won.iter().any(|(_, won)| *won == ballot)
+    }
+}
+
+/// One run of a program.
+#[derive(Debug)]
+pub(crate) struct Run {
+    /// Under which grant.
+    pub(crate) fence: Fence,
+    /// Where.
+    pub(crate) node: usize,
+    /// Of which submission.
+    pub(crate) submitted_at: Unix,
+    /// From when.
+    pub(crate) from: Time,
+    /// Until when; `None`: it still runs.
+    pub(crate) until: Option<Time>,
+    /// What its executor said; `None`: nothing.
+    pub(crate) end: Option<(Verdict, Data)>,
+}
+
+/// What a client asked.
+#[derive(Clone, Debug)]
+pub(crate) enum Asked {
+    /// To take these tasks: the same number is the same work.
+    Submit { tasks: Vec<TaskId>, work: u64, local: bool },
+    /// To try a task again.
+    Retry,
+    /// How a task is; a promise that it is known, where `must_know`.
+    View { task: TaskId, must_know: MustKnow },
+    /// Anything else.
+    Other,
+}
+
+/// Whether an answer may be that there is no such task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MustKnow {
+    /// It may.
+    No,
+    /// It must be known, and have ended.
+    Ended,
+}
+
+#[derive(Debug)]
+struct Pending {
+    node: usize,
+    at: Time,
+    asked: Asked,
+}
+
+/// All of it.
+#[derive(Default)]
+pub(crate) struct Oracle {
+    /// By id.
+    pub(crate) promises: BTreeMap<TaskId, Promise>,
+    /// By id, in order of their start.
+    pub(crate) runs: BTreeMap<TaskId, Vec<Run>>,
+    pending: BTreeMap<RequestId, Pending>,
+}
+
+impl Oracle {
+    /// The promise about `task`.
+    pub(crate) fn promise(&mut self, task: &TaskId) -> &mut Promise {
+        if !self.promises.contains_key(task) {
+            self.promises.insert(task.clone(), Promise::default());
+        }
+        self.promises.get_mut(task).expect("it is there now")
+    }
+
+    /// A client asked.
+    pub(crate) fn asked(&mut self, id: RequestId, node: usize, at: Time, asked: Asked) {
+        self.pending.insert(id, Pending { node, at, asked });
+    }
+
+    /// A node died: nobody there will answer.
+    pub(crate) fn forget_requests_of(&mut self, node: usize) {
+        self.pending.retain(|_, p| p.node != node);
+    }
+
+    /// Requests that should have been answered long ago.
+    pub(crate) fn unanswered(&self, since: Time) -> impl Iterator<Item = String> + '_ {
+        let late = self.pending.iter().filter(move |(_, p)| p.at < since);
+        late.map(|(id, p)| format!("n{} never answered {id:?} of {}: {:?}", p.node, p.at, p.asked))
+    }
+
+    /// A run began.
+    pub(crate) fn run_started(&mut self, task: &TaskId, fence: Fence, node: usize, now: Time, spec: &Spec) {
+        let run = Run { fence, node, submitted_at: spec.submitted_at, from: now, until: None, end: None };
+        self.runs.entry(task.clone()).or_default().push(run);
+    }
+
+    /// A run ended; `end`: what its executor said.
+    pub(crate) fn run_ended(
+        &mut self,
+        task: &TaskId,
+        fence: Fence,
+        node: usize,
+        now: Time,
+        end: Option<(Verdict, Data)>,
+    ) {
+        let runs = self.runs.get_mut(task).into_iter().flatten();
+        let run = runs.rev().find(|r| r.fence == fence && r.node == node && r.until.is_none());
+        let run = run.expect("only what began can end");
+        run.until = Some(now);
+        run.end = end;
+    }
+}
+
+impl World {
+    /// Something becomes durable.
+    pub(crate) fn write(&mut self, n: usize, effect: Effect) {
+        match effect {
+            Effect::Persist(Entry::Record { pledge, record }) => {
+                self.show(Seen::Kept { node: n, pledge, record: &record });
+                let task = record.task.clone();
+                self.hosts[n].disk.write(Entry::Record { pledge, record });
+                self.weigh(n, &task);
+            }
+            Effect::Persist(Entry::Pledge { task, ballot, at }) => {
+                self.show(Seen::Vowed { node: n, task: &task, ballot });
+                self.hosts[n].disk.write(Entry::Pledge { task: task.clone(), ballot, at });
+                self.weigh_vow(&task, ballot);
+            }
+            Effect::Persist(entry) => self.hosts[n].disk.write(entry),
+            Effect::Forget(key) => {
+                self.show(Seen::Forgotten { node: n, key: &key });
+                self.hosts[n].disk.forget(&key);
+            }
+            _ => unreachable!("only writes are written"),
+        }
+    }
+
+    /// Whether what was just written decides something: a right that a
+    /// majority has pledged to, or an outcome that a majority has.
+    fn weigh(&mut self, n: usize, task: &TaskId) {
+        let copy = &self.hosts[n].disk.copies[task];
+        let (record, pledge) = (&copy.record, copy.pledge);
+        let birth = record.birth;
+        let held = |h: NodeId| self.copy_of(h, task).filter(|c| c.record.birth == birth);
+        let won = pledge.epoch > 1 && self.is_pledged(task, record, pledge);
+        let stamp = record.stamp;
+        let ending = Ending::of(record).filter(|ending| {
+            record.majority(|h| {
+                self.gone(h, task)
+                    || held(h).is_some_and(|c| {
+                        let later = c.record.stamp.ballot == stamp.ballot && c.record.stamp.revision >= stamp.revision;
+                        later && Ending::of(&c.record).is_some_and(|e| e.agrees(ending))
+                    })
+            })
+        });
+        let submitted = self.hosts[n].disk.specs.get(task).map(|spec| spec.submitted_at);
+        let promise = self.oracle.promise(task);
+        if won {
+            promise.won.insert((birth, pledge));
+        }
+        let Some(ending) = ending else { return };
+        match promise.decided.iter().find(|(b, _)| *b == birth) {
+            Some((_, before)) if before.agrees(&ending) => {}
+            Some((_, before)) => {
+                let before = before.clone();
+                self.show(Seen::DecidedAnew { task, before: &before, after: &ending });
+            }
+            None => {
+                promise.submitted.extend(submitted);
+                promise.decided.push((birth, ending));
+                self.tally.closed += 1;
+            }
+        }
+    }
+
+    /// A pledge without a record may be the one that was missing.
+    fn weigh_vow(&mut self, task: &TaskId, ballot: Ballot) {
+        let Some(claimant) = self.copy_of(ballot.owner, task) else { return };
+        let birth = claimant.record.birth;
+        if self.is_pledged(task, &claimant.record, ballot) {
+            self.oracle.promise(task).won.insert((birth, ballot));
+        }
+    }
+
+    /// Whether a majority has pledged to `ballot`, by the holders that any of
+    /// the keepers of `record` knows of.
+    fn is_pledged(&self, task: &TaskId, record: &Record, ballot: Ballot) -> bool {
+        let pledged = |h: NodeId| {
+            let vow = self.hosts[index_of(h)].disk.vows.get(task);
+            let pledge = self.copy_of(h, task).map(|c| c.pledge).max(vow.map(|(vow, _)| *vow));
+            self.gone(h, task) || pledge.is_some_and(|p| p >= ballot)
+        };
+        record.keepers().filter_map(|h| self.copy_of(h, task)).any(|c| c.record.majority(pledged))
+    }
+
+    fn copy_of(&self, node: NodeId, task: &TaskId) -> Option<&Copy> {
+        self.hosts[index_of(node)].disk.copies.get(task)
+    }
+
+    /// Whether the copy of `task` on `node` was destroyed by a fault: its word
+    /// still counts as given.
+    pub(crate) fn gone(&self, node: NodeId, task: &TaskId) -> bool {
+        let host = &self.hosts[index_of(node)];
+        host.fate == Fate::Destroyed || host.disk.damaged.contains(task)
+    }
+
+    /// Whether the copies of `task` would outlive the loss of the one on `n`.
+    pub(crate) fn may_lose(&self, n: usize, task: &TaskId) -> bool {
+        let lost = |h: &NodeId| index_of(*h) == n || self.gone(*h, task);
+        self.hosts.iter().filter_map(|host| host.disk.copies.get(task)).all(|copy| {
+            let sets = [&copy.record.holders, &copy.record.prior];
+            sets.into_iter().filter(|set| !set.is_empty()).all(|set| {
+                let dead = set.iter().filter(|h| lost(h)).count();
+                dead * 2 < set.len()
+            })
+        })
+    }
+
+    /// A node answers a client.
+    pub(crate) fn on_reply(&mut self, n: usize, id: RequestId, reply: Result<Reply, Refusal>) {
+        let Some(pending) = self.oracle.pending.remove(&id) else {
+            self.show(Seen::Unasked { node: n, id, reply: &reply });
+            return;
+        };
+        self.tally.answers += 1;
+        match (pending.asked, reply) {
+            (Asked::Submit { tasks, work, local }, Ok(Reply::Submitted(submitted))) => {
+                for task in &tasks {
+                    self.oracle.promise(task).local |= local;
+                    self.accept(n, task, work, submitted.replayed);
+                }
+            }
+            (Asked::Retry, Ok(Reply::Retried { retry, .. })) => self.accept(n, &retry, 0, true),
+            (Asked::View { must_know: MustKnow::Ended, task }, answer) => {
+                let known = matches!(&answer, Ok(Reply::Task(view)) if view.status.terminal());
+                if !known {
+                    self.show(Seen::Unknown { node: n, task: &task, answer: &answer });
+                }
+                self.hear(n, answer);
+            }
+            (_, answer) => self.hear(n, answer),
+        }
+    }
+
+    fn hear(&mut self, n: usize, answer: Result<Reply, Refusal>) {
+        match answer {
+            Ok(Reply::Task(view)) => self.on_view(n, &view),
+            Ok(Reply::Tasks(page)) => page.tasks.iter().for_each(|view| self.on_view(n, view)),
+            Ok(Reply::Cancelled { task, status: Status::Cancelled, .. }) => {
+                self.tally.cancelled += 1;
+                let ending = Ending { status: Status::Cancelled, attempt: None, executor: None, result: None };
+                self.tell(n, &task, ending);
+            }
+            Ok(_) => {}
+            Err(_) => self.tally.refused += 1,
+        }
+    }
+
+    /// The submissions of `task` that are safe with a majority now, or there at all.
+    fn births_of(&self, task: &TaskId) -> BTreeSet<Birth> {
+        let copies = || self.hosts.iter().filter_map(|h| h.disk.copies.get(task)).map(|c| &c.record);
+        let safe = |record: &&Record| {
+            record.majority(|h| {
+                self.gone(h, task) || self.copy_of(h, task).is_some_and(|c| c.record.birth == record.birth)
+            })
+        };
+        let births: BTreeSet<_> = copies().filter(safe).map(|r| r.birth).collect();
+        if births.is_empty() { copies().map(|r| r.birth).collect() } else { births }
+    }
+
+    fn accept(&mut self, n: usize, task: &TaskId, work: u64, replayed: bool) {
+        let births = self.births_of(task);
+        let promise = self.oracle.promise(task);
+        if promise.accepted.is_none() {
+            promise.accepted = Some(self.now);
+            self.tally.accepted += 1;
+        }
+        promise.works.insert(work);
+        promise.births.extend(births);
+        promise.fresh += u32::from(!replayed);
+        self.tally.replayed += u64::from(replayed);
+        self.show(Seen::Accepted { node: n, task });
+    }
+
+    fn on_view(&mut self, n: usize, view: &taskmesh_core::view::TaskView) {
+        if !view.status.terminal() {
+            return;
+        }
+        let ending = Ending {
+            status: view.status,
+            attempt: Some(view.attempt),
+            executor: Some(view.executor.as_ref().map(|(node, _)| *node)),
+            result: view.report.as_ref().map(|r| r.result.clone()),
+        };
+        self.tell(n, &view.task, ending);
+    }
+
+    /// A node tells its shell what happened; that a task has ended is a promise.
+    pub(crate) fn on_notice(&mut self, n: usize, notice: &Notice) {
+        match notice {
+            Notice::TaskClosed { task, status, attempt, executor, .. } => {
+                let ending =
+                    Ending { status: *status, attempt: Some(*attempt), executor: Some(*executor), result: None };
+                self.tell(n, task, ending);
+            }
+            Notice::OwnerAdopted { .. } => self.tally.adoptions += 1,
+            Notice::HoldersChanged { .. } => self.tally.rehomed += 1,
+            Notice::Repaired { .. } => self.tally.repaired += 1,
+            Notice::LeaseLost { .. } => self.tally.leases_lost += 1,
+            Notice::TaskRetried { .. } => self.tally.attempts_retried += 1,
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, n: usize, task: &TaskId, ending: Ending) {
+        self.show(Seen::Told { node: n, task, ending: &ending });
+        self.oracle.promise(task).told.push(ending);
+    }
+}
+
+fn index_of(node: NodeId) -> usize {
+    crate::world::index(node)
+}

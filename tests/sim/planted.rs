@@ -1,0 +1,92 @@
+//! A checker that never failed proves nothing: each invariant is shown a mesh
+//! whose nodes all have one mistake planted, and must notice it.
+
+use crate::faults::{Mood, Plan};
+use crate::run::run;
+use taskmesh_core::config::Planted;
+
+#[test]
+fn outcome_unique_notices_promises_made_alone() {
+    caught(Planted::PromiseAlone, "outcome_unique");
+}
+
+#[test]
+fn accepted_kept_notices_promises_made_alone() {
+    caught(Planted::PromiseAlone, "accepted_kept");
+}
+
+#[test]
+fn accepted_kept_notices_too_few_holders() {
+    caught(Planted::AcceptShort, "accepted_kept");
+}
+
+#[test]
+fn result_earned_notices_a_result_with_any_fence() {
+    caught(Planted::AnyFence, "result_earned");
+}
+
+#[test]
+fn pledge_monotonic_notices_a_holder_that_goes_below_its_pledge() {
+    caught(Planted::PledgeDown, "pledge_monotonic");
+}
+
+#[test]
+fn holders_converge_notices_holders_that_are_never_replaced() {
+    caught(Planted::NeverMend, "holders_converge");
+}
+
+#[test]
+fn holders_converge_notices_offers_that_are_never_repeated() {
+    caught(Planted::NeverResend, "holders_converge");
+}
+
+#[test]
+fn outcome_unique_or_finishes_notice_holders_replaced_in_one_step() {
+    caught_by_any(Planted::MendInOneStep, &["outcome_unique", "one_granting_owner", "finishes", "accepted_kept"]);
+}
+
+#[test]
+fn one_granting_owner_notices_a_claim_without_a_majority() {
+    caught(Planted::ClaimAlone, "one_granting_owner");
+}
+
+#[test]
+fn finishes_notices_claims_of_what_is_no_longer_kept() {
+    caught_by_any(Planted::ClaimUnkept, &["finishes", "holders_converge"]);
+}
+
+#[test]
+fn dag_order_notices_a_task_before_what_it_depends_on() {
+    caught(Planted::IgnoreDependencies, "dag_order");
+}
+
+#[test]
+fn queue_bounded_notices_tasks_over_the_bound() {
+    caught(Planted::Unbounded, "queue_bounded");
+}
+
+#[test]
+fn accepted_kept_notices_a_task_forgotten_at_a_restart() {
+    caught_by_any(Planted::ForgetAtRestart, &["accepted_kept", "finishes"]);
+}
+
+fn caught(planted: Planted, invariant: &str) {
+    caught_by_any(planted, &[invariant]);
+}
+
+/// One of the `invariants` must notice what is `planted`, within `SEEDS` seeds.
+fn caught_by_any(planted: Planted, invariants: &[&str]) {
+    let mut others = Vec::new();
+    for seed in 0..SEEDS {
+        let plan = Plan { planted: Some(planted), mood: Mood::Drawn, ..Plan::drawn(seed, 9) };
+        let outcome = run(&plan);
+        if outcome.violations.iter().any(|v| invariants.contains(&v.invariant)) {
+            return;
+        }
+        others.extend(outcome.violations.into_iter().map(|v| v.invariant));
+    }
+    panic!("{planted:?} was not noticed by {invariants:?} in {SEEDS} seeds; others noticed: {others:?}");
+}
+
+/// Runs in which a planted mistake must show.
+const SEEDS: u64 = 60;

@@ -1,0 +1,340 @@
+//! Named stories: one thing goes wrong, in a mesh that is otherwise fine.
+
+use crate::executor::Program;
+use crate::faults::Plan;
+use crate::link::Cut;
+use crate::oracle::{Asked, MustKnow};
+use crate::run::Outcome;
+use crate::workload::plain_spec;
+use crate::world::{Doom, Fate, World, index};
+use taskmesh_core::command::{ClearScope, Detail, Scope, Submission};
+use taskmesh_core::task::Priority;
+use taskmesh_core::view::Status;
+use taskmesh_core::{Command, Millis, NodeId, Query, Record, Request, Spec, TaskId};
+
+#[test]
+fn a_lost_owner_is_replaced_and_its_task_finishes() {
+    let mut world = settled(1, 5);
+    let task = give(&mut world, 1, "a", 4_000);
+    world.run_until(world.now + 1_000);
+    let owner = owner_of(&world, &task);
+    assert!(world.destroy(owner));
+    world.run_until(world.now + 5_000 + 4_000 + 9_000);
+    assert_completed(&world, &task);
+    fine(world);
+}
+
+#[test]
+fn a_lost_executor_is_replaced_within_the_lease_and_a_little() {
+    let mut world = settled(2, 5);
+    let task = give(&mut world, 1, "a", 60_000);
+    world.run_until(world.now + 1_000);
+    let first = world.oracle.runs[&task][0].node;
+    let lost_at = world.now;
+    world.die(first);
+    world.run_until(lost_at + 15_000);
+    let again = world.oracle.runs[&task].iter().find(|r| r.from > lost_at).expect("it runs again");
+    assert!(again.from - lost_at < 12_000, "again after {} ms", again.from - lost_at);
+    assert_ne!(again.node, first);
+    fine(world);
+}
+
+#[test]
+fn holders_lost_for_ever_one_after_the_other_are_replaced() {
+    let mut world = settled(3, 7);
+    let tasks: Vec<_> = (0..20).map(|i| give(&mut world, i % 7, &format!("a{i}"), 300)).collect();
+    world.run_until(world.now + 5_000);
+    for _ in 0..3 {
+        let holder = index(newest(&world, &tasks[0]).holders[1]);
+        assert!(world.destroy(holder), "{tasks:?} would outlive it");
+        world.run_until(world.now + 60_000);
+        assert!(!newest(&world, &tasks[0]).kept_by(NodeId::test(holder as u64)), "n{holder} is replaced");
+    }
+    tasks.iter().for_each(|task| assert_completed(&world, task));
+    fine(world);
+}
+
+#[test]
+fn a_minority_grants_nothing_new() {
+    let mut world = settled(4, 5);
+    world.ask(0, Request::Command(Command::Pause { reason: None }), Asked::Other);
+    world.run_until(world.now + 3_000);
+    let tasks: Vec<_> = (0..30).map(|i| give(&mut world, i % 5, &format!("a{i}"), 100)).collect();
+    world.run_until(world.now + 3_000);
+    part(&mut world, &[0, 1]);
+    world.run_until(world.now + 10_000);
+    let cut = world.now;
+    for n in [0, 4] {
+        world.ask(n, Request::Command(Command::Resume { reorder: false }), Asked::Other);
+    }
+    world.run_until(cut + 30_000);
+    let (minority, majority) = (granted_by(&world, &[0, 1], cut), granted_by(&world, &[2, 3, 4], cut));
+    for (task, owner) in minority {
+        let holders = &newest_on(&world, owner, &task).holders;
+        let near = holders.iter().filter(|h| index(**h) < 2).count();
+        assert!(near * 2 > holders.len(), "n{owner} granted {task}, held by {holders:?}");
+    }
+    assert!(!majority.is_empty(), "the majority goes on");
+    world.mend_network();
+    world.run_until(world.now + 60_000);
+    tasks.iter().for_each(|task| assert_completed(&world, task));
+    fine(world);
+}
+
+#[test]
+fn everything_is_there_after_a_restart_of_the_whole_mesh() {
+    let mut world = settled(5, 5);
+    let tasks: Vec<_> = (0..40).map(|i| give(&mut world, i % 5, &format!("a{i}"), 2_000)).collect();
+    world.run_until(world.now + 2_000);
+    assert!(tasks.iter().all(|t| world.oracle.promises[t].accepted.is_some()));
+    for n in 0..5 {
+        world.doom(n, Doom::WhileWriting);
+    }
+    world.run_until(world.now + 10_000);
+    assert!(world.hosts.iter().all(|h| h.fate == Fate::Down));
+    for node in 0..5 {
+        world.agenda.at(world.now + 1 + node as u64 * 700, crate::agenda::Event::Boot { node });
+    }
+    world.run_until(world.now + 60_000);
+    tasks.iter().for_each(|task| assert_completed(&world, task));
+    fine(world);
+}
+
+#[test]
+fn records_of_the_first_node_are_rehomed_as_the_mesh_grows() {
+    let mut world = World::new(&Plan::calm(6, 5));
+    world.agenda.at(0, crate::agenda::Event::Boot { node: 0 });
+    world.run_until(3_000);
+    let tasks: Vec<_> = (0..10).map(|i| give(&mut world, 0, &format!("a{i}"), 100)).collect();
+    world.run_until(10_000);
+    tasks.iter().for_each(|task| assert_completed(&world, task));
+    assert!(tasks.iter().all(|t| newest(&world, t).holders.len() == 1));
+    for node in 1..5 {
+        world.agenda.at(world.now + 2_000 * node as u64, crate::agenda::Event::Boot { node });
+    }
+    world.run_until(world.now + 40_000);
+    assert!(tasks.iter().all(|t| newest(&world, t).holders.len() == 3), "each has three holders");
+    assert!(world.destroy(0), "so that the first may go");
+    fine(world);
+}
+
+#[test]
+fn a_drained_node_hands_its_work_over_at_once() {
+    let mut world = settled(7, 5);
+    let tasks: Vec<_> = (0..30).map(|i| give(&mut world, 1, &format!("a{i}"), 3_000)).collect();
+    world.run_until(world.now + 1_000);
+    let drained = world.now;
+    world.drain(1);
+    world.run_until(drained + 40_000);
+    let late = world.oracle.runs.values().flatten().filter(|r| r.node == 1 && r.from > drained + 100);
+    assert_eq!(late.count(), 0, "a draining node starts nothing");
+    tasks.iter().for_each(|task| assert_completed(&world, task));
+    fine(world);
+}
+
+#[test]
+fn an_exclusive_task_survives_its_owner_without_a_second_run() {
+    for seed in 0..20 {
+        let mut world = settled(100 + seed, 5);
+        let spec = Spec { exclusive: true, ..plain_spec(Program::Good, 15_000, false) };
+        let task = submit(&mut world, 1, "a", spec);
+        world.run_until(world.now + 1_000 + seed);
+        let owner = owner_of(&world, &task);
+        let executor = world.oracle.runs[&task][0].node;
+        if owner == executor {
+            continue;
+        }
+        world.doom(owner, Doom::WhileSpeaking);
+        world.run_until(world.now + 40_000);
+        assert_eq!(world.oracle.runs[&task].len(), 1, "one run is enough");
+        assert_completed(&world, &task);
+        fine(world);
+    }
+}
+
+#[test]
+fn a_pause_reaches_nodes_that_were_away_and_new_ones() {
+    let mut world = World::new(&Plan::calm(8, 5));
+    for node in 0..4 {
+        world.agenda.at(100 * node as u64, crate::agenda::Event::Boot { node });
+    }
+    world.run_until(10_000);
+    world.die(2);
+    world.run_until(11_000);
+    world.ask(0, Request::Command(Command::Pause { reason: Some("test".into()) }), Asked::Other);
+    world.run_until(13_000);
+    for node in [2, 4] {
+        world.agenda.at(14_000, crate::agenda::Event::Boot { node });
+    }
+    world.run_until(25_000);
+    assert!(world.hosts.iter().all(|h| h.disk.controls.paused.is_some()), "all know of the pause");
+    let tasks: Vec<_> = (0..5).map(|n| give(&mut world, n, &format!("a{n}"), 100)).collect();
+    world.run_until(40_000);
+    assert!(world.oracle.runs.is_empty(), "nothing starts");
+    world.ask(4, Request::Command(Command::Resume { reorder: true }), Asked::Other);
+    world.run_until(60_000);
+    tasks.iter().for_each(|task| assert_completed(&world, task));
+    fine(world);
+}
+
+#[test]
+fn one_id_at_two_nodes_is_one_task() {
+    for seed in 0..30 {
+        let mut world = settled(200 + seed, 6);
+        for i in 0..10 {
+            let name = format!("a{i}");
+            let (one, two) = (i % 6, (i + 1 + seed as usize) % 6);
+            submit(&mut world, one, &name, plain_spec(Program::Good, 100, false));
+            submit(&mut world, two, &name, plain_spec(Program::Good, 200 + i as u64 % 2, false));
+        }
+        world.run_until(world.now + 20_000);
+        for (task, promise) in &world.oracle.promises {
+            assert!(promise.works.len() <= 1, "seed {seed}: {task} was accepted as {:?}", promise.works);
+            assert!(promise.fresh <= 1, "seed {seed}: {task} was accepted {} times", promise.fresh);
+        }
+        fine(world);
+    }
+}
+
+#[test]
+fn a_copy_from_the_past_brings_nothing_back() {
+    let mut world = settled(9, 5);
+    for host in &mut world.hosts {
+        host.config.retention = Millis(15_000);
+    }
+    for n in 0..5 {
+        world.die(n);
+        world.agenda.at(world.now + 1, crate::agenda::Event::Boot { node: n });
+    }
+    world.run_until(world.now + 15_000);
+    let task = give(&mut world, 0, "a", 3_000);
+    world.run_until(world.now + 1_500);
+    let holder = newest(&world, &task).holders.iter().map(|h| index(*h)).find(|n| *n != owner_of(&world, &task));
+    let holder = holder.expect("another holder");
+    world.die(holder);
+    world.run_until(world.now + 90_000);
+    assert_completed(&world, &task);
+    let runs = world.oracle.runs[&task].len();
+    world.agenda.at(world.now, crate::agenda::Event::Boot { node: holder });
+    world.run_until(world.now + 60_000);
+    assert_eq!(world.oracle.runs[&task].len(), runs, "it does not run again");
+    fine(world);
+}
+
+#[test]
+fn a_damaged_copy_is_repaired_from_the_holders() {
+    let mut world = settled(10, 5);
+    let tasks: Vec<_> = (0..10).map(|i| give(&mut world, i % 5, &format!("a{i}"), 100)).collect();
+    world.run_until(world.now + 10_000);
+    let victim = index(newest(&world, &tasks[0]).holders[0]);
+    world.die(victim);
+    world.hosts[victim].disk.damage(&tasks[0]);
+    world.agenda.at(world.now + 1_000, crate::agenda::Event::Boot { node: victim });
+    world.run_until(world.now + 60_000);
+    let record = newest(&world, &tasks[0]);
+    let whole = record.holders.iter().filter(|h| world.hosts[index(**h)].disk.copies.contains_key(&tasks[0]));
+    assert_eq!(whole.count(), 3, "three whole copies again");
+    fine(world);
+}
+
+#[test]
+fn clearing_cancels_what_waits_and_leaves_what_runs() {
+    let mut world = settled(11, 4);
+    let tasks: Vec<_> = (0..60).map(|i| give(&mut world, i % 4, &format!("a{i}"), 8_000)).collect();
+    world.run_until(world.now + 4_000);
+    let running = world.hosts.iter().map(|h| h.runs.len()).sum::<usize>();
+    let clear = Command::Clear { which: ClearScope::Queued, scope: Scope::Mesh };
+    world.ask(2, Request::Command(clear), Asked::Other);
+    world.run_until(world.now + 30_000);
+    let ended = |status| tasks.iter().filter(|t| world.oracle.promises[*t].decided[0].1.status == status).count();
+    assert_eq!(ended(Status::Completed) + ended(Status::Cancelled), 60);
+    assert!(ended(Status::Completed) >= running, "{} completed, {running} ran", ended(Status::Completed));
+    assert!(ended(Status::Cancelled) > 0);
+    fine(world);
+}
+
+#[test]
+fn a_cancel_at_any_node_ends_a_task_wherever_it_is() {
+    let mut world = settled(12, 5);
+    let tasks: Vec<_> = (0..40).map(|i| give(&mut world, i % 5, &format!("a{i}"), 20_000)).collect();
+    world.run_until(world.now + 4_000);
+    for (i, task) in tasks.iter().enumerate() {
+        let cancel = Command::Cancel { task: task.clone(), reason: None, force: i % 2 == 0 };
+        world.ask((i + 2) % 5, Request::Command(cancel), Asked::Other);
+    }
+    world.run_until(world.now + 10_000);
+    for task in &tasks {
+        let decided = &world.oracle.promises[task].decided;
+        assert_eq!(decided.first().map(|(_, e)| e.status), Some(Status::Cancelled), "{task}");
+    }
+    assert!(world.hosts.iter().all(|h| h.runs.is_empty()), "no program is left behind");
+    fine(world);
+}
+
+/// A mesh of `nodes` that know each other.
+fn settled(seed: u64, nodes: usize) -> World {
+    let mut world = World::new(&Plan::calm(seed, nodes));
+    world.raise();
+    world.run_until(20_000);
+    world
+}
+
+fn give(world: &mut World, n: usize, name: &str, cost: u64) -> TaskId {
+    submit(world, n, name, plain_spec(Program::Good, cost, false))
+}
+
+fn submit(world: &mut World, n: usize, name: &str, spec: Spec) -> TaskId {
+    let task = TaskId::new(name).expect("a valid name");
+    let work = world.number();
+    let submission = Submission { task: Some(task.clone()), spec, priority: Priority::NORMAL, items: Vec::new() };
+    world.submit(n, submission, work);
+    task
+}
+
+fn part(world: &mut World, minority: &[usize]) {
+    world.net.side.iter_mut().for_each(|side| *side = 1);
+    minority.iter().for_each(|n| world.net.side[*n] = 0);
+    world.net.cut = Cut::BothWays;
+    world.strain_connections();
+}
+
+fn newest<'a>(world: &'a World, task: &TaskId) -> &'a Record {
+    let copies = world.hosts.iter().filter_map(|h| h.disk.copies.get(task));
+    copies.map(|c| &c.record).max_by_key(|r| r.stamp).expect("somebody has it")
+}
+
+fn newest_on<'a>(world: &'a World, n: usize, task: &TaskId) -> &'a Record {
+    &world.hosts[n].disk.copies[task].record
+}
+
+fn owner_of(world: &World, task: &TaskId) -> usize {
+    index(newest(world, task).owner())
+}
+
+/// Runs that began after `since` by the grants of `owners`.
+fn granted_by(world: &World, owners: &[usize], since: u64) -> Vec<(TaskId, usize)> {
+    let runs = world.oracle.runs.iter().flat_map(|(task, runs)| runs.iter().map(move |run| (task, run)));
+    let granted = runs.filter(|(_, r)| r.from > since).map(|(task, r)| (task.clone(), index(r.fence.ballot.owner)));
+    granted.filter(|(_, owner)| owners.contains(owner)).collect()
+}
+
+fn assert_completed(world: &World, task: &TaskId) {
+    let promise = &world.oracle.promises[task];
+    assert!(promise.accepted.is_some(), "{task} was not accepted");
+    let ended = promise.decided.first().map(|(_, ending)| ending.status);
+    assert_eq!(ended, Some(Status::Completed), "{task}: {}", world.whereabouts(task));
+}
+
+/// Nothing is wrong with it, now or after its end.
+fn fine(mut world: World) {
+    let known: Vec<_> = world.oracle.promises.keys().cloned().collect();
+    for task in known {
+        let detail = Detail { report: true, live: true, explain: true };
+        let query = Query::Task { task: task.clone(), detail, wait: Millis(0) };
+        if let Some(n) = world.any_up() {
+            world.ask(n, Request::Query(query), Asked::View { task, must_know: MustKnow::No });
+        }
+    }
+    let outcome: Outcome = world.finish();
+    assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+}
