@@ -11,7 +11,7 @@ use crate::store::{Blobs, SledStore, Store, StoreError};
 use crate::telemetry::process::LoadProbe;
 use crate::telemetry::{Metrics, NetCounts, Vitals, health, logging};
 use anyhow::{Context as _, anyhow};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use taskmesh_core::command::{Command, WorkerSpec};
 use taskmesh_core::{BlobHash, Disk, Millis, Node, NodeId, Refusal, Request};
@@ -20,7 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 /// How long the network is given to say where it listens.
-const LISTENING: Duration = Duration::from_secs(10);
+const LISTENING: Duration = Duration::from_secs(5);
 /// What a run that is handed back is given beyond the time from SIGTERM to
 /// SIGKILL.
 const HAND_BACK: Duration = Duration::from_secs(5);
@@ -147,7 +147,7 @@ impl Started {
             Some(worker) => register(&handle, worker).await?,
             None => unregister(&handle, id).await?,
         }
-        let addresses = tokio::time::timeout(LISTENING, listening).await.context("the network listens nowhere")??;
+        let addresses = heard_addresses(listening, config.net.listen.len()).await?;
         remember(prepared, &addresses).map_err(|e| anyhow!("{e}"))?;
         let shutdown = CancellationToken::new();
         let api =
@@ -203,7 +203,7 @@ fn restore(prepared: &Prepared, disk: Disk, executors: Vec<Arc<str>>) -> anyhow:
     Ok(Node::new(id, config, u64::from_le_bytes(seed), disk))
 }
 
-type Listening = tokio::sync::oneshot::Receiver<Vec<String>>;
+type Listening = tokio::sync::watch::Receiver<Vec<String>>;
 
 fn start_net(prepared: &Prepared, node: &Node, blobs: Blobs, inbox: &Arc<Inbox>) -> anyhow::Result<(Net, Listening)> {
     let config = &prepared.config;
@@ -223,19 +223,26 @@ fn start_net(prepared: &Prepared, node: &Node, blobs: Blobs, inbox: &Arc<Inbox>)
         limits: net::Limits { connections: config.net.max_connections, ..net::Limits::default() },
         ..NetConfig::default()
     };
-    let (told, listening) = tokio::sync::oneshot::channel();
-    let told = Mutex::new(Some(told));
+    let (told, listening) = tokio::sync::watch::channel(Vec::new());
     let inbox = inbox.clone();
     let events = move |event: NetEvent| {
-        if let NetEvent::Listening(addresses) = &event
-            && !addresses.is_empty()
-            && let Some(told) = told.lock().unwrap_or_else(PoisonError::into_inner).take()
-        {
-            let _ = told.send(addresses.clone());
+        if let NetEvent::Listening(addresses) = &event {
+            told.send_replace(addresses.clone());
         }
         inbox.push_network(event)
     };
     Ok((net::start(net, blob_access(blobs), Box::new(events))?, listening))
+}
+
+/// Where the node listens: at least one address for each that was asked for,
+/// or what there is when it was waited for long enough.
+async fn heard_addresses(mut listening: Listening, asked: usize) -> anyhow::Result<Vec<String>> {
+    let all = listening.wait_for(|addresses| addresses.len() >= asked);
+    // A time-out is no failure yet: some of them may be there.
+    let _ = tokio::time::timeout(LISTENING, all).await;
+    let addresses = listening.borrow().clone();
+    anyhow::ensure!(!addresses.is_empty(), "the network listens nowhere; check net.listen");
+    Ok(addresses)
 }
 
 fn blob_access(blobs: Blobs) -> BlobAccess {

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 /// What an executor says of a run.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "an end comes once a run, and is taken apart at once")]
 pub enum Event {
     /// The run has begun.
     Started,

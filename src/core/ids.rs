@@ -27,7 +27,7 @@ pub enum NameError {
 }
 
 /// A node: its Ed25519 public key. Shown as its libp2p peer id.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub [u8; 32]);
 
 /// What an Ed25519 peer id has before the key: identity multihash, 36 bytes,

@@ -14,6 +14,7 @@ impl Prng {
     }
 
     /// The next 64 bits.
+    #[expect(clippy::should_implement_trait, reason = "it never ends, so it is no iterator worth having")]
     pub fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         mix(self.0)

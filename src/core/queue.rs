@@ -249,7 +249,7 @@ impl Node {
     fn next_grant(&mut self) -> Option<(TaskId, NodeId, WorkerId)> {
         let mut heads: Vec<_> =
             self.queue.lanes.iter().filter_map(|(class, lane)| Some((lane.ready.first()?.0, class.clone()))).collect();
-        heads.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        heads.sort_unstable_by_key(|(place, _)| *place);
         for (_, class) in heads {
             self.refresh_lane(&class);
             let lane = &self.queue.lanes[&class];

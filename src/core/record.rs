@@ -17,12 +17,6 @@ pub struct Ballot {
     pub owner: NodeId,
 }
 
-impl Default for NodeId {
-    fn default() -> Self {
-        NodeId([0; 32])
-    }
-}
-
 /// The version of a record: its ballot, then its owner's own count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Stamp {

@@ -109,7 +109,7 @@ pub fn tell(notice: &Notice) {
 }
 
 /// Libraries that tell at `info` or `debug` what only their authors need.
-const QUIET: &str = "rmcp=warn,libp2p=warn,libp2p_core=warn,libp2p_swarm=warn,libp2p_kad=warn,libp2p_gossipsub=warn,\
+const QUIET: &str = "rmcp=warn,libp2p=warn,libp2p_core=warn,libp2p_swarm=warn,libp2p_kad=error,libp2p_gossipsub=warn,\
 libp2p_mdns=warn,libp2p_identify=warn,libp2p_ping=warn,libp2p_request_response=warn,libp2p_stream=warn,\
 libp2p_tcp=warn,libp2p_quic=warn,libp2p_noise=warn,libp2p_dns=warn,multistream_select=warn,yamux=warn,quinn=warn,\
 quinn_proto=warn,rustls=warn,netlink_proto=warn,netlink_packet_route=warn,hickory_proto=warn,hickory_resolver=warn,\
