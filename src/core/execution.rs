@@ -137,6 +137,16 @@ impl Node {
             self.decline(from, grant.task, fence, Declined::Restarted);
             return;
         }
+        if let Some(execution) = self.executions.get_mut(&grant.task)
+            && execution.spec != grant.spec
+        {
+            // Another task of the same id, of a time when nodes could not see
+            // each other: one at a time.
+            if !matches!(execution.phase, Phase::Ended { .. }) {
+                return self.decline(from, grant.task, fence, Declined::Busy);
+            }
+            self.drop_run(&grant.task);
+        }
         if let Some(execution) = self.executions.get_mut(&grant.task) {
             if execution.fence.attempt > fence.attempt {
                 return;

@@ -9,7 +9,7 @@ use crate::ids::{NodeId, TaskId, WorkerId, rendezvous};
 use crate::limits;
 use crate::message::{Declined, Finished, Message};
 use crate::node::{Fetching, Node};
-use crate::ownership::{Offering, Said};
+use crate::ownership::{Kept, Offering, Said};
 use crate::record::{Ballot, Birth, Fence, Record, Stamp};
 use crate::requests::{Answer, Origin};
 use crate::stats::Ending;
@@ -124,6 +124,11 @@ impl Node {
         {
             return self.answer(origin, Err(Refusal::Conflict { name: name.to_string().into() }));
         }
+        if tasks.iter().any(|t| self.kept.get(t).is_some_and(Kept::disowned)) {
+            let problem = format!("{name} was submitted to two nodes at once; try again").into();
+            let retry_after = self.config.stagger;
+            return self.answer(origin, Err(Refusal::Unavailable { problem, retry_after }));
+        }
         let stranger = tasks.iter().find(|t| self.kept.get(*t).is_some_and(|k| !self.owns(k)));
         if let Some(stranger) = stranger {
             return self.replay_elsewhere(origin, &stranger.clone(), submission, name);
@@ -204,12 +209,19 @@ impl Node {
         }
         if kept.accepted {
             // Ours was promised: the other is of a time when the two of us
-            // could not see each other. That holder is no help for ours.
-            return self.on_lost(from, task);
+            // could not see each other.
+            return self.on_stranger(from, task);
         }
-        let same = same_work(spec, &kept.slot.spec);
-        self.refuse_waiting(task, same, record.owner());
-        self.close(task, Outcome::Cancelled { reason: Some("its id was taken by an earlier task".into()) }, None, None);
+        if !kept.doomed {
+            let same = same_work(spec, &kept.slot.spec);
+            self.refuse_waiting(task, same, record.owner());
+            self.kept.get_mut(task).expect("owned").doomed = true;
+            if self.owned(task).is_some_and(|k| !k.slot.record.closed()) {
+                let reason = Some("its id was taken by an earlier task".into());
+                self.close(task, Outcome::Cancelled { reason }, None, None);
+            }
+        }
+        self.on_stranger(from, task);
     }
 
     /// What a command on one task does, on its owner.
@@ -613,7 +625,9 @@ impl Node {
         let TaskState::Leased { executor, worker, .. } = &record.body.state else {
             return self.refuse_result(from, &task, finished.fence);
         };
-        let earned = *executor == from && record.body.attempt == finished.fence.attempt;
+        let first = finished.fence.ballot;
+        let namesake = first.epoch == 1 && first.owner != record.birth.node;
+        let earned = *executor == from && record.body.attempt == finished.fence.attempt && !namesake;
         if !earned && self.config.planted != Some(Planted::AnyFence) {
             return self.refuse_result(from, &task, finished.fence);
         }

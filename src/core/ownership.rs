@@ -9,7 +9,7 @@ use crate::limits;
 use crate::message::Message;
 use crate::node::{Fetching, Node};
 use crate::record::{Ballot, Birth, Record, Slot, Stamp};
-use crate::task::{Closed, Durability, Spec, TaskState};
+use crate::task::{Closed, Spec, TaskState};
 use crate::time::{Millis, Unix};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -25,6 +25,8 @@ pub(crate) struct Kept {
     acks: Vec<(NodeId, u32)>,
     /// Keepers that said that their copy is damaged.
     lost: Vec<NodeId>,
+    /// Nodes that keep another task of this id, and so can't keep this one.
+    strangers: Vec<NodeId>,
     /// Newest revision that a majority has.
     pub(crate) promised: Option<u32>,
     /// Revision at which the holders last changed, in this ballot.
@@ -113,6 +115,7 @@ impl Kept {
             claimed: false,
             acks: Vec::new(),
             lost: Vec::new(),
+            strangers: Vec::new(),
             promised: None,
             config_revision: 0,
             closed_revision: 0,
@@ -127,6 +130,12 @@ impl Kept {
             doomed: false,
             lease: None,
         }
+    }
+
+    /// It gave way to another task of the same id before it was accepted:
+    /// nobody was ever told of it, and nobody is.
+    pub(crate) fn disowned(&self) -> bool {
+        self.doomed && !self.accepted
     }
 
     /// The end of the task, once a majority has it.
@@ -270,7 +279,7 @@ impl Node {
         let pledge = record.stamp.ballot;
         let mut kept = Kept::new(Slot { pledge, record, spec }, self.now);
         kept.claimed = true;
-        kept.accepted = kept.slot.spec.durability == Durability::Local;
+        kept.accepted = false;
         kept.promised = self.majority_revision(&kept);
         if self.vows.remove(&task).is_some() {
             self.erase(Key::Pledge(task.clone()));
@@ -400,15 +409,16 @@ impl Node {
     pub(crate) fn advance(&mut self, task: &TaskId) {
         let Some(kept) = self.owned(task) else { return };
         let newest = kept.slot.record.stamp.revision;
+        let full = self.has_full_holders(kept) && !kept.doomed;
         let settled = kept.fully_acked(self.id);
         let whole = kept.promised == Some(newest);
-        let ended = kept.promised_end().is_some() && !kept.announced;
+        let ended = kept.promised_end().is_some() && !kept.announced && !kept.disowned();
         let ungranted = kept.lease.as_ref().is_some_and(|l| l.sent_at.is_none());
         if settled {
             self.unsettled.remove(task);
             self.lazy.remove(task);
         }
-        if self.has_full_holders(&self.kept[task]) {
+        if full {
             self.kept.get_mut(task).expect("owned").accepted = true;
         }
         self.check_promises(task);
@@ -545,16 +555,11 @@ impl Node {
         if ours.birth == record.birth {
             return true;
         }
-        let newborn = record.stamp.ballot.epoch == 1 && record.prior.is_empty();
-        let answer = if newborn {
-            Message::Taken {
-                task: task.clone(),
-                refused: record.birth,
-                record: Box::new(ours.clone()),
-                spec: kept.slot.spec.clone(),
-            }
-        } else {
-            Message::Lost { task: task.clone() }
+        let answer = Message::Taken {
+            task: task.clone(),
+            refused: record.birth,
+            record: Box::new(ours.clone()),
+            spec: kept.slot.spec.clone(),
         };
         self.send(from, answer);
         false
@@ -867,7 +872,7 @@ impl Node {
             self.change_holders(task, |record| record.prior.clear());
             return;
         }
-        let wanted = self.holders_wanted();
+        let wanted = if kept.disowned() { 0 } else { self.holders_wanted() };
         let lost = kept.lost.clone();
         let gone: Vec<NodeId> = record
             .holders
@@ -880,7 +885,8 @@ impl Node {
         if short == 0 && lost.is_empty() {
             return;
         }
-        let spare = self.live_members().filter(|n| !record.holders.contains(n) && !self.is_draining(*n));
+        let fit = |n: &NodeId| !record.holders.contains(n) && !kept.strangers.contains(n) && !self.is_draining(*n);
+        let spare = self.live_members().filter(fit);
         let spare: Vec<_> = rendezvous(task.place_hash(), spare).into_iter().take(short).collect();
         // One that is only away stays until there is another for its place.
         let mut replaced: Vec<_> = gone.iter().copied().filter(|n| lost.contains(n)).collect();
@@ -932,6 +938,18 @@ impl Node {
             kept.lost.push(from);
         }
         self.mend(task);
+    }
+
+    /// `from` keeps another task of this id: it is no help for ours.
+    pub(crate) fn on_stranger(&mut self, from: NodeId, task: &TaskId) {
+        let Some(kept) = self.kept.get_mut(task).filter(|k| k.claimed) else { return };
+        if !kept.strangers.contains(&from) {
+            kept.strangers.push(from);
+        }
+        self.on_lost(from, task);
+        if self.kept.get(task).is_some_and(Kept::disowned) {
+            self.forget(task);
+        }
     }
 
     /// This node's own damaged copies, told to a peer so that it need not wait.
@@ -991,7 +1009,10 @@ impl Node {
     pub(crate) fn forget(&mut self, task: &TaskId) {
         let Some(kept) = self.owned(task) else { return };
         let record = &kept.slot.record;
-        if !kept.announced || !record.prior.is_empty() || !kept.fully_acked(self.id) {
+        // What nobody was told of may go as soon as all who took it know.
+        let knows = |n| n == self.id || kept.strangers.contains(&n) || kept.acked(n) == Some(record.stamp.revision);
+        let nobody_asks = kept.disowned() && record.closed() && record.keepers().all(knows);
+        if !nobody_asks && (!kept.announced || !record.prior.is_empty() || !kept.fully_acked(self.id)) {
             return;
         }
         let stamp = record.stamp;

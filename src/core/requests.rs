@@ -52,6 +52,8 @@ struct Asked {
     by: Millis,
     /// To be sent to the owner that the answer names.
     then: Option<Command>,
+    /// How often the answer was to ask another.
+    hops: u32,
 }
 
 struct Gather {
@@ -127,6 +129,8 @@ enum ControlPlan {
 const GATHER: Millis = Millis(2_000);
 /// How long one node is given before the next is asked the same.
 const HOP: Millis = Millis(1_500);
+/// How often an asker follows the name of an owner.
+const HOPS: u32 = 4;
 /// How long a question after a task that has ended waits for the promise.
 const CONFIRMATION: Millis = Millis(1_000);
 /// How long one question about a dependency waits at the node that owns it.
@@ -182,7 +186,7 @@ impl Node {
         let number = self.requests.number();
         let by = self.now + patience(&request, self.config.request_timeout);
         self.send(to, Message::Request { id: number, request: Box::new(request.clone()) });
-        self.requests.asked.insert(number, Asked { origin, request, to, left: nodes, silent: 0, by, then });
+        self.requests.asked.insert(number, Asked { origin, request, to, left: nodes, silent: 0, by, then, hops: 0 });
     }
 
     /// Nobody who should know does: ask all who are there.
@@ -240,8 +244,11 @@ impl Node {
                 gather.cleared.1 += remaining;
             }
             found @ (Reply::Task(_) | Reply::Worker(_)) => {
+                // Only an owner says that a task has ended.
                 let better = match (&gather.found, &found) {
-                    (Some(Reply::Task(old)), Reply::Task(new)) => new.epoch > old.epoch,
+                    (Some(Reply::Task(old)), Reply::Task(new)) => {
+                        (new.epoch, new.status.terminal()) > (old.epoch, old.status.terminal())
+                    }
                     (Some(_), _) => false,
                     (None, _) => true,
                 };
@@ -268,6 +275,15 @@ impl Node {
             return;
         }
         let Some(asked) = self.requests.asked.remove(&id) else { return };
+        if let Ok(Reply::Task(view)) = &reply
+            && asked.then.is_none()
+            && asked.hops < HOPS
+            && view.home != from
+            && !view.status.terminal()
+            && (self.live(view.home) && view.home != self.id)
+        {
+            return self.ask_owner(asked, view.home);
+        }
         match (reply, asked.then) {
             (Err(Refusal::NotFound { .. }), then) => {
                 self.ask_next(asked.origin, asked.request, asked.left, asked.silent, then)
@@ -275,6 +291,16 @@ impl Node {
             (Ok(Reply::Task(view)), Some(command)) => self.send_to_owner(asked.origin, view.home, command),
             (reply, _) => self.answer(asked.origin, reply),
         }
+    }
+
+    /// Asks the node that another named as the owner.
+    fn ask_owner(&mut self, mut asked: Asked, owner: NodeId) {
+        let number = self.requests.number();
+        asked.hops += 1;
+        asked.to = owner;
+        asked.by = self.now + patience(&asked.request, self.config.request_timeout);
+        self.send(owner, Message::Request { id: number, request: Box::new(asked.request.clone()) });
+        self.requests.asked.insert(number, asked);
     }
 
     fn ask_next(&mut self, origin: Origin, request: Request, left: Vec<NodeId>, silent: u32, then: Option<Command>) {
@@ -380,7 +406,7 @@ impl Node {
 
     pub(crate) fn on_query_task(&mut self, origin: Origin, task: &TaskId, detail: Detail, wait: Millis) {
         let wait = Millis(wait.0.min(limits::WAIT_MS));
-        if let Some(kept) = self.owned(task) {
+        if let Some(kept) = self.owned(task).filter(|k| !k.disowned()) {
             let ended = kept.promised_end().is_some();
             let unconfirmed = kept.slot.record.closed() && !ended;
             if ended || (wait == Millis(0) && !unconfirmed) {
@@ -398,23 +424,23 @@ impl Node {
             let nodes = self.likely_holders(task);
             return self.ask(origin, request, nodes, None);
         }
-        self.answer_for_absent_owner(origin, task, detail, request);
+        self.answer_for_absent_owner(origin, task, detail);
     }
 
-    /// Another node asks for a task that this one does not own.
-    fn answer_for_absent_owner(&mut self, origin: Origin, task: &TaskId, detail: Detail, request: Request) {
+    /// Another node asks for a task that this one does not own. The answer
+    /// names the owner; it is for the asker to ask that one (nodes that passed
+    /// a question on to whom they take for the owner could do so in a circle).
+    fn answer_for_absent_owner(&mut self, origin: Origin, task: &TaskId, detail: Detail) {
         // A copy left over from when this node was a holder says nothing.
-        let kept = self.kept.get(task).filter(|k| k.slot.record.kept_by(self.id));
+        let kept = self.kept.get(task).filter(|k| k.slot.record.kept_by(self.id) && !k.disowned());
         let Some(kept) = kept else {
             let name = task.as_str().into();
             return self.answer(origin, Err(Refusal::NotFound { what: "task".into(), name }));
         };
         let owner = kept.slot.pledge.owner;
         let asker = if let Origin::Node { from, .. } = origin { Some(from) } else { None };
-        if owner != self.id && self.live(owner) && Some(owner) != asker {
-            return self.ask(origin, request, vec![owner], None);
-        }
-        if kept.slot.record.closed() {
+        let owner_is_there = owner != self.id && self.live(owner) && Some(owner) != asker;
+        if kept.slot.record.closed() && !owner_is_there {
             let problem = format!("{task} has ended, and its new owner has not confirmed it yet").into();
             return self.answer(origin, Err(Refusal::Unavailable { problem, retry_after: self.config.stagger }));
         }

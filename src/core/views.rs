@@ -184,7 +184,7 @@ impl Node {
     /// Its owner, or for as long as that is silent the first of its keepers.
     fn speaks_for(&self, task: &TaskId, kept: &Kept) -> bool {
         if self.owns(kept) {
-            return true;
+            return !kept.disowned();
         }
         let owner = kept.slot.pledge.owner;
         if !kept.slot.record.kept_by(self.id) || (owner != self.id && self.live(owner)) {

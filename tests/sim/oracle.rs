@@ -79,12 +79,20 @@ impl Promise {
     /// Whether it was accepted and has no outcome yet.
     pub(crate) fn open(&self) -> bool {
         let decided = |birth: &Birth| self.decided.iter().any(|(b, _)| b == birth);
-        self.accepted.is_some() && !(self.births.iter().all(decided) && !self.decided.is_empty())
+        // One copy is no defence against another task of the same id.
+        let given_way = self.local && !self.decided.is_empty();
+        self.accepted.is_some() && !given_way && !(self.births.iter().all(decided) && !self.decided.is_empty())
     }
 
     /// Whether it was accepted and has ended.
     pub(crate) fn ended(&self) -> bool {
         self.accepted.is_some() && !self.open()
+    }
+
+    /// Whether nobody waits for the end of this submission.
+    pub(crate) fn gave_up(&self, birth: Birth) -> bool {
+        let ended = self.decided.iter().any(|(b, _)| *b == birth);
+        ended || (!self.births.is_empty() && !self.births.contains(&birth))
     }
 
     /// The outcomes of what was accepted, or of what there is.
@@ -285,7 +293,7 @@ impl World {
         record.keepers().filter_map(|h| self.copy_of(h, task)).any(|c| c.record.majority(pledged))
     }
 
-    fn copy_of(&self, node: NodeId, task: &TaskId) -> Option<&Copy> {
+    pub(crate) fn copy_of(&self, node: NodeId, task: &TaskId) -> Option<&Copy> {
         self.hosts[index_of(node)].disk.copies.get(task)
     }
 
@@ -349,7 +357,7 @@ impl World {
     }
 
     /// The submissions of `task` that are safe with a majority now, or there at all.
-    fn births_of(&self, task: &TaskId) -> BTreeSet<Birth> {
+    pub(crate) fn births_of(&self, task: &TaskId) -> BTreeSet<Birth> {
         let copies = || self.hosts.iter().filter_map(|h| h.disk.copies.get(task)).map(|c| &c.record);
         let safe = |record: &&Record| {
             record.majority(|h| {

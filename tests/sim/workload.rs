@@ -158,9 +158,11 @@ impl World {
         if self.prng.chance(50) {
             spec.deadline = Some(soon(self, 40_000));
         }
-        if self.prng.chance(150) {
+        // What is forgotten can't be told from what never was: no task should
+        // wait for it.
+        if self.prng.chance(150) && !self.faults.short_retention && !self.faults.clears {
             for _ in 0..1 + self.prng.below(3) {
-                spec.depends_on.extend(self.any_task().filter(|t| !spec.depends_on.contains(t)));
+                spec.depends_on.extend(self.any_accepted().filter(|t| !spec.depends_on.contains(t)));
             }
         }
         spec.exclusive = self.prng.chance(150);
@@ -180,6 +182,10 @@ impl World {
         }
         let skip = self.prng.below(known.len() as u64) as usize;
         known.keys().nth(skip).cloned()
+    }
+
+    fn any_accepted(&mut self) -> Option<TaskId> {
+        self.any_task().filter(|task| self.oracle.promises[task].accepted.is_some())
     }
 
     fn meddle(&mut self) {

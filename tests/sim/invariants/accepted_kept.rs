@@ -2,7 +2,8 @@
 //! stays somewhere until it has ended.
 
 use super::{Invariant, Seen};
-use crate::world::{World, index};
+use crate::world::World;
+use taskmesh_core::record::Birth;
 use taskmesh_core::{Key, NodeId, Record, TaskId};
 
 pub(crate) struct AcceptedKept;
@@ -31,32 +32,35 @@ fn kept_by_majority(world: &World, node: usize, task: &TaskId) -> Result<(), Str
     if promise.local || promise.ended() {
         return Ok(());
     }
-    let kept = |h| world.gone(h, task) || world.hosts[index(h)].disk.copies.contains_key(task);
-    let Some(newest) = newest(world, task) else {
-        return Err(format!("n{node} accepted {task}, which is on no disk"));
+    let births = world.births_of(task);
+    let safe = births.iter().filter_map(|birth| newest(world, task, *birth)).find(|record| {
+        record
+            .majority(|h| world.gone(h, task) || world.copy_of(h, task).is_some_and(|c| c.record.birth == record.birth))
+    });
+    let Some(record) = safe else {
+        return Err(format!("n{node} accepted {task}; too few keep it: {}", world.whereabouts(task)));
     };
-    if !newest.majority(kept) {
-        return Err(format!("n{node} accepted {task}; too few of {:?} keep it", newest.holders));
-    }
-    if world.full_number_is_known(node) && newest.holders.len() < 3.min(world.faults.holders) {
-        return Err(format!("n{node} accepted {task} with holders {:?} only", newest.holders));
+    if world.full_number_is_known(node) && record.holders.len() < 3.min(world.faults.holders) {
+        return Err(format!("n{node} accepted {task} with holders {:?} only", record.holders));
     }
     Ok(())
 }
 
 /// Only what has ended is forgotten by those that should keep it.
 fn needed_no_more(world: &World, node: usize, task: &TaskId) -> Result<(), String> {
-    let promise = world.oracle.promises.get(task).filter(|p| p.open());
-    let keeper = newest(world, task).is_some_and(|record| record.kept_by(NodeId::test(node as u64)));
-    if promise.is_none() || !keeper {
+    let me = NodeId::test(node as u64);
+    let Some(birth) = world.copy_of(me, task).map(|c| c.record.birth) else { return Ok(()) };
+    let open = world.oracle.promises.get(task).is_some_and(|p| p.open() && !p.gave_up(birth));
+    let keeper = newest(world, task, birth).is_some_and(|record| record.kept_by(me));
+    if !open || !keeper {
         return Ok(());
     }
     Err(format!("n{node} forgets {task}, which has not ended: {}", world.whereabouts(task)))
 }
 
-fn newest<'a>(world: &'a World, task: &TaskId) -> Option<&'a Record> {
+fn newest<'a>(world: &'a World, task: &TaskId, birth: Birth) -> Option<&'a Record> {
     let copies = world.hosts.iter().filter_map(|h| h.disk.copies.get(task));
-    copies.map(|c| &c.record).max_by_key(|r| r.stamp)
+    copies.map(|c| &c.record).filter(|r| r.birth == birth).max_by_key(|r| r.stamp)
 }
 
 /// Accepted tasks that nobody has any more, though they never ended.
