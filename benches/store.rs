@@ -3,7 +3,9 @@
 //! to open. Rounds alternate, so that the ratios hold on a busy machine.
 //!
 //! `cargo bench --bench store`; it writes to the system's folder for temporary
-//! files, so point `TMPDIR` at the disk that is to be measured.
+//! files, so point `TMPDIR` at the disk that is to be measured. Where others
+//! compute, single writes wait for the scheduler rather than for the disk: run
+//! the program that `--no-run` names under `chrt -f 5`.
 #![allow(clippy::unwrap_used)]
 
 use std::fs::OpenOptions;

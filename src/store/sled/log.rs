@@ -103,7 +103,7 @@ impl Log {
     }
 }
 
-fn open_db(path: &Path) -> Result<Db, StoreError> {
+pub(in crate::store) fn open_db(path: &Path) -> Result<Db, StoreError> {
     let deadline = Instant::now() + RELEASE_TIME;
     loop {
         // sled asserts some of what it reads.
@@ -115,8 +115,7 @@ fn open_db(path: &Path) -> Result<Db, StoreError> {
         };
         // The data folder's own lock is held, so this is an older handle of
         // this process whose threads are about to end.
-        let StoreError::Locked { .. } = problem else { return Err(problem) };
-        if Instant::now() > deadline {
+        if !matches!(problem, StoreError::Locked { .. }) || Instant::now() > deadline {
             return Err(problem);
         }
         thread::sleep(Duration::from_millis(5));
@@ -124,7 +123,7 @@ fn open_db(path: &Path) -> Result<Db, StoreError> {
 }
 
 /// No flushing on its own: a commit is the only time that the log is written.
-pub(in crate::store) fn config(path: &Path) -> ::sled::Config {
+fn config(path: &Path) -> ::sled::Config {
     let config = ::sled::Config::new().path(path).segment_size(SEGMENT_BYTES);
     config.cache_capacity(CACHE_BYTES).flush_every_ms(None)
 }

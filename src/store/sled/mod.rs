@@ -18,7 +18,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use taskmesh_core::{Disk, Entry};
 
 /// A node's folder, held by this process until it is dropped.
@@ -225,7 +225,14 @@ fn lock(folder: &Path) -> Result<File, StoreError> {
     let failed = |e| StoreError::io("lock", &path, e);
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = options.map_err(failed)?;
-    if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+    let deadline = Instant::now() + RELEASE_TIME;
+    while flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        // A process that is being started by the last holder has its files
+        // open for a moment.
+        if Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        }
         let mut holder = String::new();
         // Anything may be in there, and none of it is needed.
         let _ = file.take(20).read_to_string(&mut holder);
@@ -252,6 +259,9 @@ fn check_room(folder: &Path, reserve: u64) -> Result<(), StoreError> {
     let problem = format!("{} MiB are free and {} MiB are kept in reserve", free >> 20, reserve >> 20);
     Err(StoreError::DiskFull { folder: folder.to_path_buf(), problem })
 }
+
+/// How long a folder may seem to be in use before it is.
+const RELEASE_TIME: Duration = Duration::from_millis(500);
 
 const LOG_FOLDER: &str = "db";
 

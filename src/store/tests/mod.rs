@@ -55,7 +55,7 @@ fn task(id: &str) -> TaskId {
 
 /// Changes sled's rows behind the store's back.
 fn edit_rows(folder: &Path, edit: impl FnOnce(&::sled::Db)) {
-    let db = super::sled::log::config(&folder.join("db")).open().unwrap();
+    let db = super::sled::log::open_db(&folder.join("db")).unwrap();
     edit(&db);
     db.flush().unwrap();
 }
