@@ -341,7 +341,7 @@ const OPEN_AGAIN: Duration = Duration::from_millis(40);
 /// peer that refuses several is served by request.
 const BY_REQUEST_FROM: u32 = 4;
 /// For the stream before, which its writer has given up, to end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The longest pause before a full node is offered a message again.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 const READ_BUFFER: usize = 64 * 1024;
