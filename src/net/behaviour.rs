@@ -100,6 +100,8 @@ fn kademlia(me: PeerId, keys: &Keys) -> kad::Behaviour<MemoryStore> {
         .set_replication_interval(None)
         .set_publication_interval(None)
         .set_provider_publication_interval(None)
+        // The actor walks when there is a reason to.
+        .set_periodic_bootstrap_interval(None)
         .set_query_timeout(WALK_TIMEOUT);
     let store = MemoryStore::with_config(me, MemoryStoreConfig { max_records: 0, ..MemoryStoreConfig::default() });
     let mut kad = kad::Behaviour::with_config(me, store, config);

@@ -94,7 +94,7 @@ impl Actor {
             self.shared.counters.dials_failed.add(1);
             tracing::debug!(peer = ?peer, error = %reason(error), "a dial failed");
         }
-        if let Some(node) = peer.as_ref().and_then(node_of) {
+        if let Some(node) = peer.as_ref().and_then(node_of).filter(|_| !aborted) {
             let _ = self.shared.offer(NetEvent::Peer(PeerEvent::Dialling { peer: node, began: false }));
         }
         self.on_job_dial_failed(id, error);
@@ -113,7 +113,10 @@ impl Actor {
 
     /// Walks through Kademlia: often while that finds somebody, then seldom.
     pub(super) fn walk(&mut self, now: Instant) {
-        if self.dials.walk.is_some() || now < self.dials.next_walk || self.links.is_empty() {
+        // A walk connects to everybody that it meets: in a large fleet that would
+        // be everybody.
+        let room = (1..self.config.limits.peers).contains(&self.links.len());
+        if self.dials.walk.is_some() || now < self.dials.next_walk || !room {
             return;
         }
         let known = self.book.entries().count();

@@ -296,9 +296,9 @@ fn status_of(verdict: &Result<(), Refused>) -> u8 {
 
 /// 32 random bytes.
 pub(super) fn nonce() -> [u8; 32] {
-    // The secret of a fresh key comes from the system's generator.
-    let key = libp2p::identity::ed25519::Keypair::generate();
-    blake3::derive_key("taskmesh 2026 nonce", key.secret().as_ref())
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).expect("the system's random numbers are there, or no key could be made either");
+    bytes
 }
 
 const MAGIC: &[u8; 4] = b"TMSH";

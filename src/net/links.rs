@@ -3,7 +3,7 @@
 
 use super::NetEvent;
 use super::actor::{Actor, Order};
-use super::discovery::{Source, is_loopback, plausible};
+use super::discovery::{Source, is_loopback, plausible, split_peer};
 use super::gate::node_of;
 use super::gossip;
 use super::queue::Queue;
@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 use taskmesh_core::PeerEvent;
-use taskmesh_core::limits::{ADDRESSES, TEXT_BYTES};
+use taskmesh_core::limits::{ADDRESSES, MEMBERS, TEXT_BYTES};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,8 @@ pub(super) struct Links {
     all: HashMap<PeerId, Link>,
     sessions: u64,
     reported: Option<Instant>,
+    /// How often in a row each peer was dialled again for one-sided gossip.
+    mends: HashMap<PeerId, u32>,
 }
 
 /// One of them.
@@ -45,6 +47,9 @@ pub(super) struct Link {
 
 pub(super) struct Connection {
     pub(super) address: Multiaddr,
+    /// The same, if this node dialled it: the peer can be reached there, whether
+    /// it knows of that address or not.
+    dialled: Option<Multiaddr>,
     boot: Option<String>,
     failed_pings: u32,
 }
@@ -129,7 +134,8 @@ impl Actor {
             ConnectedPoint::Listener { send_back_addr, .. } => (None, send_back_addr),
         };
         self.book.on_connected(peer, dialled, now);
-        let connection = Connection { address: address.clone(), boot: None, failed_pings: 0 };
+        let reached = dialled.map(|address| split_peer(address).0);
+        let connection = Connection { address: address.clone(), dialled: reached, boot: None, failed_pings: 0 };
         if let Some(link) = self.links.all.get_mut(&peer) {
             link.connections.insert(id, connection);
         } else {
@@ -211,7 +217,7 @@ impl Actor {
         }
     }
 
-    /// A member that goes on sending nonsense is broken: it is left for a while.
+    /// A member that goes on sending nonsense is broken: it has to begin anew.
     pub(super) fn on_strike(&mut self, peer: PeerId) {
         let Some(link) = self.links.all.get_mut(&peer) else { return };
         link.strikes += 1;
@@ -245,9 +251,10 @@ impl Actor {
             link.gossips = Some(Instant::now());
         }
         let node = link.session.node;
-        let mut addresses = Vec::new();
+        let mut addresses: Vec<_> = link.connections.values().filter_map(|c| c.dialled.clone()).collect();
+        addresses.dedup();
         for address in info.listen_addrs.iter().filter(|a| plausible(a) && (near || !is_loopback(a))).take(ADDRESSES) {
-            let (address, named) = super::discovery::split_peer(address);
+            let (address, named) = split_peer(address);
             if named.is_none_or(|named| named == peer) && !addresses.contains(&address) {
                 addresses.push(address);
             }
@@ -285,7 +292,7 @@ impl Actor {
             .flat_map(|(_, addresses)| addresses.into_vec())
             .collect();
         for address in listed {
-            let (at, _) = super::discovery::split_peer(&address);
+            let (at, _) = split_peer(&address);
             if !addresses.contains(&at) {
                 kad.remove_address(&peer, &at);
             }
@@ -353,6 +360,7 @@ impl Actor {
             gossipsub::Event::Subscribed { peer_id, topic, .. } => {
                 if let Some(link) = self.links.all.get_mut(&peer_id) {
                     link.subscribed.insert(topic);
+                    self.links.mends.remove(&peer_id);
                 }
             }
             gossipsub::Event::Unsubscribed { peer_id, topic } => {
@@ -391,7 +399,8 @@ impl Actor {
     }
 
     /// Finds gossip that goes one way only: the peer gossips, and yet has not said
-    /// to this node what it wants to hear. It never will on this connection.
+    /// to this node what it wants to hear. It never will on this connection. With
+    /// one that never does, patience grows.
     pub(super) fn watch(&mut self, now: Instant) {
         let patience = self.config.pace.one_sided;
         let mute: Vec<_> = self
@@ -399,12 +408,22 @@ impl Actor {
             .all
             .iter()
             .filter(|(_, link)| link.subscribed.is_empty())
-            .filter(|(_, link)| link.gossips.is_some_and(|since| now.duration_since(since) >= patience))
+            .filter(|(peer, link)| {
+                let patience = patience * (1 << self.links.mends.get(peer).map_or(0, |n| *n.min(&6)));
+                link.gossips.is_some_and(|since| now.duration_since(since) >= patience)
+            })
             .map(|(peer, _)| *peer)
             .collect();
         for peer in mute {
             tracing::info!(%peer, "gossip with this peer is one-sided: connecting afresh");
             self.shared.counters.mended.add(1);
+            if self.links.mends.len() >= MEMBERS {
+                self.links.mends.clear();
+            }
+            *self.links.mends.entry(peer).or_default() += 1;
+            if let Some(link) = self.links.all.get_mut(&peer) {
+                link.gossips = None;
+            }
             let _ = self.swarm.disconnect_peer_id(peer);
         }
     }

@@ -122,12 +122,13 @@ impl Shared {
     /// An event that must arrive: kept and offered again if the node is full.
     pub(super) fn post(&self, event: NetEvent) {
         let mut late = self.late();
-        if late.is_empty() {
-            let Some(event) = (self.events)(event) else { return };
-            late.push_back(event);
-        } else {
-            late.push_back(event);
+        let event = if late.is_empty() { (self.events)(event) } else { Some(event) };
+        let Some(event) = event else { return };
+        if late.len() >= LATE {
+            tracing::error!(?event, "the node has stopped taking events: one is lost");
+            return;
         }
+        late.push_back(event);
         self.late_count.store(late.len(), Ordering::Release);
     }
 
@@ -168,5 +169,8 @@ impl Shared {
     }
 }
 
+/// Events that must arrive while the node takes none. Few come in a second: a
+/// node that is so far behind has stopped.
+const LATE: usize = 65_536;
 /// Nodes to look for at once; those beyond are asked for again.
 const WANTED: usize = 64;

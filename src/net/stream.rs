@@ -115,7 +115,9 @@ impl Writer {
                     _ = stream.read(&mut nothing) => return Ended::Lost { unsure },
                 };
                 let Some(batch) = batch else {
+                    // Its reader hangs up when it has delivered everything.
                     let _ = stream.close().await;
+                    let _ = tokio::time::timeout(LAST_WORDS, stream.read(&mut nothing)).await;
                     return Ended::Drained;
                 };
                 self.encode(&batch, frames);
@@ -340,8 +342,8 @@ const OPEN_AGAIN: Duration = Duration::from_millis(40);
 /// An acceptor that is busy with others drops streams now and then: only a
 /// peer that refuses several is served by request.
 const BY_REQUEST_FROM: u32 = 4;
-/// For the stream before, which its writer has given up, to end.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// For what was written to a stream that is over to be delivered.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// The longest pause before a full node is offered a message again.
 const FULL_PAUSE: Duration = Duration::from_millis(20);
 const READ_BUFFER: usize = 64 * 1024;

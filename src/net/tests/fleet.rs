@@ -95,6 +95,28 @@ async fn members_from_the_disk_are_dialled() {
     first.sees_up(second.id()).await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_is_not_connected_is_dialled_when_there_is_something_to_say() {
+    let first = TestNode::start(config(1, TCP)).await;
+    let known = vec![(first.id(), vec![first.address()])];
+    // It has peers enough.
+    let limits = Limits { peers: 0, ..Limits::default() };
+    let second = TestNode::start(NetConfig { known, limits, ..config(2, TCP) }).await;
+    assert!(!second.net.send(first.id(), lost(1)));
+    second.sees_up(first.id()).await;
+    assert!(second.net.send(first.id(), lost(2)));
+    first.hears(&lost(2)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_goes_says_what_it_has_left_to_say() {
+    let (first, second) = pair(TCP).await;
+    assert_eq!(first.net.send_batch((0..1_000).map(|n| (second.id(), lost(n))).collect()), 0);
+    first.net.close().await;
+    second.hears(&lost(999)).await;
+    second.sees_down(id_of(1)).await;
+}
+
 impl TestNode {
     /// The end of a command.
     async fn result(&self, id: u64) -> NetResult {

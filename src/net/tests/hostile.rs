@@ -2,12 +2,12 @@
 
 use super::*;
 use crate::net::actor::Setup;
-use crate::net::behaviour::Behaviour;
-use crate::net::codec::Ask;
+use crate::net::behaviour::{Behaviour, BehaviourEvent};
+use crate::net::codec::{Answer, Ask};
 use crate::net::gate::peer_of;
 use futures::{AsyncReadExt, AsyncWriteExt, StreamExt};
 use libp2p::swarm::SwarmEvent;
-use libp2p::{StreamProtocol, Swarm};
+use libp2p::{StreamProtocol, Swarm, request_response};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A member that has the key and says whatever the test wants.
@@ -16,10 +16,24 @@ struct Rogue {
     control: libp2p_stream::Control,
     keys: Keys,
     peer: libp2p::PeerId,
+    /// Frames that came by request.
+    asked: Vec<Vec<u8>>,
+}
+
+/// What a rogue does not do.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Lacks {
+    Nothing,
+    Streams,
+    Subscriptions,
 }
 
 impl Rogue {
     async fn connect(to: &TestNode) -> Rogue {
+        Rogue::connect_without(to, Lacks::Nothing).await
+    }
+
+    async fn connect_without(to: &TestNode, lacks: Lacks) -> Rogue {
         let config = config(66, TCP);
         let keypair = Keypair::ed25519_from_bytes(config.identity).unwrap();
         let keys = Keys::new(&config.mesh_key, config.protocol_version);
@@ -27,16 +41,38 @@ impl Rogue {
         let gate = Arc::new(Gate::new(me, &[], &[], &[], Arc::default()));
         let setup = Setup { keypair, keys: keys.clone(), gate, boot: 1, config, blobs: no_blobs() };
         let (mut swarm, mut control) = setup.swarm(&mut Registry::default()).unwrap();
-        let mut incoming = control.accept(keys.protocol("stream")).unwrap();
-        tokio::spawn(async move {
-            while let Some((_, mut stream)) = incoming.next().await {
-                stream.write_all(&[1]).await.unwrap();
-                tokio::spawn(async move { stream.read_to_end(&mut Vec::new()).await });
+        if lacks != Lacks::Streams {
+            let mut incoming = control.accept(keys.protocol("stream")).unwrap();
+            tokio::spawn(async move {
+                while let Some((_, mut stream)) = incoming.next().await {
+                    stream.write_all(&[1]).await.unwrap();
+                    tokio::spawn(async move { stream.read_to_end(&mut Vec::new()).await });
+                }
+            });
+        }
+        if lacks == Lacks::Subscriptions {
+            for topic in crate::net::gossip::TOPICS {
+                swarm.behaviour_mut().gossip.unsubscribe(&keys.topic(topic));
             }
-        });
+        }
         swarm.dial(to.address().parse::<libp2p::Multiaddr>().unwrap()).unwrap();
         while !matches!(swarm.select_next_some().await, SwarmEvent::ConnectionEstablished { .. }) {}
-        Rogue { swarm, control, keys, peer: peer_of(&to.id()) }
+        Rogue { swarm, control, keys, peer: peer_of(&to.id()), asked: Vec::new() }
+    }
+
+    /// Lets the swarm work, and takes frames that come by request.
+    async fn work(&mut self) -> std::convert::Infallible {
+        loop {
+            let event = self.swarm.select_next_some().await;
+            if let SwarmEvent::Behaviour(BehaviourEvent::Requests(request_response::Event::Message {
+                message: request_response::Message::Request { request: Ask::Frame(frame), channel, .. },
+                ..
+            })) = event
+            {
+                self.asked.push(frame);
+                self.swarm.behaviour_mut().requests.send_response(channel, Answer::Taken).unwrap();
+            }
+        }
     }
 
     /// Writes `bytes` to a new stream of a protocol, and waits until the other
@@ -53,7 +89,7 @@ impl Rogue {
         };
         tokio::select! {
             () = talk => {}
-            () = async { loop { self.swarm.select_next_some().await; } } => {}
+            never = self.work() => match never {},
         }
     }
 
@@ -61,7 +97,7 @@ impl Rogue {
     async fn until(&mut self, done: impl Future<Output = ()>) {
         tokio::select! {
             () = done => {}
-            () = async { loop { self.swarm.select_next_some().await; } } => {}
+            never = self.work() => match never {},
         }
     }
 }
@@ -120,6 +156,41 @@ async fn bad_gossip_is_rejected_and_counted() {
     let counts = first.net.counters();
     assert_eq!((counts.bad_messages["short_gossip"], counts.bad_messages["not_for_gossip"]), (1, 1));
     assert!(!first.told.borrow().iter().any(|e| matches!(e, NetEvent::Received { .. })));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn messages_go_by_request_where_no_stream_can_be_had() {
+    let first = TestNode::start(config(1, TCP)).await;
+    let mut rogue = Rogue::connect_without(&first, Lacks::Streams).await;
+    let peer = id_of(66);
+    rogue.until(first.sees_up(peer)).await;
+    for n in 0..50 {
+        assert!(first.net.send(peer, lost(n)));
+    }
+    rogue.until(first.holds("all sent", |n| n.net.counters().messages_sent == 50)).await;
+    let taken = |asked: &[Vec<u8>]| -> Vec<Message> {
+        asked.iter().flat_map(|frame| wire::decode_frame(frame).unwrap()).map(Result::unwrap).collect()
+    };
+    while taken(&rogue.asked).len() < 50 {
+        rogue.until(first.holds("an answer", |n| n.net.counters().requests_answered > 0)).await;
+        tokio::time::timeout(Duration::from_millis(10), rogue.work()).await.unwrap_err();
+    }
+    assert_eq!(taken(&rogue.asked), (0..50).map(lost).collect::<Vec<_>>());
+    // And the other way: requests of the rogue are taken up.
+    let mut frame = Vec::new();
+    wire::encode_frame(&[lost(77)], &mut frame);
+    rogue.swarm.behaviour_mut().requests.send_request(&rogue.peer, Ask::Frame(frame));
+    rogue.until(first.hears(&lost(77))).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_sided_gossip_is_noticed_and_the_peer_connected_afresh() {
+    let pace = Pace { one_sided: Duration::from_millis(300), ..config(1, TCP).pace };
+    let first = TestNode::start(NetConfig { pace, ..config(1, TCP) }).await;
+    let mut rogue = Rogue::connect_without(&first, Lacks::Subscriptions).await;
+    rogue.until(first.sees_up(id_of(66))).await;
+    rogue.until(first.holds("mending", |n| n.net.counters().mended > 0)).await;
+    rogue.until(first.sees_down(id_of(66))).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
