@@ -159,8 +159,8 @@ pub(super) async fn body(response: Response) -> Value {
     if let Ok(value) = serde_json::from_str(&text) {
         return value;
     }
-    let data = text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim).filter(|d| !d.is_empty());
-    serde_json::from_str(data.last().unwrap_or(&text)).unwrap_or_else(|e| panic!("{e}: {text}"))
+    let mut data = text.lines().filter_map(|line| line.strip_prefix("data:")).map(str::trim).filter(|d| !d.is_empty());
+    serde_json::from_str(data.next_back().unwrap_or(&text)).unwrap_or_else(|e| panic!("{e}: {text}"))
 }
 
 /// A paused queue: an answer that is easy to make.

@@ -123,8 +123,8 @@ Written from the table in `src/ops`; `BLESS=1 cargo test --lib ops::` writes it 
 
 Every operation is an MCP tool and a command of the command line, with the same names and meanings.
 **Success** is one object with `success: true` and the fields below. **Failure** is `success: false`, `error` (one
-sentence to act on), `code` (see [Codes](#codes)), `retryable`, where it helps `retry_after_ms` and `details`, and the ids
-that were sent. An argument that is null counts as not given; one that is not known is refused, with the valid names.
+sentence to act on), `code` (see [Codes](#codes)), `retryable`, where it helps `retry_after_ms` and `details`, and the
+ids that were sent. An argument that is null counts as not given; one that is not known is refused, with the valid names.
 
 Times are RFC 3339, UTC, with milliseconds. Fields named `*_time`, `*_age` and `timeout` are seconds, those named `*_ms`
 milliseconds. What was not measured, or not asked for, is null. Any node answers for any task, worker or peer.
@@ -134,8 +134,8 @@ Output is text where it is UTF-8, else base64 (`output_encoding`); 256 KiB come 
 says where to go on. Logs are the last 256 KiB, with whatever is no UTF-8 replaced. A result of over 1 MiB is null, with
 `truncated: true`. `output_cid` is the CIDv1 (raw, BLAKE3, base32) of the whole output.
 
-A task of type `exec` needs a worker with the capability `exec:<argv[0]>` or `exec:*`; every item of an array is then run
-by a worker that may run all programs of the array.
+A task of type `exec` needs a worker with the capability `exec:<argv[0]>` or `exec:*`; every item of an array is then
+run by a worker that may run all programs of the array.
 
 ";
 

@@ -256,9 +256,8 @@ impl TaskSubmit {
         }
     }
 
-    /// Each item's payload (the shared one, overlaid with the item's) and the
-    /// programs that they name.
-    fn expand(&self) -> Result<(Vec<Arc<[u8]>>, BTreeSet<String>), Refusal> {
+    /// What each item runs.
+    fn expand(&self) -> Result<Expanded, Refusal> {
         let (mut payloads, mut programs, mut bytes) = (Vec::new(), BTreeSet::new(), 0);
         for item in self.items.iter().flatten() {
             let mut payload = self.payload.clone();
@@ -277,7 +276,7 @@ impl TaskSubmit {
         if self.items.is_none() && self.task_type == "exec" {
             programs.insert(program(&self.payload)?);
         }
-        Ok((payloads, programs))
+        Ok(Expanded { payloads, programs })
     }
 
     fn needs(&self, programs: BTreeSet<String>) -> Result<CoreRequirements, Refusal> {
@@ -350,6 +349,14 @@ impl TaskSubmit {
     }
 }
 
+/// What the items of an array are to run.
+struct Expanded {
+    /// The shared payload, overlaid with each item's.
+    payloads: Vec<Arc<[u8]>>,
+    /// The programs that they name.
+    programs: BTreeSet<String>,
+}
+
 /// All payloads of one array: what one call may ask a node to store.
 const ARRAY_BYTES: usize = 16 * 1024 * 1024;
 
@@ -383,8 +390,8 @@ impl Op for TaskSubmit {
     const NAME: &'static str = "task_submit";
     const TITLE: &'static str = "Submit a task";
     const DESCRIPTION: &'static str = "Hands a task, or an array of up to 10,000, to the mesh. Durable when answered: it \
-        is finished even if nodes are lost, and its program may run more than once. A task that no worker can run yet is \
-        accepted; `feasible` says so. Read it with task_result.";
+        is finished even if nodes are lost, and its program may run more than once. A task that no worker can run yet \
+        is accepted; `feasible` says so. Read it with task_result.";
     const KIND: Kind = Kind::Change;
     type Output = Submitted;
 
@@ -401,7 +408,7 @@ impl Op for TaskSubmit {
             task.item(items.len() - 1).map_err(|e| invalid("task_id", format!("with the item's number it {e}")))?;
         }
         let payload = payload_text("payload", &self.payload)?;
-        let (items, programs) = self.expand()?;
+        let Expanded { payloads: items, programs } = self.expand()?;
         let spec = self.spec(payload, self.needs(programs)?)?;
         Ok(Request::Command(Command::Submit(Box::new(Submission { task, spec, priority, items }))))
     }

@@ -29,7 +29,7 @@ pub struct WorkerRegister {
     #[schemars(range(min = 1, max = limits::SLOTS))]
     #[arg(long, default_value_t = slots())]
     pub max_concurrent_tasks: u32,
-    /// What it has; all unlimited if omitted.
+    /// What it has; cores and memory that are not given are unlimited.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[arg(long, value_name = "JSON", value_parser = value::json_argument::<ResourceLimits>)]
     pub resource_limits: Option<ResourceLimits>,
