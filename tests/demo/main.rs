@@ -69,12 +69,8 @@ async fn main() -> ExitCode {
 }
 
 async fn three_nodes() -> Fleet {
-    let timings = [
-        ("mesh.lease_ms", "2000"),
-        ("mesh.beat_ms", "400"),
-        ("exec.allow", "sha256sum"),
-        ("log.level", "info,taskmesh=debug"),
-    ];
+    let timings =
+        [("mesh.lease_ms", "2000"), ("mesh.beat_ms", "400"), ("exec.allow", "sha256sum"), ("log.level", "info")];
     let mut fleet = Fleet::empty(&timings).await;
     fleet.grow(1).await;
     println!("node 1 is up: {}", fleet.nodes[0].peer_id());
