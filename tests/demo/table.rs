@@ -29,18 +29,22 @@ pub(crate) struct Summary {
 
 impl Summary {
     /// `nodes`: the number of the node of each worker.
-    pub(crate) fn of(rows: &[Row], nodes: &BTreeMap<String, usize>, took: Duration, kills: usize) -> Summary {
+    pub(crate) fn of(rows: &[Row], nodes: &BTreeMap<String, usize>, kills: usize) -> Summary {
         let mut by_node = BTreeMap::new();
-        let mut latencies_ms = Vec::new();
+        let mut spans = Vec::new();
         let mut run_again = 0;
         for facts in rows.iter().filter_map(|row| row.facts.as_ref()) {
             if let Some(node) = facts["worker_id"].as_str().and_then(|worker| nodes.get(worker)) {
                 *by_node.entry(*node).or_default() += 1;
             }
-            latencies_ms.extend(latency_ms(facts));
+            spans.extend(span(facts));
             run_again += usize::from(facts["attempt"].as_u64() > Some(1));
         }
+        let mut latencies_ms: Vec<_> = spans.iter().map(|(from, to)| to - from).collect();
         latencies_ms.sort_unstable();
+        let first = spans.iter().map(|(from, _)| *from).min().unwrap_or_default();
+        let last = spans.iter().map(|(_, to)| *to).max().unwrap_or_default();
+        let took = Duration::from_millis(u64::try_from(last - first).unwrap_or_default());
         let lost = rows.iter().filter(|row| row.found.is_none()).count();
         let wrong = rows.iter().filter(|row| row.found.as_ref().is_some_and(|found| *found != row.expected)).count();
         Summary { tasks: rows.len(), by_node, took, latencies_ms, kills, run_again, lost, wrong }
@@ -57,28 +61,28 @@ impl Summary {
     }
 }
 
-/// From its submission to its end, by the mesh's own account.
-fn latency_ms(facts: &Value) -> Option<i64> {
+/// When it was submitted and when it ended, in milliseconds, by the mesh's own account.
+fn span(facts: &Value) -> Option<(i64, i64)> {
     let time = |field: &str| chrono::DateTime::parse_from_rfc3339(facts[field].as_str()?).ok();
-    Some((time("end_time")? - time("submitted_at")?).num_milliseconds())
+    Some((time("submitted_at")?.timestamp_millis(), time("end_time")?.timestamp_millis()))
 }
 
 impl fmt::Display for Summary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rule = "-".repeat(44);
-        let mut row = |name: &str, value: String| writeln!(f, "  {name:<26}{value:>16}");
+        let mut row = |name: &str, value: String| writeln!(f, "  {name:<32}{value:>12}");
         row("tasks", self.tasks.to_string())?;
         for (node, count) in &self.by_node {
             row(&format!("  ended by node {node}"), count.to_string())?;
         }
-        row("time", format!("{:.1} s", self.took.as_secs_f64()))?;
-        row("throughput", format!("{:.0} tasks/s", self.tasks as f64 / self.took.as_secs_f64()))?;
+        row("first submitted to last ended", format!("{:.1} s", self.took.as_secs_f64()))?;
+        row("throughput", format!("{:.0} tasks/s", self.tasks as f64 / self.took.as_secs_f64().max(1e-3)))?;
         row("submitted to ended, p50", self.percentile(50))?;
         row("submitted to ended, p99", self.percentile(99))?;
         row("nodes killed", self.kills.to_string())?;
-        row("tasks with a second run", self.run_again.to_string())?;
+        row("tasks granted again", self.run_again.to_string())?;
         writeln!(f, "  {rule}")?;
-        writeln!(f, "  {:<26}{:>16}", "lost", self.lost)?;
-        write!(f, "  {:<26}{:>16}", "wrong", self.wrong)
+        writeln!(f, "  {:<32}{:>12}", "lost", self.lost)?;
+        write!(f, "  {:<32}{:>12}", "wrong", self.wrong)
     }
 }

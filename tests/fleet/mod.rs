@@ -123,7 +123,8 @@ impl Fleet {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        // KEEP_LOGS=1: for looking at a run that went well, too.
+        if std::thread::panicking() || std::env::var_os("KEEP_LOGS").is_some() {
             self.folder.disable_cleanup(true);
             eprintln!("the logs and data of these nodes stay in {}", self.folder.path().display());
         }
