@@ -128,6 +128,9 @@ impl Execution {
 const REMEMBERED: Millis = Millis(600_000);
 /// How many of them.
 const REMEMBERED_RUNS: usize = 50_000;
+/// How often an end is told that nobody confirms (about ten minutes): then
+/// its task is over and forgotten, or will be granted anew.
+const TRIES: u32 = 80;
 
 impl Node {
     pub(crate) fn on_grant(&mut self, from: NodeId, grant: Grant) {
@@ -326,7 +329,8 @@ impl Node {
     pub(crate) fn resend_results(&mut self) {
         let now = self.now;
         let mut again = Vec::new();
-        for execution in self.executions.values_mut() {
+        let mut unheard = Vec::new();
+        for (task, execution) in &mut self.executions {
             let Phase::Ended { finished, sent_at, tries, began } = &mut execution.phase else { continue };
             let wait = self.config.retransmit.0.saturating_mul(1 << (*tries).min(4));
             if now.since(*sent_at).0 < wait {
@@ -334,11 +338,18 @@ impl Node {
             }
             *sent_at = now;
             *tries += 1;
+            if *tries > TRIES {
+                unheard.push((task.clone(), execution.fence));
+                continue;
+            }
             finished.fence = execution.fence;
             finished.started = began.map(|b| now.since(b));
             let owner = execution.fence.ballot.owner;
             let others = execution.holders.iter().copied().filter(|n| *n != owner);
             again.push((std::iter::once(owner).chain(others).collect::<Vec<_>>(), finished.clone()));
+        }
+        for (task, fence) in unheard {
+            self.on_settled(&task, fence);
         }
         for (nodes, finished) in again {
             for node in nodes {

@@ -37,6 +37,8 @@ pub struct Node {
     pub(crate) kept: BTreeMap<TaskId, Kept>,
     pub(crate) vows: BTreeMap<TaskId, (Ballot, Unix)>,
     pub(crate) damaged: BTreeSet<TaskId>,
+    /// How often all peers were told of those, and when last.
+    pub(crate) confessions: (u32, Millis),
     pub(crate) tombstones: Tombstones,
     pub(crate) claims: BTreeMap<TaskId, Claim>,
     /// Records without an owner that acts, and since when.
@@ -110,6 +112,7 @@ impl Node {
             kept: BTreeMap::new(),
             vows: disk.pledges.into_iter().map(|(task, ballot, at)| (task, (ballot, at))).collect(),
             damaged: disk.damaged.into_iter().collect(),
+            confessions: (0, Millis(0)),
             tombstones: Tombstones::new(disk.tombstones),
             claims: BTreeMap::new(),
             orphans: BTreeMap::new(),
@@ -279,6 +282,7 @@ impl Node {
         self.resend_results();
         self.sweep();
         self.adopt();
+        self.confess_again();
         self.forget_old();
         self.on_requests_due();
         self.queue.stir();

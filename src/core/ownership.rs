@@ -476,7 +476,8 @@ impl Node {
         if !self.is_welcome(from, &record, fresh) {
             return;
         }
-        if from != record.owner() {
+        let leaving = !record.holders.contains(&self.id) && self.claims.contains_key(&task);
+        if from != record.owner() || leaving {
             return self.on_hearsay(*record, spec);
         }
         let mine = record.kept_by(self.id);
@@ -512,6 +513,7 @@ impl Node {
         }
         if let Some(kept) = self.kept.get_mut(&task) {
             kept.offered_to_me = self.now;
+            kept.tries = 0;
             if kept.slot.pledge == stamp.ballot {
                 kept.pledged_at = None;
                 kept.abandoned = false;
@@ -650,6 +652,9 @@ impl Node {
             return;
         }
         let Some(kept) = self.kept.get(task) else {
+            if ballot.epoch == 0 {
+                return;
+            }
             self.pledge_blank(from, task, ballot);
             return;
         };
@@ -952,6 +957,19 @@ impl Node {
         }
     }
 
+    /// Repeats what [`Node::confess`] said, since it may not have been heard:
+    /// ever more seldom, as there may be nobody left to whom it matters.
+    pub(crate) fn confess_again(&mut self) {
+        let wait = self.config.away.0.saturating_mul(1 << self.confessions.0.min(10));
+        if self.damaged.is_empty() || self.now.since(self.confessions.1).0 < wait {
+            return;
+        }
+        self.confessions = (self.confessions.0 + 1, self.now);
+        for node in self.live_members().collect::<Vec<_>>() {
+            self.confess(node);
+        }
+    }
+
     /// This node's own damaged copies, told to a peer so that it need not wait.
     pub(crate) fn confess(&mut self, to: NodeId) {
         let damaged: Vec<_> = self.damaged.iter().cloned().collect();
@@ -961,10 +979,15 @@ impl Node {
     }
 
     pub(crate) fn on_gone(&mut self, task: &TaskId, birth: Birth) {
-        if self.kept.get(task).is_some_and(|k| k.slot.record.birth == birth) {
-            self.depose(task);
-            self.drop_record(task);
+        let Some(kept) = self.kept.get(task).filter(|k| k.slot.record.birth == birth) else { return };
+        if kept.claimed {
+            let others: Vec<_> = kept.slot.record.keepers().filter(|n| *n != self.id).collect();
+            for node in others {
+                self.send(node, Message::Gone { task: task.clone(), birth });
+            }
         }
+        self.depose(task);
+        self.drop_record(task);
     }
 
     pub(crate) fn on_forget(&mut self, from: NodeId, task: &TaskId, stamp: Stamp) {
@@ -1067,6 +1090,30 @@ impl Node {
                 self.orphans.entry(task).or_insert(now);
             } else if self.is_leftover(kept) {
                 self.drop_record(&task);
+            } else if !kept.slot.record.holders.contains(&self.id) || !kept.slot.record.closed() {
+                self.ask_after(&task);
+            }
+        }
+    }
+
+    /// Not a word of this task for long: what became of it, so that the copy
+    /// can go if it is over? Asked ever more seldom, and with a ballot that
+    /// never wins, so that it changes nothing.
+    fn ask_after(&mut self, task: &TaskId) {
+        let now = self.now;
+        let patience = self.config.away.0;
+        let kept = self.kept.get_mut(task).expect("swept");
+        if now.since(kept.offered_to_me.max(kept.offered_at)).0 < patience.saturating_mul(1 << kept.tries.min(12)) {
+            return;
+        }
+        kept.offered_at = now;
+        kept.tries += 1;
+        let record = &kept.slot.record;
+        let (birth, stamp, keepers) = (record.birth, record.stamp, record.keepers().collect::<Vec<_>>());
+        let ballot = Ballot { epoch: 0, owner: self.id };
+        for node in keepers {
+            if node != self.id && self.live(node) {
+                self.send(node, Message::Claim { task: task.clone(), birth, ballot, stamp });
             }
         }
     }

@@ -432,7 +432,7 @@ impl Node {
     /// a question on to whom they take for the owner could do so in a circle).
     fn answer_for_absent_owner(&mut self, origin: Origin, task: &TaskId, detail: Detail) {
         // A copy left over from when this node was a holder says nothing.
-        let kept = self.kept.get(task).filter(|k| k.slot.record.kept_by(self.id) && !k.disowned());
+        let kept = self.kept.get(task).filter(|k| k.slot.record.holders.contains(&self.id) && !k.disowned());
         let Some(kept) = kept else {
             let name = task.as_str().into();
             return self.answer(origin, Err(Refusal::NotFound { what: "task".into(), name }));

@@ -187,7 +187,7 @@ impl Node {
             return !kept.disowned();
         }
         let owner = kept.slot.pledge.owner;
-        if !kept.slot.record.kept_by(self.id) || (owner != self.id && self.live(owner)) {
+        if !kept.slot.record.holders.contains(&self.id) || (owner != self.id && self.live(owner)) {
             return false;
         }
         let live = kept.slot.record.keepers().filter(|n| self.live(*n));

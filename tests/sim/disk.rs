@@ -14,6 +14,8 @@ pub(crate) struct Copy {
     pub(crate) pledge: Ballot,
     /// The version.
     pub(crate) record: Record,
+    /// It was learnt rather than accepted: by a node that had pledged higher.
+    pub(crate) learnt: bool,
 }
 
 /// One disk. Survives its node, unless it is destroyed.
@@ -46,7 +48,12 @@ impl SimDisk {
             }
             Entry::Record { pledge, record } => {
                 self.damaged.remove(&record.task);
-                self.copies.insert(record.task.clone(), Copy { pledge, record: *record });
+                let before = self.copies.get(&record.task).filter(|c| c.record.birth == record.birth);
+                let learnt = before.is_some_and(|c| {
+                    let same = c.record.stamp == record.stamp;
+                    if same { c.learnt } else { c.pledge > record.stamp.ballot }
+                });
+                self.copies.insert(record.task.clone(), Copy { pledge, record: *record, learnt });
             }
             Entry::Pledge { task, ballot, at } => {
                 self.vows.insert(task, (ballot, at));

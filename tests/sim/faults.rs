@@ -383,7 +383,7 @@ impl World {
 
     fn jump(&mut self) {
         let n = self.prng.below(self.hosts.len() as u64) as usize;
-        let span = if self.prng.chance(200) { 3_600_000 } else { 10_000 };
+        let span = if self.prng.chance(200) { 90_000 } else { 10_000 };
         self.hosts[n].clock_off = self.prng.below(2 * span) as i64 - span as i64;
         self.tally.clock_jumps += 1;
     }

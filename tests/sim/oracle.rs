@@ -95,10 +95,9 @@ impl Promise {
         ended || (!self.births.is_empty() && !self.births.contains(&birth))
     }
 
-    /// The outcomes of what was accepted, or of what there is.
+    /// The outcomes of all that was submitted under this id.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Ending> {
-        let all = self.births.is_empty();
-        self.decided.iter().filter(move |(b, _)| all || self.births.contains(b)).map(|(_, ending)| ending)
+        self.decided.iter().map(|(_, ending)| ending)
     }
 
     /// Whether `ballot` was won from a majority of holders; the first needs none.
@@ -246,11 +245,11 @@ impl World {
         let stamp = record.stamp;
         let ending = Ending::of(record).filter(|ending| {
             record.majority(|h| {
-                self.gone(h, task)
-                    || held(h).is_some_and(|c| {
-                        let later = c.record.stamp.ballot == stamp.ballot && c.record.stamp.revision >= stamp.revision;
-                        later && Ending::of(&c.record).is_some_and(|e| e.agrees(ending))
-                    })
+                held(h).is_some_and(|c| {
+                    let later =
+                        !c.learnt && c.record.stamp.ballot == stamp.ballot && c.record.stamp.revision >= stamp.revision;
+                    later && Ending::of(&c.record).is_some_and(|e| e.agrees(ending))
+                })
             })
         });
         let submitted = self.hosts[n].disk.specs.get(task).map(|spec| spec.submitted_at);
@@ -288,7 +287,7 @@ impl World {
         let pledged = |h: NodeId| {
             let vow = self.hosts[index_of(h)].disk.vows.get(task);
             let pledge = self.copy_of(h, task).map(|c| c.pledge).max(vow.map(|(vow, _)| *vow));
-            self.gone(h, task) || pledge.is_some_and(|p| p >= ballot)
+            pledge.is_some_and(|p| p >= ballot)
         };
         record.keepers().filter_map(|h| self.copy_of(h, task)).any(|c| c.record.majority(pledged))
     }

@@ -89,7 +89,7 @@ impl World {
     fn submit_some(&mut self) {
         let Some(n) = self.any_up() else { return };
         let name = self.number();
-        let spec = self.any_spec(n);
+        let spec = self.any_spec();
         let priority = Priority::new((1 + self.prng.below(16)) as f64 / 4.0).expect("above 0");
         let id = TaskId::new(&format!("t{name}")).expect("a valid name");
         let items = if self.prng.chance(60) { 2 + self.prng.below(4) as usize } else { 0 };
@@ -131,7 +131,7 @@ impl World {
         self.ask(n, request, asked);
     }
 
-    fn any_spec(&mut self, n: usize) -> Spec {
+    fn any_spec(&mut self) -> Spec {
         let program = match self.prng.below(20) {
             0 => Program::Bad,
             1 => Program::Hopeless,
@@ -151,7 +151,7 @@ impl World {
         if self.prng.chance(300) {
             spec.task_type = "sleep".into();
         }
-        let soon = |world: &mut World, span| Unix(world.wall_clock(n).0 + world.prng.below(span));
+        let soon = |world: &mut World, span| Unix(EPOCH + world.now + world.prng.below(span));
         if self.prng.chance(50) {
             spec.not_before = Some(soon(self, 8_000));
         }

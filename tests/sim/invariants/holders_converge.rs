@@ -28,7 +28,13 @@ pub(crate) fn diverged(world: &World) -> Vec<String> {
             *best = copy;
         }
     }
-    newest.into_values().filter_map(|copy| problem(world, &copy.record)).collect()
+    // Where no holder has it any more, it was forgotten: what others have left
+    // over is for their next look.
+    let kept = |copy: &&Copy| {
+        let record = &copy.record;
+        record.holders.iter().any(|h| world.hosts[index(*h)].disk.copies.contains_key(&record.task))
+    };
+    newest.into_values().filter(kept).filter_map(|copy| problem(world, &copy.record)).collect()
 }
 
 fn problem(world: &World, record: &Record) -> Option<String> {

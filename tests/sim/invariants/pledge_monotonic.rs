@@ -55,7 +55,7 @@ fn kept_upwards(world: &World, node: usize, pledge: Ballot, record: &Record) -> 
     // One that claimed and learns that it is not to be a holder keeps what it
     // learnt, and votes for nothing by that.
     let me = NodeId::test(node as u64);
-    let learns = !record.kept_by(me) || (before.pledge.owner == me && !record.holders.contains(&me));
+    let learns = !record.holders.contains(&me);
     if new > old && new.ballot < before.pledge && !learns {
         return Err(format!("n{node} takes {new:?} of {task} below its pledge {:?}", before.pledge));
     }
