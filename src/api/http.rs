@@ -16,12 +16,14 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt as _;
+use rmcp::transport::streamable_http_server::session::SessionManager as _;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 use taskmesh_core::Millis;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -37,6 +39,9 @@ const IN_FLIGHT: usize = 1_024;
 const SESSIONS: usize = 256;
 /// A legacy session that is not used for so long is forgotten.
 const SESSION_IDLE: Duration = Duration::from_secs(3_600);
+/// When there are too many, one that was not used for so long makes room: its
+/// client, if it lives, is told 404 and greets again.
+const SESSION_YIELDS: Duration = Duration::from_secs(60);
 /// What is under way at the end gets so long to finish.
 const GRACE: Duration = Duration::from_secs(5);
 /// When a client that was turned away for load may come again.
@@ -85,6 +90,42 @@ struct Guard {
     token: blake3::Hash,
     in_flight: Semaphore,
     sessions: Arc<LocalSessionManager>,
+    /// When each session was used last.
+    used: Mutex<HashMap<Arc<str>, Instant>>,
+}
+
+impl Guard {
+    fn used(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A session is used, or was opened.
+    fn note(&self, headers: &HeaderMap) {
+        let Some(id) = headers.get("mcp-session-id").and_then(|id| id.to_str().ok()) else { return };
+        // Ids that clients make up are many; the node's own are few.
+        let mut used = self.used();
+        if used.len() < 2 * SESSIONS || used.contains_key(id) {
+            used.insert(id.into(), Instant::now());
+        }
+    }
+
+    /// Whether there is room for one more session, or was made.
+    async fn room(&self, yields: Duration) -> bool {
+        let live: HashSet<Arc<str>> = self.sessions.sessions.read().await.keys().cloned().collect();
+        let oldest = {
+            let mut used = self.used();
+            used.retain(|id, _| live.contains(id));
+            let oldest = used.iter().min_by_key(|(_, at)| **at);
+            oldest.filter(|(_, at)| at.elapsed() >= yields).map(|(id, _)| id.clone())
+        };
+        if live.len() < SESSIONS {
+            return true;
+        }
+        match oldest {
+            Some(id) => self.sessions.close_session(&id).await.is_ok(),
+            None => false,
+        }
+    }
 }
 
 /// The legacy clients' sessions, of which there are none yet.
@@ -100,18 +141,18 @@ pub(super) fn router(
     sessions: Arc<LocalSessionManager>,
     shutdown: &CancellationToken,
 ) -> Router {
-    let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
-    if !local.ip().is_unspecified() && !local.ip().is_loopback() {
-        hosts.push(local.ip().to_string());
-    }
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(true)
         .with_json_response(true)
         .with_max_request_body_bytes(BODY_BYTES)
-        .with_allowed_hosts(hosts)
         .enforce_origin_validation()
         .with_allowed_origins(["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"])
         .with_cancellation_token(shutdown.child_token());
+    let config = match local.ip() {
+        // Reached under names that it can't know; the token and the Origin guard it.
+        ip if ip.is_unspecified() => config.disable_allowed_hosts(),
+        ip => config.with_allowed_hosts(["localhost".into(), "127.0.0.1".into(), "::1".into(), ip.to_string()]),
+    };
     let facade = Facade::new(face.handle, face.meter);
     let service = StreamableHttpService::new(move || Ok(facade.clone()), sessions.clone(), config);
     let guard = Guard {
@@ -120,6 +161,7 @@ pub(super) fn router(
         token: blake3::hash(face.token.as_bytes()),
         in_flight: Semaphore::new(IN_FLIGHT),
         sessions,
+        used: Mutex::default(),
     };
     Router::new().route_service(PATH, service).layer(middleware::from_fn_with_state(Arc::new(guard), admit))
 }
@@ -134,10 +176,12 @@ async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
     }
     let Ok(_permit) = guard.in_flight.try_acquire() else { return full("requests under way", IN_FLIGHT) };
     let method = request.method().clone();
-    if opens_session(&method, request.headers()) && guard.sessions.sessions.read().await.len() >= SESSIONS {
+    if opens_session(&method, request.headers()) && !guard.room(SESSION_YIELDS).await {
         return full("sessions", SESSIONS);
     }
+    guard.note(request.headers());
     let mut response = next.run(request).await;
+    guard.note(response.headers());
     // Clients in Python take nothing but 200 and 204 for an ended session.
     if method == Method::DELETE && response.status() == StatusCode::ACCEPTED {
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -196,4 +240,36 @@ pub fn observe_router(routes: Routes) -> Router {
 fn health(check: &Health) -> Response {
     let (status, text) = check();
     (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_session_that_was_not_used_for_longest_makes_room() {
+        let guard = Guard {
+            token: blake3::hash(b""),
+            in_flight: Semaphore::new(1),
+            sessions: Arc::new(sessions()),
+            used: Mutex::default(),
+        };
+        let mut open = Vec::new();
+        for _ in 0..SESSIONS {
+            assert!(guard.room(SESSION_YIELDS).await);
+            let (id, transport) = guard.sessions.create_session().await.expect("a session");
+            let mut headers = HeaderMap::new();
+            headers.insert("mcp-session-id", id.parse().expect("a header"));
+            guard.note(&headers);
+            open.push((headers, id, transport));
+        }
+        guard.note(&open[0].0);
+        assert!(!guard.room(SESSION_YIELDS).await, "all are in use");
+        assert!(guard.room(Duration::ZERO).await);
+        let left = guard.sessions.sessions.read().await;
+        assert_eq!(
+            (left.len(), left.contains_key(&open[0].1), left.contains_key(&open[1].1)),
+            (SESSIONS - 1, true, false)
+        );
+    }
 }

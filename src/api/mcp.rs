@@ -182,8 +182,8 @@ fn answer(done: Done) -> Result<CallToolResponse, Failure> {
     let result = CallToolResult::structured(Value::Object(object));
     let bytes = result.content.first().and_then(|c| c.as_text()).map_or(0, |text| text.text.len());
     if bytes > ANSWER_BYTES {
-        let (got, limit) = (bytes as u64, ANSWER_BYTES as u64);
-        return Err(Refusal::TooLarge { field: "the answer".into(), got, limit }.into());
+        let error = format!("the answer has {bytes} bytes, and the limit is {ANSWER_BYTES}: ask for a smaller page");
+        return Err(Failure::new(Code::PayloadTooLarge, error));
     }
     Ok(result.into())
 }

@@ -124,7 +124,8 @@ Written from the table in `src/ops`; `BLESS=1 cargo test --lib ops::` writes it 
 Every operation is an MCP tool and a command of the command line, with the same names and meanings.
 **Success** is one object with `success: true` and the fields below. **Failure** is `success: false`, `error` (one
 sentence to act on), `code` (see [Codes](#codes)), `retryable`, where it helps `retry_after_ms` and `details`, and the
-ids that were sent. An argument that is null counts as not given; one that is not known is refused, with the valid names.
+ids that were sent. An argument that is null counts as not given; one that is not known is refused, with the names that
+are.
 
 Times are RFC 3339, UTC, with milliseconds. Fields named `*_time`, `*_age` and `timeout` are seconds, those named `*_ms`
 milliseconds. What was not measured, or not asked for, is null. Any node answers for any task, worker or peer.

@@ -64,7 +64,8 @@ async def lists(client):
     names = [tool.name for tool in tools]
     check(names == OFFERED, f"other tools than expected: {names}")
     for tool in tools:
-        check(tool.title and tool.description and tool.output_schema and tool.annotations, f"{tool.name} says too little")
+        says = (tool.title, tool.description, tool.output_schema, tool.annotations)
+        check(all(says), f"{tool.name} says too little")
     return len(json.dumps([tool.model_dump(by_alias=True, exclude_none=True) for tool in tools]))
 
 
