@@ -6,7 +6,7 @@ use crate::api::http::{Face, Routes, observe, serve};
 use crate::config::LogFormat;
 use crate::driver::{self, Event, Handle, Inbox, Observation, Parts};
 use crate::exec::{ExecConfig, Executors};
-use crate::net::{self, BlobAccess, Mdns, Net, NetConfig, NetEvent};
+use crate::net::{self, BlobAccess, Mdns, Net, NetConfig, NetEvent, Pace};
 use crate::store::{Blobs, SledStore, Store, StoreError};
 use crate::telemetry::process::LoadProbe;
 use crate::telemetry::{Metrics, NetCounts, Vitals, health, logging};
@@ -221,6 +221,7 @@ fn start_net(prepared: &Prepared, node: &Node, blobs: Blobs, inbox: &Arc<Inbox>)
         allow: config.net.allow.clone(),
         deny: config.net.deny.clone(),
         limits: net::Limits { connections: config.net.max_connections, ..net::Limits::default() },
+        pace: Pace::of_lease(Duration::from_millis(config.mesh.lease.0)),
         ..NetConfig::default()
     };
     let (told, listening) = tokio::sync::watch::channel(Vec::new());

@@ -176,6 +176,22 @@ impl Default for Pace {
     }
 }
 
+impl Pace {
+    /// For a mesh in which a node that is silent for `lease` is replaced: a
+    /// connection over which nothing comes back is given up about as soon and
+    /// made anew. TCP alone would go on with it, after pauses that have grown
+    /// as long as the network was parted.
+    #[must_use]
+    pub fn of_lease(lease: Duration) -> Pace {
+        Pace {
+            ping: (lease / 2).clamp(Duration::from_millis(500), Duration::from_secs(5)),
+            ping_timeout: lease.clamp(Duration::from_secs(2), Duration::from_secs(5)),
+            redial_max: (lease * 4).clamp(Duration::from_secs(5), Duration::from_secs(30)),
+            ..Pace::default()
+        }
+    }
+}
+
 /// What the network tells the node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NetEvent {
