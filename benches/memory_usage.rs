@@ -110,7 +110,11 @@ async fn backlog(folder: &Path) {
     let after = Memory::of(&node);
     println!("\n{TASKS} queued tasks of a few bytes each, on one node");
     println!("  submitted in          {:>8.1} s ({:.0}/s)", took.as_secs_f64(), TASKS as f64 / took.as_secs_f64());
-    println!("  memory                {:>8.1} MiB before, {:.1} MiB with them", mib(before.resident), mib(after.resident));
+    println!(
+        "  memory                {:>8.1} MiB before, {:.1} MiB with them",
+        mib(before.resident),
+        mib(after.resident)
+    );
     println!("  bytes per queued task {:>8.0}", (after.resident - before.resident) as f64 / TASKS as f64);
 }
 

@@ -12,8 +12,8 @@ mod fleet;
 mod inside;
 
 use bare::{Appended, Bare};
-use futures::StreamExt as _;
 use fleet::{Node, Plan, eventually};
+use futures::StreamExt as _;
 use inside::Inside;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -168,8 +168,14 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 async fn throughput(folder: &Path) {
-    println!("\n{} no-op tasks in arrays of {ITEMS} from one client over HTTP, durable (at least 5,000/s)\n", ITEMS * ARRAYS);
-    println!("{:>5} {:>12} {:>12} {:>14} {:>22}", "nodes", "accepted/s", "completed/s", "CPU µs/task", "per node, CPU s");
+    println!(
+        "\n{} no-op tasks in arrays of {ITEMS} from one client over HTTP, durable (at least 5,000/s)\n",
+        ITEMS * ARRAYS
+    );
+    println!(
+        "{:>5} {:>12} {:>12} {:>14} {:>22}",
+        "nodes", "accepted/s", "completed/s", "CPU µs/task", "per node, CPU s"
+    );
     for count in 1..=3 {
         let mut nodes: Vec<Node> = Vec::new();
         for n in 0..count {

@@ -20,11 +20,16 @@
 //! - **step**: one task of a workflow.
 #![forbid(unsafe_code)]
 
+mod blobs;
+mod claims;
 pub mod command;
 pub mod config;
+mod controls;
 pub mod effect;
 pub mod execution;
+mod holders;
 pub mod ids;
+mod leases;
 mod lifecycle;
 pub mod limits;
 pub mod message;
@@ -32,6 +37,7 @@ pub mod node;
 mod ownership;
 mod peers;
 pub mod prng;
+mod promises;
 mod queue;
 pub mod record;
 mod requests;

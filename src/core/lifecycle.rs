@@ -4,13 +4,12 @@
 use crate::command::{ClearScope, Command, Refusal, Submission};
 use crate::config::Planted;
 use crate::effect::Notice;
-use crate::execution::Verdict;
-use crate::ids::{NodeId, TaskId, WorkerId, rendezvous};
+use crate::ids::{NodeId, TaskId, rendezvous};
 use crate::limits;
-use crate::message::{Declined, Finished, Message};
-use crate::node::{Fetching, Node};
-use crate::ownership::{Kept, Offering, Said};
-use crate::record::{Ballot, Birth, Fence, Record, Stamp};
+use crate::message::Message;
+use crate::node::Node;
+use crate::ownership::{Kept, Offering};
+use crate::record::{Ballot, Birth, Record, Stamp};
 use crate::requests::{Answer, Origin};
 use crate::stats::Ending;
 use crate::task::{CancelRequest, Closed, Durability, Outcome, Priority, Report, Spec, Task, TaskState};
@@ -42,7 +41,7 @@ impl Node {
         self.take(origin, name, *submission);
     }
 
-    fn check_submission(&self, submission: &Submission) -> Result<(), Refusal> {
+    pub(crate) fn check_submission(&self, submission: &Submission) -> Result<(), Refusal> {
         let spec = &submission.spec;
         let largest = submission.items.iter().map(|p| p.len()).chain([spec.payload.len()]).max().unwrap_or(0);
         let too_large = |field: &str, got: usize, limit: usize| {
@@ -77,18 +76,18 @@ impl Node {
     }
 
     /// The live member that takes tasks of this name.
-    fn home_of(&self, name: &TaskId) -> NodeId {
+    pub(crate) fn home_of(&self, name: &TaskId) -> NodeId {
         let live = self.live_members().filter(|n| !self.is_draining(*n));
         let me = (!self.draining).then_some(self.id);
         rendezvous(name.place_hash(), live.chain(me)).first().copied().unwrap_or(self.id)
     }
 
-    fn knows(&self, name: &TaskId, submission: &Submission) -> bool {
+    pub(crate) fn knows(&self, name: &TaskId, submission: &Submission) -> bool {
         let first = if submission.items.is_empty() { Ok(name.clone()) } else { name.item(0) };
         first.is_ok_and(|t| self.owned(&t).is_some())
     }
 
-    fn new_id(&mut self) -> TaskId {
+    pub(crate) fn new_id(&mut self) -> TaskId {
         let mut random = [0; 10];
         random[..8].copy_from_slice(&self.chance.next().to_be_bytes());
         random[8..].copy_from_slice(&self.chance.next().to_be_bytes()[..2]);
@@ -97,7 +96,7 @@ impl Node {
     }
 
     /// Takes a submission, or answers as the first of the same name was answered.
-    fn take(&mut self, origin: Origin, name: TaskId, submission: Submission) {
+    pub(crate) fn take(&mut self, origin: Origin, name: TaskId, submission: Submission) {
         let tasks = match task_ids(&name, submission.items.len()) {
             Ok(tasks) => tasks,
             Err(refusal) => return self.answer(origin, Err(refusal)),
@@ -145,7 +144,7 @@ impl Node {
     }
 
     /// Another node owns it: that one answers.
-    fn replay_elsewhere(&mut self, origin: Origin, task: &TaskId, submission: Submission, name: TaskId) {
+    pub(crate) fn replay_elsewhere(&mut self, origin: Origin, task: &TaskId, submission: Submission, name: TaskId) {
         let owner = self.kept[task].slot.pledge.owner;
         if owner == self.id || !self.live(owner) || matches!(origin, Origin::Node { .. }) {
             let problem = format!("{task} is between owners; try again").into();
@@ -155,7 +154,7 @@ impl Node {
         self.forward(origin, owner, crate::Request::Command(Command::Submit(submission)));
     }
 
-    fn bear(&mut self, task: TaskId, spec: Arc<Spec>, priority: Priority, holders: Vec<NodeId>, nonce: u64) {
+    pub(crate) fn bear(&mut self, task: TaskId, spec: Arc<Spec>, priority: Priority, holders: Vec<NodeId>, nonce: u64) {
         let state = self.first_state(&spec, priority);
         let record = Record {
             task,
@@ -177,14 +176,14 @@ impl Node {
         self.give_birth(record, spec);
     }
 
-    fn first_state(&self, spec: &Spec, priority: Priority) -> TaskState {
+    pub(crate) fn first_state(&self, spec: &Spec, priority: Priority) -> TaskState {
         if !spec.depends_on.is_empty() && self.config.planted != Some(Planted::IgnoreDependencies) {
             return TaskState::Blocked;
         }
         self.ready_state(spec, priority)
     }
 
-    fn ready_state(&self, spec: &Spec, priority: Priority) -> TaskState {
+    pub(crate) fn ready_state(&self, spec: &Spec, priority: Priority) -> TaskState {
         let wall = self.wall();
         match spec.not_before {
             Some(until) if until > wall => TaskState::Delayed { until },
@@ -194,7 +193,7 @@ impl Node {
 
     /// This node and the next in rendezvous order: live ones first, then
     /// members that are away, so that a set is always of the full number.
-    fn first_holders(&self, name: &TaskId) -> Vec<NodeId> {
+    pub(crate) fn first_holders(&self, name: &TaskId) -> Vec<NodeId> {
         let place = name.place_hash();
         let (live, away): (Vec<_>, Vec<_>) =
             self.members.keys().copied().partition(|n| self.live(*n) && !self.is_draining(*n));
@@ -242,13 +241,13 @@ impl Node {
         }
     }
 
-    fn wrong_state(&mut self, origin: Origin, task: &TaskId, needs: &str) {
+    pub(crate) fn wrong_state(&mut self, origin: Origin, task: &TaskId, needs: &str) {
         let status = Node::status_of(&self.kept[task]).name().into();
         let name = task.to_string().into();
         self.answer(origin, Err(Refusal::State { name, status, needs: needs.into() }));
     }
 
-    fn cancel(&mut self, origin: Origin, task: &TaskId, reason: Option<Arc<str>>, force: bool) {
+    pub(crate) fn cancel(&mut self, origin: Origin, task: &TaskId, reason: Option<Arc<str>>, force: bool) {
         let at = self.wall();
         let body = &self.kept[task].slot.record.body;
         match &body.state {
@@ -270,15 +269,7 @@ impl Node {
         }
     }
 
-    fn send_stop(&mut self, task: &TaskId) {
-        let record = &self.kept[task].slot.record;
-        let TaskState::Leased { executor, .. } = record.body.state else { return };
-        let force = record.body.cancel.as_ref().is_some_and(|c| c.force);
-        let fence = record.fence();
-        self.send(executor, Message::Stop { task: task.clone(), fence, force });
-    }
-
-    fn reprioritise(&mut self, origin: Origin, task: &TaskId, priority: Priority, requeue: bool) {
+    pub(crate) fn reprioritise(&mut self, origin: Origin, task: &TaskId, priority: Priority, requeue: bool) {
         let record = &self.kept[task].slot.record;
         if record.closed() {
             return self.wrong_state(origin, task, "only a task that has not ended has a priority to change");
@@ -296,7 +287,7 @@ impl Node {
         self.answer_when_promised(origin, vec![task.clone()], answer, false);
     }
 
-    fn retry(&mut self, origin: Origin, task: &TaskId, max_retries: Option<u32>, timeout: Option<Millis>) {
+    pub(crate) fn retry(&mut self, origin: Origin, task: &TaskId, max_retries: Option<u32>, timeout: Option<Millis>) {
         let kept = &self.kept[task];
         let ended_badly = kept.promised_end().is_some_and(|c| c.outcome != Outcome::Completed);
         if !ended_badly {
@@ -402,7 +393,7 @@ impl Node {
         }
     }
 
-    fn expire(&mut self, task: &TaskId) {
+    pub(crate) fn expire(&mut self, task: &TaskId) {
         let record = &self.kept[task].slot.record;
         if let TaskState::Leased { executor, .. } = record.body.state {
             let fence = record.fence();
@@ -412,7 +403,7 @@ impl Node {
     }
 
     /// The end. Told to those who wait once a majority has it.
-    fn close(&mut self, task: &TaskId, outcome: Outcome, report: Option<Report>, started_at: Option<Unix>) {
+    pub(crate) fn close(&mut self, task: &TaskId, outcome: Outcome, report: Option<Report>, started_at: Option<Unix>) {
         let at = self.wall();
         let kept = &self.kept[task];
         let executor = match &kept.slot.record.body.state {
@@ -447,254 +438,6 @@ impl Node {
         });
         self.answer_waiters(task);
         self.release_dependents(task, &closed.outcome);
-    }
-
-    pub(crate) fn on_progress(
-        &mut self,
-        from: NodeId,
-        task: &TaskId,
-        fence: Fence,
-        running: Option<Millis>,
-        said: Said,
-    ) {
-        let (now, wall) = (self.now, self.wall());
-        let Some(kept) = self.owned(task) else { return };
-        let record = &kept.slot.record;
-        let TaskState::Leased { executor, worker, .. } = &record.body.state else { return };
-        if *executor != from || record.body.attempt != fence.attempt {
-            return;
-        }
-        let (worker, task_type) = (worker.clone(), kept.slot.spec.task_type.clone());
-        let kept = self.kept.get_mut(task).expect("owned");
-        let Some(lease) = kept.lease.as_mut() else { return };
-        let unconfirmed = lease.confirmed_at.replace(now).is_none();
-        if said.percent.is_some() || said.message.is_some() || said.log_tail.is_some() {
-            lease.said = said;
-        }
-        let starts = running.is_some() && lease.started.is_none();
-        if let Some(ago) = running
-            && starts
-        {
-            lease.started = Some(now - ago);
-            lease.started_at = Some(Unix(wall.0.saturating_sub(ago.0)));
-        }
-        if unconfirmed {
-            self.confirmed(from, &worker);
-        }
-        if starts {
-            if let Some(count) = self.counts.get_mut(&Status::Leased) {
-                *count = count.saturating_sub(1);
-            }
-            *self.counts.entry(Status::Running).or_default() += 1;
-            let (from, to) = (Some(Status::Leased), Some(Status::Running));
-            self.notice(Notice::TaskMoved { task_type, from, to });
-        }
-    }
-
-    pub(crate) fn on_decline(
-        &mut self,
-        from: NodeId,
-        task: &TaskId,
-        fence: Fence,
-        why: Declined,
-        free: &[(WorkerId, u32)],
-    ) {
-        let ours = self.owned(task).is_some_and(|k| {
-            let record = &k.slot.record;
-            let there = matches!(record.body.state, TaskState::Leased { executor, .. } if executor == from);
-            there && record.body.attempt == fence.attempt
-        });
-        if ours {
-            match why {
-                Declined::Restarted => self.lose_lease(task),
-                Declined::Busy | Declined::NoWorker | Declined::Paused => self.take_back(task),
-            }
-        }
-        self.on_room(from, free);
-    }
-
-    /// Queues a leased task again, for no fault of its own.
-    pub(crate) fn take_back(&mut self, task: &TaskId) {
-        let wall = self.wall();
-        let Some(kept) = self.owned(task) else { return };
-        let body = &kept.slot.record.body;
-        let place = body.priority;
-        if let Some(cancel) = body.cancel.clone() {
-            self.close(task, Outcome::Cancelled { reason: cancel.reason }, None, None);
-            return;
-        }
-        // It keeps the time that it has waited already.
-        let since = match body.state {
-            TaskState::Leased { since, .. } => since.min(wall),
-            TaskState::Blocked | TaskState::Delayed { .. } | TaskState::Queued { .. } | TaskState::Done(_) => return,
-        };
-        self.revise(task, Offering::Lazily, |r| r.body.state = TaskState::Queued { since, place });
-    }
-
-    /// The node that ran it is gone, or does not know of it any more.
-    fn lose_lease(&mut self, task: &TaskId) {
-        let Some(kept) = self.owned(task) else { return };
-        let body = &kept.slot.record.body;
-        let TaskState::Leased { executor, .. } = body.state else { return };
-        let crashes = body.crashes + 1;
-        self.notice(Notice::LeaseLost { task: task.clone(), executor });
-        if crashes > self.config.crash_limit && self.kept[task].slot.record.body.cancel.is_none() {
-            let error = format!("lost with the node that ran it, {crashes} times").into();
-            self.close(task, Outcome::Failed { error }, None, None);
-            return;
-        }
-        self.take_back(task);
-        if self.owned(task).is_some_and(|k| !k.slot.record.closed()) {
-            self.revise(task, Offering::Lazily, |r| r.body.crashes = crashes);
-        }
-    }
-
-    /// Looks after granted tasks: lost executors, unanswered grants, timeouts.
-    pub(crate) fn watch_leases(&mut self) {
-        let leased: Vec<_> = self.leased.iter().cloned().collect();
-        for task in leased {
-            self.watch_lease(&task);
-        }
-    }
-
-    fn watch_lease(&mut self, task: &TaskId) {
-        let now = self.now;
-        let Some(kept) = self.owned(task) else { return };
-        let record = &kept.slot.record;
-        let TaskState::Leased { executor, .. } = record.body.state else { return };
-        let Some(lease) = &kept.lease else { return };
-        let restarted =
-            self.boot_of(executor) != lease.boot || (executor == self.id && !self.executions.contains_key(task));
-        let patience = if kept.slot.spec.exclusive { 3 } else { 1 };
-        // One that said that it would go runs nothing any more; an exclusive
-        // task does not take its word for it.
-        let left = self.has_left(executor) && !kept.slot.spec.exclusive;
-        let silent =
-            left || !self.live(executor) && self.silent_for(executor) >= Millis(self.config.lease.0 * patience);
-        if (restarted && lease.sent_at.is_some()) || silent || (restarted && executor == self.id) {
-            self.lose_lease(task);
-            return;
-        }
-        let Some(sent_at) = lease.sent_at else { return };
-        let overdue = kept.slot.spec.timeout.zip(lease.started).is_some_and(|(t, s)| now > s + t + self.config.grace);
-        if overdue {
-            self.on_overdue(task);
-            return;
-        }
-        match lease.confirmed_at {
-            None if now.since(lease.granted_at) > self.config.lease + self.config.lease + self.config.grace => {
-                self.lose_lease(task);
-            }
-            None if now.since(sent_at) >= self.config.retransmit => self.send_grant(task),
-            Some(at) if now.since(at) >= self.config.lease && now.since(sent_at) >= self.config.lease => {
-                self.send_grant(task)
-            }
-            None | Some(_) => {}
-        }
-        if self.kept[task].slot.record.body.cancel.is_some() {
-            self.send_stop(task);
-        }
-    }
-
-    /// Its executor lives and should have ended it long ago.
-    fn on_overdue(&mut self, task: &TaskId) {
-        let kept = &self.kept[task];
-        let record = &kept.slot.record;
-        let TaskState::Leased { executor, .. } = record.body.state else { return };
-        let fence = record.fence();
-        let after = kept.slot.spec.timeout.unwrap_or_default();
-        let started_at = kept.lease.as_ref().and_then(|l| l.started_at);
-        self.send(executor, Message::Stop { task: task.clone(), fence, force: true });
-        self.conclude(task, Verdict::TimedOut { after }, Report::default(), started_at);
-    }
-
-    pub(crate) fn on_finished(&mut self, from: NodeId, finished: Box<Finished>) {
-        let task = finished.task.clone();
-        let Some(kept) = self.kept.get(&task) else { return };
-        if !self.owns(kept) {
-            return;
-        }
-        let record = &kept.slot.record;
-        if record.closed() {
-            let told = kept.announced;
-            if told {
-                self.send(from, Message::Settled { task, fence: finished.fence });
-            }
-            return;
-        }
-        let TaskState::Leased { executor, worker, .. } = &record.body.state else {
-            return self.refuse_result(from, &task, finished.fence);
-        };
-        let first = finished.fence.ballot;
-        let namesake = first.epoch == 1 && first.owner != record.birth.node;
-        let earned = *executor == from && record.body.attempt == finished.fence.attempt && !namesake;
-        if !earned && self.config.planted != Some(Planted::AnyFence) {
-            return self.refuse_result(from, &task, finished.fence);
-        }
-        let missing: Vec<_> = finished.report.blobs().filter(|(hash, _)| !self.blobs.contains_key(hash)).collect();
-        if !missing.is_empty() {
-            self.fetch(from, &missing, || Fetching::Finished { from, finished: finished.clone() });
-            return;
-        }
-        let (executor, worker) = (*executor, worker.clone());
-        let started_at = finished.started.map(|ago| Unix(self.wall().0.saturating_sub(ago.0)));
-        if let Some(lease) = self.kept.get_mut(&task).and_then(|k| k.lease.as_mut())
-            && lease.confirmed_at.is_none()
-        {
-            lease.confirmed_at = Some(lease.granted_at);
-            self.confirmed(executor, &worker);
-        }
-        let fence = finished.fence;
-        let free = finished.free;
-        self.conclude(&task, finished.verdict, finished.report, started_at);
-        self.on_room(from, &free);
-        if self.owned(&task).is_some_and(|k| !k.slot.record.closed()) {
-            self.send(from, Message::Settled { task, fence });
-        }
-        self.queue.stir();
-    }
-
-    fn refuse_result(&mut self, from: NodeId, task: &TaskId, fence: Fence) {
-        self.notice(Notice::Refused { from, why: "old_fence" });
-        self.send(from, Message::Settled { task: task.clone(), fence });
-    }
-
-    /// What follows from the end of an attempt.
-    fn conclude(&mut self, task: &TaskId, verdict: Verdict, report: Report, started_at: Option<Unix>) {
-        let cancel = self.kept[task].slot.record.body.cancel.clone();
-        match (verdict, cancel) {
-            (Verdict::Completed, _) => self.close(task, Outcome::Completed, Some(report), started_at),
-            (_, Some(cancel)) => {
-                let outcome = Outcome::Cancelled { reason: cancel.reason };
-                self.close(task, outcome, Some(report), started_at);
-            }
-            (Verdict::Failed { error, retryable }, None) => self.fail(task, error, retryable, report, started_at),
-            (Verdict::TimedOut { after }, None) => {
-                let error = format!("ran longer than its timeout of {} s", after.0 as f64 / 1_000.0).into();
-                self.fail(task, error, true, report, started_at);
-            }
-            (Verdict::Stopped, None) => self.fail(task, "was stopped on its node".into(), true, report, started_at),
-            (Verdict::HandedBack, None) => self.take_back(task),
-        }
-    }
-
-    fn fail(&mut self, task: &TaskId, error: Arc<str>, retryable: bool, report: Report, started_at: Option<Unix>) {
-        let kept = &self.kept[task];
-        let failures = kept.slot.record.body.failures + 1;
-        let retry = kept.slot.spec.retry;
-        if !retryable || failures > retry.max_retries {
-            self.revise(task, Offering::Lazily, |r| r.body.failures = failures);
-            self.close(task, Outcome::Failed { error }, Some(report), started_at);
-            return;
-        }
-        let delay = retry.delay(failures, &mut self.chance);
-        let until = self.wall() + delay;
-        self.notice(Notice::TaskRetried { task: task.clone(), error: error.clone(), delay });
-        self.revise(task, Offering::Lazily, |record| {
-            record.body.failures = failures;
-            record.body.last_error = Some(error);
-            record.body.state = TaskState::Delayed { until };
-        });
     }
 
     /// Waits for what a blocked task depends on.

@@ -4,11 +4,11 @@
 use crate::command::{ClearScope, Command, Detail, Query, Refusal, Request, Scope, TaskFilter};
 use crate::ids::{NodeId, RequestId, TaskId, WorkerId, rendezvous};
 use crate::limits;
-use crate::message::{Controls, Message};
+use crate::message::Message;
 use crate::node::Node;
 use crate::task::Priority;
 use crate::time::{Millis, Unix};
-use crate::view::{Pause, Reply, Stats, Status, Submitted, TaskPage, TaskView};
+use crate::view::{Reply, Stats, Status, TaskPage, TaskView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -26,51 +26,51 @@ pub(crate) enum Origin {
 /// What is under way.
 #[derive(Default)]
 pub(crate) struct Requests {
-    next: u64,
-    asked: BTreeMap<u64, Asked>,
-    gathers: BTreeMap<u64, Gather>,
+    pub(crate) next: u64,
+    pub(crate) asked: BTreeMap<u64, Asked>,
+    pub(crate) gathers: BTreeMap<u64, Gather>,
     /// Which gather a request to a node belongs to.
-    parts: BTreeMap<u64, u64>,
-    promises: BTreeMap<u64, Promise>,
-    promised_of: BTreeMap<TaskId, Vec<u64>>,
-    waiters: BTreeMap<TaskId, Vec<Waiter>>,
-    net: BTreeMap<RequestId, (Wait, Millis, Millis)>,
-    control: Option<ControlWait>,
+    pub(crate) parts: BTreeMap<u64, u64>,
+    pub(crate) promises: BTreeMap<u64, Promise>,
+    pub(crate) promised_of: BTreeMap<TaskId, Vec<u64>>,
+    pub(crate) waiters: BTreeMap<TaskId, Vec<Waiter>>,
+    pub(crate) net: BTreeMap<RequestId, (Wait, Millis, Millis)>,
+    pub(crate) control: Option<ControlWait>,
     /// Dependencies that are being asked after.
-    dependencies: BTreeSet<TaskId>,
+    pub(crate) dependencies: BTreeSet<TaskId>,
 }
 
 /// One request to one node after another, until one answers.
-struct Asked {
-    origin: Origin,
-    request: Request,
-    to: NodeId,
+pub(crate) struct Asked {
+    pub(crate) origin: Origin,
+    pub(crate) request: Request,
+    pub(crate) to: NodeId,
     /// Who can be asked next.
-    left: Vec<NodeId>,
+    pub(crate) left: Vec<NodeId>,
     /// Who did not answer.
-    silent: u32,
-    by: Millis,
+    pub(crate) silent: u32,
+    pub(crate) by: Millis,
     /// To be sent to the owner that the answer names.
-    then: Option<Command>,
+    pub(crate) then: Option<Command>,
     /// How often the answer was to ask another.
-    hops: u32,
+    pub(crate) hops: u32,
 }
 
-struct Gather {
-    origin: Origin,
-    plan: Plan,
-    left: BTreeSet<NodeId>,
-    expected: u32,
-    answered: u32,
-    by: Millis,
-    page: TaskPage,
-    stats: Stats,
-    cleared: (u64, u64),
-    found: Option<Reply>,
+pub(crate) struct Gather {
+    pub(crate) origin: Origin,
+    pub(crate) plan: Plan,
+    pub(crate) left: BTreeSet<NodeId>,
+    pub(crate) expected: u32,
+    pub(crate) answered: u32,
+    pub(crate) by: Millis,
+    pub(crate) page: TaskPage,
+    pub(crate) stats: Stats,
+    pub(crate) cleared: (u64, u64),
+    pub(crate) found: Option<Reply>,
 }
 
 /// What is made of gathered answers.
-enum Plan {
+pub(crate) enum Plan {
     Tasks(Box<TaskFilter>),
     Stats,
     Paused(Unix),
@@ -80,14 +80,14 @@ enum Plan {
 }
 
 /// A reply that waits until a majority knows of what it says.
-struct Promise {
-    origin: Origin,
-    left: BTreeMap<TaskId, u32>,
-    answer: Answer,
+pub(crate) struct Promise {
+    pub(crate) origin: Origin,
+    pub(crate) left: BTreeMap<TaskId, u32>,
+    pub(crate) answer: Answer,
     /// The full number of holders is needed too.
-    accept: bool,
-    since: Millis,
-    by: Millis,
+    pub(crate) accept: bool,
+    pub(crate) since: Millis,
+    pub(crate) by: Millis,
 }
 
 /// What is said once it is promised.
@@ -98,10 +98,10 @@ pub(crate) enum Answer {
     Retried { task: TaskId, retry: TaskId, count: u32 },
 }
 
-struct Waiter {
-    origin: Origin,
-    detail: Detail,
-    by: Millis,
+pub(crate) struct Waiter {
+    pub(crate) origin: Origin,
+    pub(crate) detail: Detail,
+    pub(crate) by: Millis,
 }
 
 /// What waits for the network.
@@ -110,17 +110,17 @@ pub(crate) enum Wait {
     Discover { capabilities: Vec<Arc<str>>, max: u32 },
 }
 
-struct ControlWait {
-    origin: Origin,
-    version: (u64, NodeId),
-    left: BTreeSet<NodeId>,
-    answered: usize,
-    by: Millis,
-    plan: ControlPlan,
+pub(crate) struct ControlWait {
+    pub(crate) origin: Origin,
+    pub(crate) version: (u64, NodeId),
+    pub(crate) left: BTreeSet<NodeId>,
+    pub(crate) answered: usize,
+    pub(crate) by: Millis,
+    pub(crate) plan: ControlPlan,
 }
 
 #[derive(Clone, Copy)]
-enum ControlPlan {
+pub(crate) enum ControlPlan {
     Paused,
     Resumed(bool),
 }
@@ -137,12 +137,12 @@ const CONFIRMATION: Millis = Millis(1_000);
 const DEPENDENCY_WAIT: Millis = Millis(20_000);
 
 impl Requests {
-    fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next
     }
 
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.asked.len() + self.gathers.len() + self.promises.len() + self.waiters.len() + self.net.len()
     }
 }
@@ -178,7 +178,7 @@ impl Node {
         self.ask(origin, request, vec![to], None);
     }
 
-    fn ask(&mut self, origin: Origin, request: Request, mut nodes: Vec<NodeId>, then: Option<Command>) {
+    pub(crate) fn ask(&mut self, origin: Origin, request: Request, mut nodes: Vec<NodeId>, then: Option<Command>) {
         if nodes.is_empty() {
             return self.ask_everybody(origin, request, then);
         }
@@ -190,7 +190,7 @@ impl Node {
     }
 
     /// Nobody who should know does: ask all who are there.
-    fn ask_everybody(&mut self, origin: Origin, request: Request, then: Option<Command>) {
+    pub(crate) fn ask_everybody(&mut self, origin: Origin, request: Request, then: Option<Command>) {
         let (what, name): (_, Arc<str>) = match &request {
             Request::Query(Query::Task { task, .. }) => ("task", task.as_str().into()),
             Request::Query(Query::Worker { worker, .. }) => ("worker", worker.as_str().into()),
@@ -203,7 +203,7 @@ impl Node {
         self.gather(origin, Plan::Find { what, name, then }, short, Vec::new());
     }
 
-    fn gather(&mut self, origin: Origin, plan: Plan, request: Request, own: Vec<Reply>) {
+    pub(crate) fn gather(&mut self, origin: Origin, plan: Plan, request: Request, own: Vec<Reply>) {
         let number = self.requests.number();
         let nodes: BTreeSet<_> = self.live_members().collect();
         let silent = self.members.len() - nodes.len();
@@ -231,7 +231,7 @@ impl Node {
         self.finish_gather_if_done(number);
     }
 
-    fn add_to_gather(&mut self, number: u64, reply: Reply) {
+    pub(crate) fn add_to_gather(&mut self, number: u64, reply: Reply) {
         let Some(gather) = self.requests.gathers.get_mut(&number) else { return };
         match reply {
             Reply::Tasks(page) => {
@@ -294,7 +294,7 @@ impl Node {
     }
 
     /// Asks the node that another named as the owner.
-    fn ask_owner(&mut self, mut asked: Asked, owner: NodeId) {
+    pub(crate) fn ask_owner(&mut self, mut asked: Asked, owner: NodeId) {
         let number = self.requests.number();
         asked.hops += 1;
         asked.to = owner;
@@ -303,7 +303,14 @@ impl Node {
         self.requests.asked.insert(number, asked);
     }
 
-    fn ask_next(&mut self, origin: Origin, request: Request, left: Vec<NodeId>, silent: u32, then: Option<Command>) {
+    pub(crate) fn ask_next(
+        &mut self,
+        origin: Origin,
+        request: Request,
+        left: Vec<NodeId>,
+        silent: u32,
+        then: Option<Command>,
+    ) {
         if !left.is_empty() {
             return self.ask(origin, request, left, then);
         }
@@ -316,14 +323,14 @@ impl Node {
         }
     }
 
-    fn send_to_owner(&mut self, origin: Origin, owner: NodeId, command: Command) {
+    pub(crate) fn send_to_owner(&mut self, origin: Origin, owner: NodeId, command: Command) {
         if owner == self.id {
             return self.on_command_here(origin, command);
         }
         self.forward(origin, owner, Request::Command(command));
     }
 
-    fn on_command_here(&mut self, origin: Origin, command: Command) {
+    pub(crate) fn on_command_here(&mut self, origin: Origin, command: Command) {
         let task = match &command {
             Command::Cancel { task, .. } | Command::Reprioritise { task, .. } | Command::Retry { task, .. } => {
                 task.clone()
@@ -337,13 +344,13 @@ impl Node {
         self.answer(origin, Err(Refusal::Unavailable { problem, retry_after: self.config.lease }));
     }
 
-    fn finish_gather_if_done(&mut self, number: u64) {
+    pub(crate) fn finish_gather_if_done(&mut self, number: u64) {
         if self.requests.gathers.get(&number).is_some_and(|g| g.left.is_empty()) {
             self.finish_gather(number);
         }
     }
 
-    fn finish_gather(&mut self, number: u64) {
+    pub(crate) fn finish_gather(&mut self, number: u64) {
         let Some(gather) = self.requests.gathers.remove(&number) else { return };
         self.requests.parts.retain(|_, g| *g != number);
         let (answered, expected) = (gather.answered, gather.expected);
@@ -396,7 +403,7 @@ impl Node {
 
     /// Who should know a task: its owner, if that is known, then the first in
     /// rendezvous order.
-    fn likely_holders(&self, task: &TaskId) -> Vec<NodeId> {
+    pub(crate) fn likely_holders(&self, task: &TaskId) -> Vec<NodeId> {
         let known = self.kept.get(task).map(|k| k.slot.pledge.owner);
         let ranked = rendezvous(task.place_hash(), self.live_members());
         let mut nodes: Vec<_> = known.into_iter().filter(|n| *n != self.id && self.live(*n)).collect();
@@ -430,7 +437,7 @@ impl Node {
     /// Another node asks for a task that this one does not own. The answer
     /// names the owner; it is for the asker to ask that one (nodes that passed
     /// a question on to whom they take for the owner could do so in a circle).
-    fn answer_for_absent_owner(&mut self, origin: Origin, task: &TaskId, detail: Detail) {
+    pub(crate) fn answer_for_absent_owner(&mut self, origin: Origin, task: &TaskId, detail: Detail) {
         // A copy left over from when this node was a holder says nothing.
         let kept = self.kept.get(task).filter(|k| k.slot.record.holders.contains(&self.id) && !k.disowned());
         let Some(kept) = kept else {
@@ -446,155 +453,6 @@ impl Node {
         }
         let view = self.task_view(task, detail);
         self.answer(origin, Ok(Reply::Task(Box::new(view))));
-    }
-
-    /// Answers once a majority knows of the newest version of each of `tasks`.
-    pub(crate) fn answer_when_promised(&mut self, origin: Origin, tasks: Vec<TaskId>, answer: Answer, accept: bool) {
-        let number = self.requests.number();
-        let local = !accept && matches!(answer, Answer::Submitted { .. });
-        let mut left = BTreeMap::new();
-        for task in tasks {
-            let Some(kept) = self.owned(&task) else { continue };
-            let revision = if accept { 0 } else { kept.slot.record.stamp.revision };
-            let done = local || kept.has_promised(revision) && (!accept || self.has_full_holders(kept));
-            if !done {
-                left.insert(task, revision);
-            }
-        }
-        let by = self.now + self.config.request_timeout;
-        let promise = Promise { origin, left, answer, accept, since: self.now, by };
-        if promise.left.is_empty() {
-            return self.keep_promise(promise);
-        }
-        for task in promise.left.keys() {
-            self.requests.promised_of.entry(task.clone()).or_default().push(number);
-        }
-        self.requests.promises.insert(number, promise);
-    }
-
-    /// `task` may have been promised by now: who waits for that?
-    pub(crate) fn check_promises(&mut self, task: &TaskId) {
-        let Some(numbers) = self.requests.promised_of.get(task).cloned() else { return };
-        let Some(kept) = self.owned(task) else { return };
-        let mut kept_ones = Vec::new();
-        for number in numbers {
-            let Some(promise) = self.requests.promises.get(&number) else {
-                kept_ones.push(number);
-                continue;
-            };
-            let Some(revision) = promise.left.get(task) else { continue };
-            if kept.has_promised(*revision) && (!promise.accept || self.has_full_holders(kept)) {
-                kept_ones.push(number);
-            }
-        }
-        for number in kept_ones {
-            if let Some(waiting) = self.requests.promised_of.get_mut(task) {
-                waiting.retain(|n| *n != number);
-                if waiting.is_empty() {
-                    self.requests.promised_of.remove(task);
-                }
-            }
-            let done = self.requests.promises.get_mut(&number).is_some_and(|p| {
-                p.left.remove(task);
-                p.left.is_empty()
-            });
-            if done && let Some(promise) = self.requests.promises.remove(&number) {
-                self.keep_promise(promise);
-            }
-        }
-    }
-
-    fn keep_promise(&mut self, promise: Promise) {
-        let took = self.now.since(promise.since);
-        let reply = match promise.answer {
-            Answer::Ready(reply) => reply,
-            Answer::Submitted { name, items, replayed } => self.submitted(name, items, replayed, took),
-            Answer::Reprioritised { task, old, new } => {
-                let position = self.owned(&task).and_then(|k| self.queue.position(k));
-                Reply::Reprioritised { task, old, new, position }
-            }
-            Answer::Retried { task, retry, count } => {
-                let position = self.owned(&retry).and_then(|k| self.queue.position(k));
-                Reply::Retried { task, retry, count, position }
-            }
-        };
-        self.answer(promise.origin, Ok(reply));
-    }
-
-    fn submitted(&mut self, name: TaskId, items: Option<usize>, replayed: bool, took: Millis) -> Reply {
-        let first = if items.is_some() { name.item(0).unwrap_or_else(|_| name.clone()) } else { name.clone() };
-        let count = items.unwrap_or(1);
-        let kept = self.kept.get(&first);
-        let spec = kept.map(|k| k.slot.spec.clone());
-        let status = kept.map_or(Status::Queued, Node::status_of);
-        let position = if count == 1 { kept.and_then(|k| self.queue.position(k)) } else { None };
-        let worker = kept.and_then(|k| match &k.slot.record.body.state {
-            crate::TaskState::Leased { worker, .. } => Some(worker.clone()),
-            _ => None,
-        });
-        let home = kept.map_or(self.id, |k| k.slot.record.owner());
-        let (feasible, infeasible) = spec.as_ref().map_or((0, None), |s| self.feasibility(s));
-        let estimated_start = self.estimate_start(position, worker.is_some());
-        if let Some(spec) = spec
-            && !replayed
-        {
-            let task_type = spec.task_type.clone();
-            for n in 0..count {
-                let task = if items.is_some() { name.item(n).unwrap_or_else(|_| name.clone()) } else { name.clone() };
-                self.notice(crate::Notice::TaskAccepted { task, task_type: task_type.clone(), took });
-            }
-        }
-        Reply::Submitted(Box::new(Submitted {
-            task: name,
-            status,
-            position,
-            worker,
-            home,
-            replayed,
-            items: items.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
-            feasible,
-            infeasible,
-            estimated_start,
-        }))
-    }
-
-    /// The id of a submission that waits turned out to be another's.
-    pub(crate) fn refuse_waiting(&mut self, task: &TaskId, same: bool, owner: NodeId) {
-        for number in self.requests.promised_of.remove(task).unwrap_or_default() {
-            let Some(promise) = self.requests.promises.remove(&number) else { continue };
-            let refusal = if same {
-                let problem = format!("{task} was submitted before, to {owner}; ask again").into();
-                Refusal::Unavailable { problem, retry_after: Millis(100) }
-            } else {
-                Refusal::Conflict { name: task.as_str().into() }
-            };
-            self.answer(promise.origin, Err(refusal));
-        }
-    }
-
-    /// This node does not own `task` any more: whoever waits is told to ask
-    /// the node that does.
-    pub(crate) fn on_deposed(&mut self, task: &TaskId) {
-        let owner_changed = || Refusal::Unavailable {
-            problem: format!("{task} has changed its owner meanwhile; whether this was done is not known: ask again")
-                .into(),
-            retry_after: Millis(500),
-        };
-        for number in self.requests.promised_of.remove(task).unwrap_or_default() {
-            if let Some(promise) = self.requests.promises.remove(&number) {
-                self.answer(promise.origin, Err(owner_changed()));
-            }
-        }
-        for waiter in self.requests.waiters.remove(task).unwrap_or_default() {
-            self.answer(waiter.origin, Err(owner_changed()));
-        }
-    }
-
-    pub(crate) fn answer_waiters(&mut self, task: &TaskId) {
-        for waiter in self.requests.waiters.remove(task).unwrap_or_default() {
-            let view = self.task_view(task, waiter.detail);
-            self.answer(waiter.origin, Ok(Reply::Task(Box::new(view))));
-        }
     }
 
     pub(crate) fn on_abandoned(&mut self, id: RequestId) {
@@ -656,43 +514,6 @@ impl Node {
         let asked: Vec<_> = self.dependents.keys().cloned().collect();
         for dependency in asked {
             self.ask_for_dependency(&dependency);
-        }
-    }
-
-    fn break_promise(&mut self, number: u64) {
-        let Some(promise) = self.requests.promises.remove(&number) else { return };
-        for task in promise.left.keys() {
-            if let Some(waiting) = self.requests.promised_of.get_mut(task) {
-                waiting.retain(|n| *n != number);
-                if waiting.is_empty() {
-                    self.requests.promised_of.remove(task);
-                }
-            }
-        }
-        let problem = "too few of the task's holders have confirmed it in time; whether it will be done is not known: \
-                       repeat with the same id";
-        let retry_after = self.config.lease;
-        self.answer(promise.origin, Err(Refusal::Unavailable { problem: problem.into(), retry_after }));
-    }
-
-    fn answer_late_waiters(&mut self) {
-        let now = self.now;
-        let mut late = Vec::new();
-        for (task, waiters) in &mut self.requests.waiters {
-            late.extend(waiters.extract_if(.., |w| now >= w.by).map(|w| (task.clone(), w)));
-        }
-        self.requests.waiters.retain(|_, w| !w.is_empty());
-        for (task, waiter) in late {
-            let unconfirmed =
-                self.kept.get(&task).is_some_and(|k| k.slot.record.closed() && k.promised_end().is_none());
-            let reply = if unconfirmed {
-                let problem =
-                    format!("{task} has ended, and a majority of its holders has not confirmed that yet").into();
-                Err(Refusal::Unavailable { problem, retry_after: self.config.lease })
-            } else {
-                Ok(Reply::Task(Box::new(self.task_view(&task, waiter.detail))))
-            };
-            self.answer(waiter.origin, reply);
         }
     }
 
@@ -782,95 +603,6 @@ impl Node {
         self.gather(origin, Plan::Cleared, request, vec![own]);
     }
 
-    pub(crate) fn on_pause(&mut self, origin: Origin, reason: Option<Arc<str>>) {
-        let paused = Some(Pause { at: self.wall(), reason });
-        let reorder = self.controls.reorder;
-        self.set_controls(origin, paused, reorder, ControlPlan::Paused);
-    }
-
-    pub(crate) fn on_resume(&mut self, origin: Origin, reorder: bool) {
-        let orders = self.controls.reorder + u64::from(reorder);
-        self.set_controls(origin, None, orders, ControlPlan::Resumed(reorder));
-    }
-
-    fn set_controls(&mut self, origin: Origin, paused: Option<Pause>, reorder: u64, plan: ControlPlan) {
-        if self.requests.control.is_some() {
-            let problem = "another pause or resume is under way".into();
-            return self.answer(origin, Err(Refusal::Unavailable { problem, retry_after: Millis(500) }));
-        }
-        let version = (self.controls.version.0 + 1, self.id);
-        let controls = Controls { version, paused, reorder };
-        self.adopt_controls(controls.clone());
-        let left: BTreeSet<_> = self.live_members().collect();
-        for node in &left {
-            self.send(*node, Message::Controls(controls.clone()));
-        }
-        let by = self.now + self.config.request_timeout;
-        self.requests.control = Some(ControlWait { origin, version, left, answered: 1, by, plan });
-        self.finish_control();
-    }
-
-    fn adopt_controls(&mut self, controls: Controls) {
-        let reorders = controls.reorder > self.controls.reorder;
-        let was_paused = self.controls.paused.is_some();
-        let paused = controls.paused.is_some();
-        self.controls = controls.clone();
-        self.persist(crate::Entry::Controls(controls));
-        if reorders {
-            self.reorder_own();
-        }
-        if paused != was_paused {
-            self.notice(crate::Notice::QueuePaused(paused));
-        }
-        self.queue.stir();
-    }
-
-    pub(crate) fn on_controls_seen(&mut self, from: NodeId, controls: Controls) {
-        if controls.version > self.controls.version {
-            self.adopt_controls(controls);
-        } else if let Some(wait) = &mut self.requests.control
-            && controls.version >= wait.version
-            && wait.left.remove(&from)
-        {
-            wait.answered += 1;
-            self.finish_control();
-        }
-    }
-
-    pub(crate) fn on_controls(&mut self, from: NodeId, controls: Controls) {
-        let newer = controls.version > self.controls.version;
-        let same = controls.version == self.controls.version;
-        self.on_controls_seen(from, controls);
-        // An answer to an answer of the same version would never end.
-        if newer || !same {
-            let ours = self.controls.clone();
-            self.send(from, Message::Controls(ours));
-        }
-    }
-
-    fn finish_control(&mut self) {
-        let now = self.now;
-        let Some(wait) = &self.requests.control else { return };
-        let superseded = self.controls.version > wait.version;
-        if !wait.left.is_empty() && now < wait.by && !superseded {
-            return;
-        }
-        let Some(wait) = self.requests.control.take() else { return };
-        let members = self.members.len() + 1;
-        if wait.answered * 2 <= members && members > 2 {
-            let problem = format!("only {} of {members} nodes have confirmed it", wait.answered).into();
-            return self.answer(wait.origin, Err(Refusal::Unavailable { problem, retry_after: self.config.lease }));
-        }
-        let at = self.wall();
-        let plan = match wait.plan {
-            ControlPlan::Paused => Plan::Paused(at),
-            ControlPlan::Resumed(reordered) => Plan::Resumed(at, reordered),
-        };
-        let own = Reply::Stats(Box::new(self.own_stats(false, false)));
-        let request = Request::Query(Query::Stats { scope: Scope::Local, workers: false, historical: false });
-        self.gather(wait.origin, plan, request, vec![own]);
-    }
-
     /// Asks whether a dependency has ended, unless that is being asked.
     pub(crate) fn ask_for_dependency(&mut self, dependency: &TaskId) {
         let origin = Origin::Dependency(dependency.clone());
@@ -889,7 +621,7 @@ impl Node {
         self.ask(origin, Request::Query(query), nodes, None);
     }
 
-    fn on_dependency(&mut self, dependency: &TaskId, reply: Result<Reply, Refusal>) {
+    pub(crate) fn on_dependency(&mut self, dependency: &TaskId, reply: Result<Reply, Refusal>) {
         self.requests.dependencies.remove(dependency);
         // Not there (yet) or not ended: the next tick asks again.
         if let Ok(Reply::Task(view)) = reply
@@ -926,11 +658,11 @@ fn patience(request: &Request, timeout: Millis) -> Millis {
     }
 }
 
-fn waiting(stats: &Stats) -> u64 {
+pub(crate) fn waiting(stats: &Stats) -> u64 {
     [Status::Queued, Status::Blocked, Status::Delayed].iter().filter_map(|s| stats.counts.get(s)).sum()
 }
 
-fn running(stats: &Stats) -> u64 {
+pub(crate) fn running(stats: &Stats) -> u64 {
     [Status::Leased, Status::Running].iter().filter_map(|s| stats.counts.get(s)).sum()
 }
 

@@ -545,7 +545,10 @@ impl Node {
 
     /// Leases of this node's own records in `node`'s workers.
     pub(crate) fn leases_in(&self, node: NodeId) -> Vec<TaskId> {
-        let here = |task: &&TaskId| matches!(&self.kept[*task].slot.record.body.state, TaskState::Leased { executor, .. } if *executor == node);
+        let here = |task: &&TaskId| {
+            let state = &self.kept[*task].slot.record.body.state;
+            matches!(state, TaskState::Leased { executor, .. } if *executor == node)
+        };
         self.leased.iter().filter(here).cloned().collect()
     }
 }

@@ -140,7 +140,10 @@ impl TestNode {
                 self.net.publish(&announcement(n));
                 tokio::time::sleep(Duration::from_millis(60)).await;
                 let me = self.id();
-                let heard = |e: &NetEvent| matches!(e, NetEvent::Received { from, message: Message::Announce { .. } } if *from == me);
+                let heard = |e: &NetEvent| {
+                    let NetEvent::Received { from, message: Message::Announce { .. } } = e else { return false };
+                    *from == me
+                };
                 if other.told.borrow().iter().any(heard) {
                     break;
                 }

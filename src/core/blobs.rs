@@ -1,0 +1,62 @@
+//! Results too large for a record: which are here, who needs them, and what
+//! waits for one to arrive.
+
+use crate::effect::Effect;
+use crate::ids::{BlobHash, NodeId};
+use crate::limits;
+use crate::node::{Fetching, Node};
+use crate::record::Record;
+
+impl Node {
+    pub(crate) fn fetch(&mut self, from: NodeId, missing: &[(BlobHash, u64)], wait: impl Fn() -> Fetching) {
+        for (hash, bytes) in missing {
+            if !self.fetching.contains_key(hash) {
+                self.out.push(Effect::Fetch { hash: *hash, bytes: *bytes, from });
+            }
+            let waiting = self.fetching.entry(*hash).or_default();
+            if waiting.len() < limits::HOLDERS {
+                waiting.push(wait());
+            }
+        }
+    }
+
+    pub(crate) fn on_fetched(&mut self, hash: BlobHash, here: bool) {
+        if here {
+            self.blobs.entry(hash).or_insert(0);
+        }
+        for waiting in self.fetching.remove(&hash).unwrap_or_default() {
+            match waiting {
+                _ if !here => {}
+                Fetching::Offer { from, record, spec } => self.on_offer(from, record, spec),
+                Fetching::Finished { from, finished } => self.on_finished(from, finished),
+            }
+        }
+    }
+
+    pub(crate) fn count_blobs(&mut self, record: Record, by: i32) {
+        let Some(report) = record.body.state.closed().and_then(|c| c.report.as_ref()) else { return };
+        let hashes: Vec<_> = report.blobs().map(|(hash, _)| hash).collect();
+        for hash in hashes {
+            let Some(count) = self.blobs.get_mut(&hash) else { continue };
+            *count = count.saturating_add_signed(by);
+            if *count == 0 {
+                self.drop_blob_if_unused(hash);
+            }
+        }
+    }
+
+    pub(crate) fn drop_blob_if_unused(&mut self, hash: BlobHash) {
+        let in_use = self.executions.values().any(|e| e.refers_to(hash));
+        if self.blobs.get(&hash) == Some(&0) && !in_use {
+            self.blobs.remove(&hash);
+            self.out.push(Effect::DropBlob(hash));
+        }
+    }
+
+    pub(crate) fn drop_unused_blobs(&mut self) {
+        let unused: Vec<_> = self.blobs.iter().filter(|(_, n)| **n == 0).map(|(h, _)| *h).collect();
+        for hash in unused {
+            self.drop_blob_if_unused(hash);
+        }
+    }
+}

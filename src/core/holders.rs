@@ -1,0 +1,281 @@
+//! Where a record lives: holders that stay away are replaced, damaged copies
+//! repaired, and ended tasks forgotten, on every keeper at once.
+
+use crate::config::Planted;
+use crate::effect::{Entry, Key, Notice};
+use crate::ids::{NodeId, TaskId, rendezvous};
+use crate::message::Message;
+use crate::node::Node;
+use crate::ownership::{Kept, Offering, RESENDS, Tombstones};
+use crate::record::{Ballot, Birth, Record, Stamp};
+use crate::time::Millis;
+use std::ops::Bound;
+
+impl Node {
+    /// Replaces holders that stay away, adds those that are short, in two
+    /// written steps: both sets decide until the new one is settled.
+    pub(crate) fn mend(&mut self, task: &TaskId) {
+        if self.config.planted == Some(Planted::NeverMend) {
+            return;
+        }
+        let Some(kept) = self.owned(task) else { return };
+        let record = &kept.slot.record;
+        if !kept.has_promised(kept.config_revision) || (record.closed() && kept.promised_end().is_none()) {
+            return;
+        }
+        if !record.prior.is_empty() {
+            self.change_holders(task, |record| record.prior.clear());
+            return;
+        }
+        let wanted = if kept.disowned() { 0 } else { self.holders_wanted() };
+        let lost = kept.lost.clone();
+        let gone: Vec<NodeId> = record
+            .holders
+            .iter()
+            .copied()
+            .filter(|n| *n != self.id && (lost.contains(n) || self.is_away(*n)))
+            .collect();
+        let sound = record.holders.len() - gone.len();
+        let short = wanted.saturating_sub(sound);
+        if short == 0 && lost.is_empty() {
+            return;
+        }
+        let fit = |n: &NodeId| !record.holders.contains(n) && !kept.strangers.contains(n) && !self.is_draining(*n);
+        let spare = self.live_members().filter(fit);
+        let spare: Vec<_> = rendezvous(task.place_hash(), spare).into_iter().take(short).collect();
+        // One that is only away stays until there is another for its place.
+        let mut replaced: Vec<_> = gone.iter().copied().filter(|n| lost.contains(n)).collect();
+        let away = gone.iter().copied().filter(|n| !lost.contains(n));
+        replaced.extend(away.take(spare.len().saturating_sub(replaced.len())));
+        if spare.is_empty() && replaced.is_empty() {
+            return;
+        }
+        let in_one_step = self.config.planted == Some(Planted::MendInOneStep);
+        self.change_holders(task, |record| {
+            if !in_one_step {
+                record.prior = record.holders.clone();
+            }
+            record.holders.retain(|n| !replaced.contains(n));
+            record.holders.extend(spare);
+        });
+        if let Some(kept) = self.kept.get_mut(task) {
+            kept.lost.clear();
+        }
+        let holders = self.kept[task].slot.record.holders.clone();
+        self.notice(Notice::HoldersChanged { task: task.clone(), holders });
+    }
+
+    pub(crate) fn change_holders(&mut self, task: &TaskId, change: impl FnOnce(&mut Record)) {
+        if let Some(kept) = self.kept.get_mut(task) {
+            kept.config_revision = kept.slot.record.stamp.revision + 1;
+        }
+        self.revise(task, Offering::Now, change);
+        if let Some(kept) = self.kept.get_mut(task) {
+            let record = &kept.slot.record;
+            kept.acks.retain(|(n, _)| record.holders.contains(n) || record.prior.contains(n));
+        }
+    }
+
+    pub(crate) fn on_lost(&mut self, from: NodeId, task: &TaskId) {
+        let me = self.id;
+        let Some(kept) = self.kept.get_mut(task) else { return };
+        if kept.slot.pledge.owner == from && from != me {
+            kept.abandoned = true;
+            let now = self.now;
+            self.orphans.entry(task.clone()).or_insert(now);
+            return;
+        }
+        if !kept.claimed || !kept.slot.record.kept_by(from) {
+            return;
+        }
+        kept.acks.retain(|(n, _)| *n != from);
+        if !kept.lost.contains(&from) {
+            kept.lost.push(from);
+        }
+        self.mend(task);
+    }
+
+    /// `from` keeps another task of this id: it is no help for ours.
+    pub(crate) fn on_stranger(&mut self, from: NodeId, task: &TaskId) {
+        let Some(kept) = self.kept.get_mut(task).filter(|k| k.claimed) else { return };
+        if !kept.strangers.contains(&from) {
+            kept.strangers.push(from);
+        }
+        self.on_lost(from, task);
+        if self.kept.get(task).is_some_and(Kept::disowned) {
+            self.forget(task);
+        }
+    }
+
+    /// Repeats what [`Node::confess`] said, since it may not have been heard:
+    /// ever more seldom, as there may be nobody left to whom it matters.
+    pub(crate) fn confess_again(&mut self) {
+        let wait = self.config.away.0.saturating_mul(1 << self.confessions.0.min(10));
+        if self.damaged.is_empty() || self.now.since(self.confessions.1).0 < wait {
+            return;
+        }
+        self.confessions = (self.confessions.0 + 1, self.now);
+        for node in self.live_members().collect::<Vec<_>>() {
+            self.confess(node);
+        }
+    }
+
+    /// This node's own damaged copies, told to a peer so that it need not wait.
+    pub(crate) fn confess(&mut self, to: NodeId) {
+        let damaged: Vec<_> = self.damaged.iter().cloned().collect();
+        for task in damaged {
+            self.send(to, Message::Lost { task });
+        }
+    }
+
+    pub(crate) fn on_gone(&mut self, task: &TaskId, birth: Birth) {
+        let Some(kept) = self.kept.get(task).filter(|k| k.slot.record.birth == birth) else { return };
+        if kept.claimed {
+            let others: Vec<_> = kept.slot.record.keepers().filter(|n| *n != self.id).collect();
+            for node in others {
+                self.send(node, Message::Gone { task: task.clone(), birth });
+            }
+        }
+        self.depose(task);
+        self.drop_record(task);
+    }
+
+    pub(crate) fn on_forget(&mut self, from: NodeId, task: &TaskId, stamp: Stamp) {
+        let Some(kept) = self.kept.get(task) else { return };
+        let record = &kept.slot.record;
+        if record.closed() && record.stamp == stamp && record.owner() == from && !kept.claimed {
+            self.drop_record(task);
+        }
+    }
+
+    /// Forgets ended tasks whose time is over, oldest first.
+    pub(crate) fn forget_old(&mut self) {
+        let wall = self.wall();
+        let surplus = self.closed.len().saturating_sub(self.config.retained_tasks);
+        let old: Vec<_> = self
+            .closed
+            .iter()
+            .enumerate()
+            .take(RESENDS)
+            .take_while(|(i, (at, _))| *i < surplus || wall.since(*at) > self.config.retention)
+            .map(|(_, (_, task))| task.clone())
+            .collect();
+        for task in old {
+            self.forget(&task);
+        }
+        let vow_age = Millis(self.config.retention.0.max(3_600_000));
+        let stale: Vec<_> = self
+            .vows
+            .iter()
+            .filter(|(_, (_, at))| wall.since(*at) > vow_age)
+            .map(|(t, _)| t.clone())
+            .take(100)
+            .collect();
+        for task in stale {
+            self.vows.remove(&task);
+            self.erase(Key::Pledge(task));
+        }
+    }
+
+    /// Forgets an ended task everywhere, once every keeper knows its end: an
+    /// open copy left behind could bring it back.
+    pub(crate) fn forget(&mut self, task: &TaskId) {
+        let Some(kept) = self.owned(task) else { return };
+        let record = &kept.slot.record;
+        // What nobody was told of may go as soon as all who took it know.
+        let knows = |n| n == self.id || kept.strangers.contains(&n) || kept.acked(n) == Some(record.stamp.revision);
+        let nobody_asks = kept.disowned() && record.closed() && record.keepers().all(knows);
+        if !nobody_asks && (!kept.announced || !record.prior.is_empty() || !kept.fully_acked(self.id)) {
+            return;
+        }
+        let stamp = record.stamp;
+        let others: Vec<_> = record.keepers().filter(|n| *n != self.id).collect();
+        for node in others {
+            self.send(node, Message::Forget { task: task.clone(), stamp });
+        }
+        self.depose(task);
+        self.drop_record(task);
+    }
+
+    pub(crate) fn drop_record(&mut self, task: &TaskId) {
+        let Some(kept) = self.kept.remove(task) else { return };
+        self.claims.remove(task);
+        self.orphans.remove(task);
+        self.erase(Key::Task(task.clone()));
+        let record = kept.slot.record;
+        let alone = record.holders == [self.id] && record.stamp.ballot.epoch == 1;
+        if !alone {
+            let name = Tombstones::name(task, record.birth);
+            let at = self.wall();
+            self.persist(Entry::Tombstone(name, at));
+            if let Some(oldest) = self.tombstones.add(name, at) {
+                self.erase(Key::Tombstone(oldest));
+            }
+        }
+        if record.closed() {
+            self.count_blobs(record, -1);
+        }
+    }
+
+    /// Looks at a part of the records in turn: whatever no message or timer
+    /// brings up is found here.
+    pub(crate) fn sweep(&mut self) {
+        let share = (self.kept.len() / 8).max(1_000);
+        let start = self.sweep_from.take().map_or(Bound::Unbounded, Bound::Excluded);
+        let tasks: Vec<TaskId> =
+            self.kept.range::<TaskId, _>((start, Bound::Unbounded)).take(share).map(|(t, _)| t.clone()).collect();
+        self.sweep_from = if tasks.len() == share { tasks.last().cloned() } else { None };
+        for task in tasks {
+            let kept = &self.kept[&task];
+            if self.owns(kept) {
+                if kept.doomed {
+                    self.forget(&task);
+                } else {
+                    self.mend(&task);
+                }
+                continue;
+            }
+            if self.is_orphan(kept) {
+                let now = self.now;
+                self.orphans.entry(task).or_insert(now);
+            } else if self.is_leftover(kept) {
+                self.drop_record(&task);
+            } else if !kept.slot.record.holders.contains(&self.id) || !kept.slot.record.closed() {
+                self.ask_after(&task);
+            }
+        }
+    }
+
+    /// Not a word of this task for long: what became of it, so that the copy
+    /// can go if it is over? Asked ever more seldom, and with a ballot that
+    /// never wins, so that it changes nothing.
+    pub(crate) fn ask_after(&mut self, task: &TaskId) {
+        let now = self.now;
+        let patience = self.config.away.0;
+        let kept = self.kept.get_mut(task).expect("swept");
+        if now.since(kept.offered_to_me.max(kept.offered_at)).0 < patience.saturating_mul(1 << kept.tries.min(12)) {
+            return;
+        }
+        kept.offered_at = now;
+        kept.tries += 1;
+        let record = &kept.slot.record;
+        let (birth, stamp, keepers) = (record.birth, record.stamp, record.keepers().collect::<Vec<_>>());
+        let ballot = Ballot { epoch: 0, owner: self.id };
+        for node in keepers {
+            if node != self.id && self.live(node) {
+                self.send(node, Message::Claim { task: task.clone(), birth, ballot, stamp });
+            }
+        }
+    }
+
+    /// A copy that nobody will ask for again: of a task that ended long ago,
+    /// or that other nodes keep by now.
+    pub(crate) fn is_leftover(&self, kept: &Kept) -> bool {
+        let retention = self.config.retention;
+        let record = &kept.slot.record;
+        match record.body.state.closed() {
+            Some(closed) => self.wall().since(closed.at) > retention + retention,
+            None => !record.kept_by(self.id) && self.now.since(kept.offered_to_me) > retention,
+        }
+    }
+}
