@@ -74,6 +74,7 @@ struct Driver {
     clock_at: Option<Instant>,
     stats_at: Option<Instant>,
     runtime: tokio::runtime::Handle,
+    stopping: bool,
 }
 
 /// Starts the loop on a thread of its own, and returns how to talk to it. The
@@ -98,6 +99,7 @@ pub fn spawn(
         clock_at: None,
         stats_at: None,
         runtime: tokio::runtime::Handle::current(),
+        stopping: false,
     };
     let thread = std::thread::Builder::new().name("driver".into()).spawn(move || driver.run(&pulse))?;
     Ok((handle, thread))
@@ -110,13 +112,10 @@ impl Driver {
             let wakeup = self.start + Duration::from_millis(self.parts.node.next_wakeup().0.min(1 << 40));
             let waiting = self.inbox.take(&mut batch, BATCH, wakeup);
             let inputs = batch.len();
-            let mut stop = false;
             self.tell_time();
             for event in batch.drain(..) {
-                match self.input_of(event) {
-                    Taken::Input(input) => self.handle(input),
-                    Taken::Nothing => {}
-                    Taken::Stop => stop = true,
+                if let Some(input) = self.input_of(event) {
+                    self.handle(input);
                 }
             }
             if self.now() >= self.parts.node.next_wakeup() {
@@ -131,7 +130,7 @@ impl Driver {
             (self.parts.observer)(Observation::Batch { inputs, waiting });
             self.observe_stats();
             handle.beat(&self.parts.node);
-            if stop {
+            if self.stopping {
                 self.inbox.close();
                 self.runtime.block_on(self.parts.net.close());
                 return Ok(());
@@ -155,8 +154,8 @@ impl Driver {
         }
     }
 
-    fn input_of(&mut self, event: Event) -> Taken {
-        Taken::Input(match event {
+    fn input_of(&mut self, event: Event) -> Option<Input> {
+        Some(match event {
             Event::Ask { id, request, answer } => {
                 self.answers.insert(id, answer);
                 Input::Request { id, request }
@@ -172,17 +171,20 @@ impl Driver {
             Event::Net(NetEvent::Fetched { hash, here }) => Input::Fetched { hash, here },
             Event::Net(NetEvent::Listening(addresses)) => {
                 tracing::info!(?addresses, "listening");
-                return Taken::Nothing;
+                return None;
             }
             Event::Load(load) => Input::Load(load),
             Event::Drain => Input::Drain,
             Event::HandBack => Input::HandBack,
-            Event::Stop => return Taken::Stop,
+            Event::Stop => {
+                self.stopping = true;
+                return None;
+            }
         })
     }
 
     /// Large results go to files first, away from this thread.
-    fn input_of_run(&mut self, run: exec::RunEvent) -> Taken {
+    fn input_of_run(&mut self, run: exec::RunEvent) -> Option<Input> {
         use taskmesh_core::execution::Event as Core;
         let (task, fence) = (run.task, run.fence);
         let event = match run.event {
@@ -200,10 +202,10 @@ impl Driver {
                     };
                     inbox.push_local(Event::Report { task, fence, event });
                 });
-                return Taken::Nothing;
+                return None;
             }
         };
-        Taken::Input(Input::Execution { task, fence, event })
+        Some(Input::Execution { task, fence, event })
     }
 
     fn commit(&mut self) -> Result<(), StoreError> {
@@ -280,12 +282,6 @@ impl Driver {
             (self.parts.observer)(Observation::Stats(&stats));
         }
     }
-}
-
-enum Taken {
-    Input(Input),
-    Nothing,
-    Stop,
 }
 
 /// The wall clock, as records carry it.

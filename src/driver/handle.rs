@@ -95,7 +95,7 @@ impl Handle {
     pub async fn ask(&self, request: Request) -> Result<Reply, Refusal> {
         let id = RequestId(self.shared.next.fetch_add(1, Ordering::Relaxed));
         let (answer, reply) = oneshot::channel();
-        self.shared.inbox.push_ask(Event::Ask { id, request, answer }).map_err(|(_, why)| match why {
+        self.shared.inbox.push_ask(Event::Ask { id, request, answer }).map_err(|why| match why {
             Rejected::Full(limit) => {
                 Refusal::Full { what: "this node's inbox".into(), limit: limit as u64, retry_after: Millis(100) }
             }

@@ -87,14 +87,14 @@ impl Inbox {
     /// A request: refused when too many wait, or when the loop has ended.
     ///
     /// # Errors
-    /// The event is given back.
-    pub fn push_ask(&self, event: Event) -> Result<(), (Event, Rejected)> {
+    /// Why it was not taken.
+    pub fn push_ask(&self, event: Event) -> Result<(), Rejected> {
         let mut queues = self.lock();
         if queues.closed {
-            return Err((event, Rejected::Closed));
+            return Err(Rejected::Closed);
         }
         if queues.asks >= ASKS {
-            return Err((event, Rejected::Full(ASKS)));
+            return Err(Rejected::Full(ASKS));
         }
         queues.asks += 1;
         queues.local.push_back(event);
