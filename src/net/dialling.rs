@@ -74,6 +74,15 @@ impl Actor {
         self.on_job_connected(id, peer);
     }
 
+    /// The dial of a connection that is not wanted is over.
+    pub(super) fn on_dial_in_vain(&mut self, id: ConnectionId) {
+        match self.dials.under_way.remove(&id) {
+            Some(Dial::Peer(peer, _)) => self.book.on_failed(&peer, Instant::now()),
+            Some(Dial::Seed(address)) => self.book.on_seed_failed(&address, Instant::now()),
+            None => {}
+        }
+    }
+
     pub(super) fn on_dial_failed(&mut self, id: ConnectionId, peer: Option<PeerId>, error: &DialError) {
         let now = Instant::now();
         if let Some(dial) = self.dials.under_way.remove(&id) {

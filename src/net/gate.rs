@@ -3,8 +3,10 @@
 
 use super::counters::Counters;
 use libp2p::PeerId;
+use std::cmp::Ordering;
 use std::collections::HashSet;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 use taskmesh_core::NodeId;
 
 /// The lists; shared by the handshakes and the actor.
@@ -14,6 +16,13 @@ pub(super) struct Gate {
     deny: HashSet<NodeId>,
     banished: RwLock<HashSet<NodeId>>,
     counters: Arc<Counters>,
+    told: Mutex<Told>,
+}
+
+/// Refusals in the log since a moment.
+struct Told {
+    since: Instant,
+    lines: u32,
 }
 
 impl Gate {
@@ -30,6 +39,7 @@ impl Gate {
             deny: deny.iter().copied().collect(),
             banished: RwLock::new(banished.iter().copied().collect()),
             counters,
+            told: Mutex::new(Told { since: Instant::now(), lines: 0 }),
         }
     }
 
@@ -67,11 +77,20 @@ impl Gate {
         self.banished.write().unwrap_or_else(PoisonError::into_inner).remove(node);
     }
 
-    /// Counts a refusal and says it in the log.
+    /// Counts a refusal and says it in the log, unless strangers are filling that.
     pub(super) fn refused(&self, reason: &'static str, peer: Option<&PeerId>, address: &str, detail: &str) {
         self.counters.refused_connections.add(reason);
         let peer = peer.map(ToString::to_string).unwrap_or_default();
-        tracing::warn!(peer, address, reason, "connection refused: {detail}");
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.since.elapsed() >= LOG_SPAN {
+            *told = Told { since: Instant::now(), lines: 0 };
+        }
+        told.lines = told.lines.saturating_add(1);
+        match told.lines.cmp(&LOG_LINES) {
+            Ordering::Less => tracing::warn!(peer, address, reason, "connection refused: {detail}"),
+            Ordering::Equal => tracing::warn!("more connections are being refused: see the counts, or log at `debug`"),
+            Ordering::Greater => tracing::debug!(peer, address, reason, "connection refused: {detail}"),
+        }
     }
 }
 
@@ -84,3 +103,7 @@ pub(super) fn node_of(peer: &PeerId) -> Option<NodeId> {
 pub(super) fn peer_of(node: &NodeId) -> PeerId {
     PeerId::from_bytes(&node.peer_id_bytes()).expect("a node id is the key of a peer id")
 }
+
+/// Refusals told in a span of time.
+const LOG_LINES: u32 = 30;
+const LOG_SPAN: Duration = Duration::from_secs(10);

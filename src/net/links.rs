@@ -127,6 +127,7 @@ impl Actor {
         let (Some(node), None) = (node_of(&peer), self.gate.objection(&peer)) else {
             // Left by hand while the handshake was under way.
             self.swarm.close_connection(id);
+            self.on_dial_in_vain(id);
             return;
         };
         let (dialled, address) = match endpoint {

@@ -282,7 +282,8 @@ impl Reader {
             };
             frame.clear();
             frame.shrink_to(KEPT_BUFFER);
-            read_body(&mut stream, length, &mut frame).await?;
+            let body = read_body(&mut stream, length, &mut frame);
+            tokio::time::timeout(FRAME_TIME, body).await.map_err(|_| Bad::Frame("slow_frame"))??;
             self.shared.counters.bytes_received.add(length as u64 + 4);
             self.session.traffic.bytes.add(length as u64 + 4);
             self.deliver(&frame).await?;
@@ -349,5 +350,8 @@ const FULL_PAUSE: Duration = Duration::from_millis(20);
 const READ_BUFFER: usize = 64 * 1024;
 /// Buffers keep this much between frames.
 const KEPT_BUFFER: usize = 512 * 1024;
+/// For a frame that has begun to arrive in full: a place among the large ones is
+/// not held for ever.
+const FRAME_TIME: Duration = Duration::from_secs(60);
 /// Frames above this size are read few at a time.
 const LARGE: usize = 512 * 1024;

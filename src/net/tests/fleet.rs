@@ -109,6 +109,17 @@ async fn a_member_that_is_not_connected_is_dialled_when_there_is_something_to_sa
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_nobody_can_dial_finds_everybody() {
+    let (first, second) = pair(TCP).await;
+    let hidden = NetConfig { listen: vec![], seeds: vec![first.address()], ..config(3, TCP) };
+    let hidden = TestNode::start(hidden).await;
+    hidden.sees_up(first.id()).await;
+    hidden.sees_up(second.id()).await;
+    assert!(second.net.send(hidden.id(), lost(1)));
+    hidden.hears(&lost(1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_that_goes_says_what_it_has_left_to_say() {
     let (first, second) = pair(TCP).await;
     assert_eq!(first.net.send_batch((0..1_000).map(|n| (second.id(), lost(n))).collect()), 0);
