@@ -11,6 +11,9 @@ use crate::record::{Ballot, Birth, Record, Stamp};
 use crate::time::Millis;
 use std::ops::Bound;
 
+/// Questions after silent tasks in one round of the sweep.
+const ASKS: usize = 500;
+
 impl Node {
     /// Replaces holders that stay away, adds those that are short, in two
     /// written steps: both sets decide until the new one is settled.
@@ -225,6 +228,7 @@ impl Node {
         let tasks: Vec<TaskId> =
             self.kept.range::<TaskId, _>((start, Bound::Unbounded)).take(share).map(|(t, _)| t.clone()).collect();
         self.sweep_from = if tasks.len() == share { tasks.last().cloned() } else { None };
+        let mut asks = 0;
         for task in tasks {
             let kept = &self.kept[&task];
             if self.owns(kept) {
@@ -240,32 +244,36 @@ impl Node {
                 self.orphans.entry(task).or_insert(now);
             } else if self.is_leftover(kept) {
                 self.drop_record(&task);
-            } else if !kept.slot.record.holders.contains(&self.id) || !kept.slot.record.closed() {
-                self.ask_after(&task);
+            } else if asks < ASKS && self.ask_after(&task) {
+                asks += 1;
             }
         }
     }
 
     /// Not a word of this task for long: what became of it, so that the copy
     /// can go if it is over? Asked ever more seldom, and with a ballot that
-    /// never wins, so that it changes nothing.
-    pub(crate) fn ask_after(&mut self, task: &TaskId) {
+    /// never wins, so that it changes nothing. False if it is not time yet.
+    fn ask_after(&mut self, task: &TaskId) -> bool {
         let now = self.now;
         let patience = self.config.away.0;
         let kept = self.kept.get_mut(task).expect("swept");
         if now.since(kept.offered_to_me.max(kept.offered_at)).0 < patience.saturating_mul(1 << kept.tries.min(12)) {
-            return;
+            return false;
         }
         kept.offered_at = now;
         kept.tries += 1;
         let record = &kept.slot.record;
-        let (birth, stamp, keepers) = (record.birth, record.stamp, record.keepers().collect::<Vec<_>>());
+        let (birth, stamp) = (record.birth, record.stamp);
+        // A holder hears of the end from the owner, one that left from any.
+        let stays = record.holders.contains(&self.id);
+        let asked = if stays { vec![kept.slot.pledge.owner] } else { record.keepers().collect() };
         let ballot = Ballot { epoch: 0, owner: self.id };
-        for node in keepers {
+        for node in asked {
             if node != self.id && self.live(node) {
                 self.send(node, Message::Claim { task: task.clone(), birth, ballot, stamp });
             }
         }
+        true
     }
 
     /// A copy that nobody will ask for again: of a task that ended long ago,

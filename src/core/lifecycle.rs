@@ -198,7 +198,9 @@ impl Node {
         let (live, away): (Vec<_>, Vec<_>) =
             self.members.keys().copied().partition(|n| self.live(*n) && !self.is_draining(*n));
         let ranked = rendezvous(place, live).into_iter().chain(rendezvous(place, away));
-        std::iter::once(self.id).chain(ranked).take(self.holders_wanted()).collect()
+        let short = self.config.planted == Some(Planted::AcceptShort);
+        let wanted = if short { 1 } else { self.holders_wanted() };
+        std::iter::once(self.id).chain(ranked).take(wanted).collect()
     }
 
     pub(crate) fn on_taken(&mut self, from: NodeId, task: &TaskId, refused: Birth, record: &Record, spec: &Arc<Spec>) {

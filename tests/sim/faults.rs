@@ -5,9 +5,10 @@ use crate::agenda::{Event, Time};
 use crate::link::{Cut, Weather};
 use crate::trace::Digest;
 use crate::world::{Doom, Fate, World};
+use std::collections::BTreeSet;
 use taskmesh_core::config::Planted;
 use taskmesh_core::prng::Prng;
-use taskmesh_core::{Command, Config, Input, Millis, Request};
+use taskmesh_core::{Command, Config, Input, Millis, NodeId, Request};
 
 /// What to run.
 #[derive(Clone, Debug)]
@@ -186,7 +187,10 @@ impl Faults {
             away: Millis(10_000),
             grace: Millis(2_000),
             retention: if self.short_retention { Millis(20_000) } else { usual.retention },
-            open_tasks: if self.small_queue || plan.planted == Some(Planted::Unbounded) {
+            open_tasks: if plan.planted == Some(Planted::Unbounded) {
+                // So few that any storm reaches it.
+                4
+            } else if self.small_queue {
                 12
             } else {
                 usual.open_tasks
@@ -308,12 +312,15 @@ impl World {
 
     /// Takes a node and its disk away for ever, if every task would outlive it.
     pub(crate) fn destroy(&mut self, n: usize) -> bool {
-        let host = &self.hosts[n];
-        let outlived = host.disk.copies.keys().chain(&host.disk.damaged).all(|task| self.may_lose(n, task));
-        if !outlived || matches!(host.fate, Fate::Unborn | Fate::Destroyed) {
+        // It may be counted on for tasks of which it has nothing yet.
+        let me = NodeId::test(n as u64);
+        let copies = self.hosts.iter().flat_map(|h| h.disk.copies.values()).filter(|c| c.record.kept_by(me));
+        let tasks: BTreeSet<_> = copies.map(|c| &c.record.task).chain(&self.hosts[n].disk.damaged).collect();
+        let outlived = tasks.into_iter().all(|task| self.may_lose(n, task));
+        if !outlived || matches!(self.hosts[n].fate, Fate::Unborn | Fate::Destroyed) {
             return false;
         }
-        if host.node.is_some() {
+        if self.hosts[n].node.is_some() {
             self.die(n);
         }
         self.hosts[n].fate = Fate::Destroyed;

@@ -71,6 +71,11 @@ pub(crate) struct Promise {
     pub(crate) submitted: BTreeSet<Unix>,
     /// What clients were told.
     pub(crate) told: Vec<Ending>,
+    /// The greatest ballot that each node ever pledged to, were its disk lost since.
+    pledges: BTreeMap<NodeId, Ballot>,
+    /// Ends that were accepted: of which submission, under which right, by
+    /// which node, from which revision on.
+    ends: BTreeSet<(Birth, Ballot, NodeId, u32)>,
     /// Rights to write it that were won.
     won: BTreeSet<(Birth, Ballot)>,
 }
@@ -81,7 +86,8 @@ impl Promise {
         let decided = |birth: &Birth| self.decided.iter().any(|(b, _)| b == birth);
         // One copy is no defence against another task of the same id.
         let given_way = self.local && !self.decided.is_empty();
-        self.accepted.is_some() && !given_way && !(self.births.iter().all(decided) && !self.decided.is_empty())
+        let over = self.births.iter().all(decided) && !self.decided.is_empty();
+        self.accepted.is_some() && !given_way && !over
     }
 
     /// Whether it was accepted and has ended.
@@ -98,6 +104,11 @@ impl Promise {
     /// The outcomes of all that was submitted under this id.
     pub(crate) fn outcomes(&self) -> impl Iterator<Item = &Ending> {
         self.decided.iter().map(|(_, ending)| ending)
+    }
+
+    fn pledge(&mut self, node: NodeId, ballot: Ballot) {
+        let before = self.pledges.entry(node).or_default();
+        *before = ballot.max(*before);
     }
 
     /// Whether `ballot` was won from a majority of holders; the first needs none.
@@ -223,6 +234,7 @@ impl World {
             Effect::Persist(Entry::Pledge { task, ballot, at }) => {
                 self.show(Seen::Vowed { node: n, task: &task, ballot });
                 self.hosts[n].disk.write(Entry::Pledge { task: task.clone(), ballot, at });
+                self.oracle.promise(&task).pledge(NodeId::test(n as u64), ballot);
                 self.weigh_vow(&task, ballot);
             }
             Effect::Persist(entry) => self.hosts[n].disk.write(entry),
@@ -238,25 +250,28 @@ impl World {
     /// majority has pledged to, or an outcome that a majority has.
     fn weigh(&mut self, n: usize, task: &TaskId) {
         let copy = &self.hosts[n].disk.copies[task];
-        let (record, pledge) = (&copy.record, copy.pledge);
-        let birth = record.birth;
-        let held = |h: NodeId| self.copy_of(h, task).filter(|c| c.record.birth == birth);
-        let won = pledge.epoch > 1 && self.is_pledged(task, record, pledge);
-        let stamp = record.stamp;
-        let ending = Ending::of(record).filter(|ending| {
-            record.majority(|h| {
-                held(h).is_some_and(|c| {
-                    let later =
-                        !c.learnt && c.record.stamp.ballot == stamp.ballot && c.record.stamp.revision >= stamp.revision;
-                    later && Ending::of(&c.record).is_some_and(|e| e.agrees(ending))
-                })
-            })
-        });
+        let (record, pledge) = (copy.record.clone(), copy.pledge);
+        let (birth, stamp) = (record.birth, record.stamp);
+        let ending = Ending::of(&record).filter(|_| !copy.learnt);
         let submitted = self.hosts[n].disk.specs.get(task).map(|spec| spec.submitted_at);
+        let me = NodeId::test(n as u64);
         let promise = self.oracle.promise(task);
-        if won {
-            promise.won.insert((birth, pledge));
+        promise.pledge(me, pledge);
+        if ending.is_some() {
+            promise.ends.insert((birth, stamp.ballot, me, stamp.revision));
         }
+        let has = |h: NodeId| {
+            promise
+                .ends
+                .range((birth, stamp.ballot, h, stamp.revision)..)
+                .next()
+                .is_some_and(|(b, ballot, n, _)| (*b, *ballot, *n) == (birth, stamp.ballot, h))
+        };
+        let ending = ending.filter(|_| record.majority(has));
+        if pledge.epoch > 1 && self.is_pledged(task, &record, pledge) {
+            self.oracle.promise(task).won.insert((birth, pledge));
+        }
+        let promise = self.oracle.promise(task);
         let Some(ending) = ending else { return };
         match promise.decided.iter().find(|(b, _)| *b == birth) {
             Some((_, before)) if before.agrees(&ending) => {}
@@ -284,11 +299,8 @@ impl World {
     /// Whether a majority has pledged to `ballot`, by the holders that any of
     /// the keepers of `record` knows of.
     fn is_pledged(&self, task: &TaskId, record: &Record, ballot: Ballot) -> bool {
-        let pledged = |h: NodeId| {
-            let vow = self.hosts[index_of(h)].disk.vows.get(task);
-            let pledge = self.copy_of(h, task).map(|c| c.pledge).max(vow.map(|(vow, _)| *vow));
-            pledge.is_some_and(|p| p >= ballot)
-        };
+        let pledges = &self.oracle.promises[task].pledges;
+        let pledged = |h: NodeId| pledges.get(&h).is_some_and(|p| *p >= ballot);
         record.keepers().filter_map(|h| self.copy_of(h, task)).any(|c| c.record.majority(pledged))
     }
 

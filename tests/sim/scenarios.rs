@@ -199,6 +199,7 @@ fn one_id_at_two_nodes_is_one_task() {
 #[test]
 fn a_copy_from_the_past_brings_nothing_back() {
     let mut world = settled(9, 5);
+    world.faults.short_retention = true;
     for host in &mut world.hosts {
         host.config.retention = Millis(15_000);
     }
