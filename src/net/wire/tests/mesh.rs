@@ -6,7 +6,7 @@ use super::*;
 use std::collections::{BTreeMap, VecDeque};
 use taskmesh_core::command::{ClearScope, Detail, Scope, TaskFilter, WorkerSpec};
 use taskmesh_core::execution::{Event, Verdict};
-use taskmesh_core::task::{Data, Report};
+use taskmesh_core::task::{Data, Report, Resources};
 use taskmesh_core::view::{Status, TaskView};
 use taskmesh_core::{Config, Disk, Effect, Input, Node, PeerEvent, RequestId};
 
@@ -24,7 +24,7 @@ struct Mesh {
 
 impl Mesh {
     fn of_three() -> Mesh {
-        let executors = ["echo", "fail", "hang"].map(Arc::from).to_vec();
+        let executors = ["echo", "fail", "hang", "flaky"].map(Arc::from).to_vec();
         let config = Config { executors, ..Config::default() };
         let ids = [1, 2, 3].map(|n| NodeId([n; 32]));
         let node = |id| (id, Node::new(id, config.clone(), u64::from(id.0[0]), Disk::default()));
@@ -163,10 +163,11 @@ impl Mesh {
     fn register(&mut self, n: u8) {
         let spec = WorkerSpec {
             worker: WorkerId::new(&format!("worker-{n}")).unwrap(),
-            capabilities: ["echo", "fail", "hang"].map(Arc::from).to_vec(),
+            capabilities: ["echo", "fail", "hang", "flaky"].map(Arc::from).to_vec(),
             labels: BTreeMap::from([("zone".into(), "a".into())]),
             slots: 4,
-            resources: None,
+            // Bounded in one way, and unlimited in the other.
+            resources: Some(Resources { cpu_milli: 64_000, memory_mb: 1 << 53, ..Resources::default() }),
             metadata: None,
         };
         self.command(n, Command::Register(spec)).unwrap();
@@ -185,7 +186,9 @@ fn events(spec: &Spec) -> Vec<Event> {
     let report = Report { output: Some(output.clone()), logs: Some(output), ..Report::default() };
     let verdict = match &*spec.task_type {
         "hang" => return vec![started, progress],
-        "fail" => Verdict::Failed { error: "e".repeat(limits::REASON_BYTES).into(), retryable: false },
+        kind @ ("fail" | "flaky") => {
+            Verdict::Failed { error: "e".repeat(limits::REASON_BYTES).into(), retryable: kind == "flaky" }
+        }
         _ => Verdict::Completed,
     };
     vec![started, progress, Event::Ended { verdict, report }]
@@ -202,7 +205,7 @@ fn of_type(task_type: &str) -> Spec {
 fn pages(mesh: &mut Mesh) {
     let filter = TaskFilter { limit: limits::PAGE as u32, offset: limits::OFFSET as u32, ..TaskFilter::default() };
     let Ok(Reply::Tasks(page)) = mesh.query(3, Query::Tasks(Box::new(filter))) else { panic!("no page") };
-    assert_eq!((page.answered, page.expected, page.total), (3, 3, 53));
+    assert_eq!((page.answered, page.expected, page.total), (3, 3, 54));
     let cursor = (Unix(0), id("a"));
     let filter = TaskFilter { limit: 10, after: Some(cursor), statuses: Status::ALL.to_vec(), ..TaskFilter::default() };
     let Ok(Reply::Tasks(page)) = mesh.query(2, Query::Tasks(Box::new(filter))) else { panic!("no page") };
@@ -223,6 +226,8 @@ fn what_nodes_say_of_tasks_comes_through() {
     mesh.until(1, "array/49", Status::Completed);
     mesh.submit(1, "bad", of_type("fail"), 0);
     mesh.until(2, "bad", Status::Failed);
+    mesh.submit(3, "flaky", of_type("flaky"), 0);
+    mesh.until(2, "flaky", Status::Delayed);
     mesh.submit(1, "slow", of_type("hang"), 0);
     mesh.until(2, "slow", Status::Running);
     pages(&mut mesh);
@@ -242,11 +247,13 @@ fn what_nodes_say_of_queues_and_workers_comes_through() {
     let mut mesh = Mesh::of_three();
     mesh.register(1);
     mesh.wait(1_000);
-    mesh.command(2, Command::Pause { reason: Some("a pause".into()) }).unwrap();
+    mesh.command(2, Command::Pause { reason: Some("p".repeat(limits::REASON_BYTES).into()) }).unwrap();
     mesh.submit(3, "waits", of_type("echo"), 20);
     let urgent = Priority::new(7.5).unwrap();
     let change = Command::Reprioritise { task: id("waits/3"), priority: urgent, requeue: true };
     assert!(matches!(mesh.command(1, change), Ok(Reply::Reprioritised { .. })));
+    assert_eq!(mesh.status(1, "waits/4"), Status::Queued);
+    assert_eq!(mesh.status(2, "waits/4"), Status::Queued);
     let stats = Query::Stats { scope: Scope::Mesh, workers: true, historical: true };
     let Ok(Reply::Stats(stats)) = mesh.query(1, stats) else { panic!("no stats") };
     assert_eq!((stats.answered, stats.counts.get(&Status::Queued)), (3, Some(&20)));
