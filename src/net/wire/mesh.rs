@@ -225,7 +225,7 @@ fn worker_from(spec: &proto::WorkerSpec) -> Checked<WorkerSpec> {
             check::text("worker.labels", value, limits::TEXT_BYTES)
         })?,
         slots: check::at_most("worker.slots", spec.slots, limits::SLOTS)?,
-        resources: spec.resources.as_ref().map(resources_from).transpose()?,
+        resources: spec.resources.as_ref().map(|has| resources_from(has, check::COUNT)).transpose()?,
         metadata: check::text_or_none("worker.metadata", spec.metadata.as_deref(), limits::METADATA_BYTES)?,
     })
 }

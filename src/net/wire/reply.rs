@@ -270,6 +270,9 @@ fn task_from(view: &proto::TaskView) -> Checked<TaskView> {
     })
 }
 
+/// A sentence around a reason that somebody else gave.
+const SUMMARY_BYTES: usize = limits::REASON_BYTES + 1024;
+
 fn explanation_to(explanation: &Explanation) -> proto::Explanation {
     let line = |(node, worker, reason): &(NodeId, Option<WorkerId>, Arc<str>)| proto::NodeReason {
         node: node_to(*node),
@@ -293,7 +296,7 @@ fn explanation_from(explanation: &proto::Explanation) -> Checked<Explanation> {
         ))
     };
     Ok(Explanation {
-        summary: check::text("explanation.summary", &explanation.summary, limits::REASON_BYTES)?,
+        summary: check::text("explanation.summary", &explanation.summary, SUMMARY_BYTES)?,
         nodes: check::list("explanation.nodes", &explanation.nodes, limits::EXPLAINED, line)?,
         next: check::text("explanation.next", &explanation.next, limits::REASON_BYTES)?,
         next_at: explanation.next_at.map(Unix),
@@ -424,7 +427,7 @@ fn worker_from(view: &proto::WorkerView) -> Checked<WorkerView> {
         labels: check::attributes("worker.labels", &view.labels, |value| {
             check::text("worker.labels", value, limits::TEXT_BYTES)
         })?,
-        resources: view.resources.as_ref().map(resources_from).transpose()?,
+        resources: view.resources.as_ref().map(|has| resources_from(has, check::COUNT)).transpose()?,
         slots: check::at_most("worker.slots", view.slots, limits::SLOTS)?,
         running: view.running.map(|n| check::counter("worker.running", n)).transpose()?,
         free: view.free.map(|n| check::counter("worker.free", n)).transpose()?,

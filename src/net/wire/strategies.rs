@@ -200,7 +200,7 @@ fn hello() -> Any<Hello> {
 }
 
 fn worker_spec() -> Any<WorkerSpec> {
-    (worker(), vec(short(), 0..5), labels(), 1..=limits::SLOTS, of(resources()), of(long()))
+    (worker(), vec(short(), 0..5), labels(), 1..=limits::SLOTS, of(resources(COUNT)), of(long()))
         .prop_map(|(worker, capabilities, labels, slots, resources, metadata)| WorkerSpec {
             worker,
             capabilities,
@@ -373,13 +373,13 @@ fn retry() -> Any<RetryPolicy> {
 }
 
 pub(super) fn requirements() -> Any<Requirements> {
-    (vec(short(), 0..4), labels(), resources())
+    (vec(short(), 0..4), labels(), resources(limits::AMOUNT))
         .prop_map(|(capabilities, labels, resources)| Requirements { capabilities, labels, resources })
         .boxed()
 }
 
-pub(super) fn resources() -> Any<Resources> {
-    let amount = || 0..=limits::AMOUNT;
+pub(super) fn resources(limit: u64) -> Any<Resources> {
+    let amount = move || 0..=limit;
     (amount(), amount(), amount(), btree_map(short(), amount(), 0..4))
         .prop_map(|(cpu_milli, memory_mb, gpu_milli, named)| Resources { cpu_milli, memory_mb, gpu_milli, named })
         .boxed()

@@ -180,7 +180,10 @@ pub(super) fn requirements_from(requirements: Option<&proto::Requirements>) -> C
         labels: check::attributes("requirements.labels", &requirements.labels, |value| {
             check::text("requirements.labels", value, limits::TEXT_BYTES)
         })?,
-        resources: resources_from(check::need("requirements.resources", requirements.resources.as_ref())?)?,
+        resources: resources_from(
+            check::need("requirements.resources", requirements.resources.as_ref())?,
+            limits::AMOUNT,
+        )?,
     })
 }
 
@@ -195,8 +198,10 @@ impl From<&Resources> for proto::Resources {
     }
 }
 
-pub(super) fn resources_from(resources: &proto::Resources) -> Checked<Resources> {
-    let amount = |field, value| check::at_most(field, value, limits::AMOUNT);
+/// Needs are added up, and bounded by `limits::AMOUNT` for that; what a worker
+/// has is not, and may be as much as a number says.
+pub(super) fn resources_from(resources: &proto::Resources, limit: u64) -> Checked<Resources> {
+    let amount = |field, value| check::at_most(field, value, limit);
     Ok(Resources {
         cpu_milli: amount("resources.cpu_milli", resources.cpu_milli)?,
         memory_mb: amount("resources.memory_mb", resources.memory_mb)?,

@@ -4,6 +4,7 @@
 mod bounds;
 mod bounds_of_requests;
 mod golden;
+mod mesh;
 
 use super::*;
 use proptest::prelude::*;

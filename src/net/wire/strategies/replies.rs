@@ -193,7 +193,7 @@ fn worker_view() -> Any<WorkerView> {
         load1,
     });
     (
-        (worker(), node(), doing, vec(short(), 0..4), labels(), of(resources()), 0..=limits::SLOTS),
+        (worker(), node(), doing, vec(short(), 0..4), labels(), of(resources(COUNT)), 0..=limits::SLOTS),
         (
             [of(0..=COUNTER), of(0..=COUNTER)],
             [of(0..=COUNT), of(0..=COUNT)],
