@@ -97,11 +97,13 @@ fn large_files(folder: &Path, bytes: u64) -> Vec<PathBuf> {
     found
 }
 
-/// Overwrites a few bytes in the middle of `file`.
+/// Overwrites a few bytes at seven places of `file`.
 fn damage(file: &Path) {
     let open = std::fs::File::options().write(true).open(file).expect("a file of the store");
-    let middle = open.metadata().expect("its size").len() / 2;
-    open.write_all_at(&[0xa5; 64], middle).expect("it can be damaged");
+    let length = open.metadata().expect("its size").len();
+    for eighth in 1..8 {
+        open.write_all_at(&[0xa5; 64], length / 8 * eighth).expect("it can be damaged");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

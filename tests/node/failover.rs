@@ -27,7 +27,7 @@ async fn the_tasks_of_an_owner_killed_for_ever_finish_elsewhere() {
     std::fs::remove_dir_all(fleet.nodes[0].data_dir()).expect("its disk goes too");
     let killed = Instant::now();
     // A lease of 1.5 s, claims, the runs that are left, and a busy machine.
-    all_complete(&fleet.nodes[1], &tasks, Duration::from_secs(25)).await;
+    all_complete(&fleet.nodes[1], &tasks, Duration::from_secs(15)).await;
     println!("{TASKS} tasks of a lost owner had finished elsewhere {:?} after it was killed", killed.elapsed());
 
     for task in &tasks {
