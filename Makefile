@@ -19,7 +19,7 @@ demo: ## Three nodes hash real files, one is killed half-way; says what was lost
 	$(CARGO) run --quiet --example demo
 
 test: ## All tests
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace --no-fail-fast
 
 check: ## Format, clippy, tidy, docs, licences: whatever must hold before a merge
 	$(CARGO) fmt --all --check

@@ -124,15 +124,16 @@ impl Group {
 
     /// A program that was started by `posix_spawn` lives in its parent's memory
     /// until it is loaded, and Linux counts that: `max_rss` is at least the
-    /// node's own. So it is the program's only where it is more.
+    /// node's own. So it is the program's only where it is clearly more.
     fn peak(&self, max_rss_kib: u64) -> Option<u64> {
+        let is_own = |node: u64| max_rss_kib > node.saturating_add(imprecision_kib());
         // The node's own only grows, so that a look at it is seldom needed.
-        if max_rss_kib <= NODE_HIGH_WATER_KIB.load(Ordering::Relaxed) {
+        if !is_own(NODE_HIGH_WATER_KIB.load(Ordering::Relaxed)) {
             return self.peak_kib;
         }
         let node = high_water_kib("self").unwrap_or(u64::MAX);
         NODE_HIGH_WATER_KIB.store(node, Ordering::Relaxed);
-        if max_rss_kib > node { Some(max_rss_kib) } else { self.peak_kib }
+        if is_own(node) { self.peak_kib.max(Some(max_rss_kib)) } else { self.peak_kib }
     }
 }
 
@@ -151,6 +152,15 @@ impl Drop for Group {
 
 /// The most resident memory of this process, as far as it was looked at.
 static NODE_HIGH_WATER_KIB: AtomicU64 = AtomicU64::new(0);
+
+/// By how much two readings of one process's memory may differ: Linux sums
+/// three counters (file, anonymous, shared) that each core may hold back
+/// `max(32, 2 × cores)` pages of (`percpu_counter_batch` in lib/percpu_counter.c).
+fn imprecision_kib() -> u64 {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let page_kib = rustix::param::page_size() as u64 / 1024;
+    2 * 3 * cores * (2 * cores).max(32) * page_kib
+}
 
 /// The most resident memory that a live process has held, KiB.
 fn high_water_kib(pid: &str) -> Option<u64> {
