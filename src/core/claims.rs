@@ -188,7 +188,16 @@ impl Node {
             return;
         }
         let alone = self.config.planted == Some(Planted::ClaimAlone);
-        if kept.slot.pledge != ballot || !(alone || best.majority(|n| claim.pledges.contains_key(&n))) {
+        let pledged = |n: &NodeId| claim.pledges.contains_key(n);
+        // Those that join decide with the prior holders only until the change
+        // is done. Its own writer knows that it is not.
+        let ours = best.owner() == self.id && best.stamp == kept.slot.record.stamp && !best.prior.is_empty();
+        let won = if ours {
+            best.prior.iter().filter(|n| pledged(n)).count() > best.prior.len() / 2
+        } else {
+            best.majority(|n| pledged(&n))
+        };
+        if kept.slot.pledge != ballot || !(alone || won) {
             if best.keepers().any(|n| !claim.pledges.contains_key(&n)) && !alone {
                 self.ask_newcomers(task, ballot);
             }

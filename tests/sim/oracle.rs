@@ -255,8 +255,13 @@ impl World {
         let Some(copy) = self.hosts[n].disk.copies.get(task) else { return };
         let ballot = copy.record.stamp.ballot;
         if copy.record.closed() && ballot.owner == NodeId::test(n as u64) {
-            let forgotten = &mut self.oracle.promise(task).forgotten;
-            *forgotten = ballot.max(*forgotten);
+            let promise = self.oracle.promise(task);
+            promise.forgotten = ballot.max(promise.forgotten);
+            // From here on its id is free.
+            if promise.ended() {
+                promise.fresh = 0;
+                promise.works.clear();
+            }
         }
     }
 
@@ -315,7 +320,14 @@ impl World {
     fn is_pledged(&self, task: &TaskId, record: &Record, ballot: Ballot) -> bool {
         let pledges = &self.oracle.promises[task].pledges;
         let pledged = |h: NodeId| pledges.get(&h).is_some_and(|p| *p >= ballot);
-        record.keepers().filter_map(|h| self.copy_of(h, task)).any(|c| c.record.majority(pledged))
+        // Who wrote a change of holders knows that it is not done yet: the prior
+        // ones are enough for it.
+        let resumes = self.copy_of(ballot.owner, task).is_some_and(|c| {
+            let prior = &c.record.prior;
+            let own = c.record.owner() == ballot.owner && c.record.stamp.ballot < ballot;
+            own && prior.iter().filter(|h| pledged(**h)).count() * 2 > prior.len()
+        });
+        resumes || record.keepers().filter_map(|h| self.copy_of(h, task)).any(|c| c.record.majority(pledged))
     }
 
     pub(crate) fn copy_of(&self, node: NodeId, task: &TaskId) -> Option<&Copy> {
@@ -362,10 +374,10 @@ impl World {
             (Asked::Submit { tasks, work, local }, Ok(Reply::Submitted(submitted))) => {
                 for task in &tasks {
                     self.oracle.promise(task).local |= local;
-                    self.accept(n, task, work, submitted.replayed);
+                    self.accept(n, task, work, submitted.replayed, Some(submitted.home));
                 }
             }
-            (Asked::Retry, Ok(Reply::Retried { retry, .. })) => self.accept(n, &retry, 0, true),
+            (Asked::Retry, Ok(Reply::Retried { retry, .. })) => self.accept(n, &retry, 0, true, None),
             (Asked::View { must_know: MustKnow::Ended, task }, answer) => {
                 let known = matches!(&answer, Ok(Reply::Task(view)) if view.status.terminal());
                 if !known {
@@ -403,8 +415,9 @@ impl World {
         if births.is_empty() { copies().map(|r| r.birth).collect() } else { births }
     }
 
-    fn accept(&mut self, n: usize, task: &TaskId, work: u64, replayed: bool) {
-        let births = self.births_of(task);
+    fn accept(&mut self, n: usize, task: &TaskId, work: u64, replayed: bool, home: Option<NodeId>) {
+        let here = home.and_then(|home| self.copy_of(home, task)).map(|c| c.record.birth);
+        let births = here.map_or_else(|| self.births_of(task), |birth| BTreeSet::from([birth]));
         let promise = self.oracle.promise(task);
         if promise.accepted.is_none() {
             promise.accepted = Some(self.now);
