@@ -6,12 +6,14 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+use taskmesh::api::Feed;
 use taskmesh::api::client::Client;
 use taskmesh::api::http::{Face, serve};
 use taskmesh::driver::{self, Handle, Inbox, Parts};
 use taskmesh::exec::{ExecConfig, Executors};
 use taskmesh::net::invite::Invite;
 use taskmesh::net::{self, BlobAccess, NetConfig, NetEvent};
+use taskmesh::ops::Offer;
 use taskmesh::store::{SledStore, Store};
 use taskmesh_core::command::{Command, Detail, Query, Submission};
 use taskmesh_core::task::{Priority, Spec};
@@ -99,7 +101,13 @@ async fn start(folder: &Path, config: Config) -> Inside {
     let stop = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
-    let face = Face { handle: handle.clone(), token: "bench".to_owned(), meter: Arc::new(|_, _, _| {}) };
+    let face = Face {
+        handle: handle.clone(),
+        token: "bench".to_owned(),
+        meter: Arc::new(|_, _, _| {}),
+        feed: Feed::default(),
+        offer: Offer::default(),
+    };
     tokio::spawn(serve(listener, face, stop.clone()));
     let invite = Invite { mesh_key, seeds: addresses }.encode().expect("an invite");
     let client = Client::new(&url, "bench").expect("a client");

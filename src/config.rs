@@ -27,7 +27,7 @@ pub struct Config {
     /// `[net]`
     pub net: Net,
     /// `[api]`
-    pub api: Listener,
+    pub api: Api,
     /// `[metrics]`
     pub metrics: Listener,
     /// `[worker]`
@@ -70,6 +70,17 @@ pub struct Net {
     pub deny: Vec<NodeId>,
     /// Connections at once.
     pub max_connections: u32,
+}
+
+/// The MCP endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Port 0: any that is free.
+    pub listen: SocketAddr,
+    /// Groups of operations that are offered; empty: all.
+    pub toolsets: Vec<String>,
+    /// Only operations that change nothing are offered.
+    pub read_only: bool,
 }
 
 /// A socket of one of the faces.
@@ -280,7 +291,7 @@ impl Config {
                 deny: Vec::new(),
                 max_connections: 128,
             },
-            api: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 4780)) },
+            api: Api { listen: SocketAddr::from(([127, 0, 0, 1], 4780)), toolsets: Vec::new(), read_only: false },
             metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 4781)) },
             worker: Worker {
                 slots: inputs.cores.clamp(1, taskmesh_core::limits::SLOTS),

@@ -1,9 +1,10 @@
 //! A small MCP client for the command line: one POST a call, in the stateless
 //! form of 2026-07-28, so that there is no handshake to pay for.
 
+use super::mcp::{READ_ONLY, TOOLSETS};
 use crate::ops::Code;
 use crate::ops::value::Object;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::time::Duration;
@@ -73,6 +74,8 @@ pub struct Client {
     http: reqwest::Client,
     url: String,
     token: String,
+    /// What it asks to see of the operations; all of them if empty.
+    narrowed: HeaderMap,
 }
 
 impl Client {
@@ -84,7 +87,23 @@ impl Client {
         // A node is never reached through the proxy of a web browser.
         let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).build();
         let http = http.map_err(|e| ClientError::Broken { url: url.to_owned(), problem: cause(&e) })?;
-        Ok(Client { http, url: url.to_owned(), token: token.to_owned() })
+        Ok(Client { http, url: url.to_owned(), token: token.to_owned(), narrowed: HeaderMap::new() })
+    }
+
+    /// The same client, that sees these toolsets alone (none named: all of
+    /// them), and of those only what changes nothing if `read_only`.
+    #[must_use]
+    pub fn narrowed(&self, toolsets: &[String], read_only: bool) -> Client {
+        let mut client = self.clone();
+        if let Ok(names) = HeaderValue::try_from(toolsets.join(","))
+            && !toolsets.is_empty()
+        {
+            client.narrowed.insert(TOOLSETS, names);
+        }
+        if read_only {
+            client.narrowed.insert(READ_ONLY, HeaderValue::from_static("true"));
+        }
+        client
     }
 
     /// Where it talks to.
@@ -111,7 +130,7 @@ impl Client {
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
-        request.header(AUTHORIZATION, format!("Bearer {}", self.token))
+        request.headers(self.narrowed.clone()).header(AUTHORIZATION, format!("Bearer {}", self.token))
     }
 
     /// What a failed exchange means.

@@ -5,10 +5,10 @@
 //! must not talk to a node on its reader's machine), and by bounds on bodies,
 //! requests under way and sessions. The second only tells, and needs no token.
 
-use super::Meter;
 use super::mcp::Facade;
+use super::{Feed, Meter};
 use crate::driver::Handle;
-use crate::ops::{Code, Failure};
+use crate::ops::{Code, Failure, Offer};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -55,6 +55,10 @@ pub struct Face {
     pub token: String,
     /// Told of each call.
     pub meter: Meter,
+    /// What subscriptions are told by.
+    pub feed: Feed,
+    /// Which operations there are.
+    pub offer: Offer,
 }
 
 /// Serves MCP at [`PATH`] until `shutdown`.
@@ -62,7 +66,11 @@ pub struct Face {
 /// # Errors
 /// The listener's address can't be read, or accepting fails for good.
 pub async fn serve(listener: TcpListener, face: Face, shutdown: CancellationToken) -> io::Result<()> {
+    #[cfg(feature = "conformance")]
+    let token = face.token.clone();
     let router = router(face, listener.local_addr()?, Arc::new(sessions()), &shutdown);
+    #[cfg(feature = "conformance")]
+    let router = router.layer(middleware::from_fn(move |request, next| with_token(token.clone(), request, next)));
     until(listener, router, shutdown).await
 }
 
@@ -72,6 +80,16 @@ pub async fn serve(listener: TcpListener, face: Face, shutdown: CancellationToke
 /// Accepting fails for good.
 pub async fn observe(listener: TcpListener, routes: Routes, shutdown: CancellationToken) -> io::Result<()> {
     until(listener, observe_router(routes), shutdown).await
+}
+
+/// The conformance suite can send no token: here, and only in a build for it,
+/// each request gets the right one before it comes to the guard.
+#[cfg(feature = "conformance")]
+async fn with_token(token: String, mut request: Request, next: Next) -> Response {
+    if let Ok(value) = HeaderValue::try_from(format!("Bearer {token}")) {
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    next.run(request).await
 }
 
 pub(super) async fn until(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
@@ -153,8 +171,8 @@ pub(super) fn router(
         ip if ip.is_unspecified() => config.disable_allowed_hosts(),
         ip => config.with_allowed_hosts(["localhost".into(), "127.0.0.1".into(), "::1".into(), ip.to_string()]),
     };
-    let facade = Facade::new(face.handle, face.meter);
-    let service = StreamableHttpService::new(move || Ok(facade.clone()), sessions.clone(), config);
+    let facade = Facade::new(face.handle, face.meter, face.feed, face.offer);
+    let service = StreamableHttpService::new(move || Ok(facade.for_connection()), sessions.clone(), config);
     let guard = Guard {
         // Hashes are compared, in constant time, so that a wrong token tells
         // nothing about the right one.

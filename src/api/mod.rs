@@ -7,6 +7,8 @@ pub mod http;
 mod mcp;
 pub mod stdio;
 
+pub use mcp::Feed;
+
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -232,6 +232,24 @@ pub static SETTINGS: &[Setting] = &[
         (|c, v| loopback(v.text()).map(|a| c.api.listen = a), |c| Value::String(c.api.listen.to_string())),
     ),
     setting(
+        "api.toolsets",
+        Kind::List(TOOLSETS.len()),
+        "Groups of operations to offer: task, queue, worker, workflow, peer; empty: all.",
+        list!(api.toolsets, toolset),
+    ),
+    setting(
+        "api.read_only",
+        Kind::Flag,
+        "Offer only operations that change nothing.",
+        (
+            |c, v| {
+                c.api.read_only = v == Raw::Flag(true);
+                Ok(())
+            },
+            |c| Value::Boolean(c.api.read_only),
+        ),
+    ),
+    setting(
         "metrics.listen",
         Kind::Text(64),
         "/metrics, /healthz and /readyz.\n\
@@ -437,6 +455,16 @@ fn peer(text: String) -> Result<NodeId, String> {
 
 fn socket(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| format!("is {text:?}; it must be an address and a port, such as 127.0.0.1:4780"))
+}
+
+/// The groups of operations, by their nouns.
+pub const TOOLSETS: [&str; 5] = ["task", "queue", "worker", "workflow", "peer"];
+
+fn toolset(text: String) -> Result<String, String> {
+    if TOOLSETS.contains(&text.as_str()) {
+        return Ok(text);
+    }
+    Err(format!("has {text:?}; it must be some of {}", TOOLSETS.join(", ")))
 }
 
 fn loopback(text: &str) -> Result<SocketAddr, String> {
