@@ -1,18 +1,19 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix sim sim-long sim-big bench bless run run3 doc dist
+.PHONY: help demo test check fix sim sim-long sim-big conformance bench bless run run3 doc dist
 SHELL := /bin/bash
 
 CARGO ?= cargo
 # A node that `make run` and `make run3` start keeps its data here.
 DATA ?= target/run
+TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 # For the simulator: one seed, how many seeds, how many nodes.
 SEED ?= 1
 SEEDS ?= 2000
 NODES ?=
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## Three nodes hash real files, one is killed half-way; says what was lost (nothing)
 	$(CARGO) build --bin taskmesh --example demo
@@ -43,6 +44,11 @@ sim-long: ## Simulate many seeds and print the table: make sim-long SEEDS=2000
 
 sim-big: ## Simulate one large mesh: make sim-big NODES=300
 	SIM_SEED=$(SEED) SIM_BIG_NODES=$(or $(NODES),300) $(SIM) a_big_mesh_keeps_every_promise
+
+# A build of the same crate with another feature: nothing else is compiled anew.
+conformance: ## The official MCP conformance suite, both requirement sets (npm brings Node and the suite)
+	$(CARGO) build --example conformance --features conformance
+	.ci/conformance $(TARGET)/debug/examples/conformance $(TARGET)/conformance
 
 bench: ## All benchmarks (release build; a quiet machine gives better figures)
 	$(CARGO) bench --workspace

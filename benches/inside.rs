@@ -5,6 +5,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
+use taskmesh::api::Feed;
 use taskmesh::api::client::Client;
 use taskmesh::api::http::{Doors, Face, serve};
 use taskmesh::api::serve::Door;
@@ -12,6 +13,7 @@ use taskmesh::driver::{self, Handle, Inbox, Parts};
 use taskmesh::exec::{ExecConfig, Executors};
 use taskmesh::net::invite::Invite;
 use taskmesh::net::{self, BlobAccess, NetConfig, NetEvent};
+use taskmesh::ops::Offer;
 use taskmesh::store::{SledStore, Store};
 use taskmesh_core::command::{Command, Detail, Query, Submission};
 use taskmesh_core::task::{Priority, Spec};
@@ -101,8 +103,14 @@ async fn start(folder: PathBuf, config: Config) -> Inside {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let url = format!("http://{address}/mcp");
-    let face =
-        Face { handle: handle.clone(), token: "bench".to_owned(), meter: Arc::new(|_, _, _| {}), hosts: Vec::new() };
+    let face = Face {
+        handle: handle.clone(),
+        token: "bench".to_owned(),
+        meter: Arc::new(|_, _, _| {}),
+        hosts: Vec::new(),
+        feed: Feed::default(),
+        offer: Offer::default(),
+    };
     let doors = Doors { open: Door::Tcp(listener), address, local: None };
     tokio::spawn(serve(doors, face, stop.clone()));
     let invite = Invite { mesh_key, seeds: addresses }.encode().expect("an invite");

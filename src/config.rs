@@ -91,6 +91,10 @@ pub struct Api {
     pub tls_key: Option<PathBuf>,
     /// Names under which clients reach it, beside its address.
     pub hosts: Vec<String>,
+    /// Groups of operations that are offered; empty: all.
+    pub toolsets: Vec<String>,
+    /// Only operations that change nothing are offered.
+    pub read_only: bool,
 }
 
 /// The worker that a node starts with.
@@ -299,6 +303,8 @@ impl Config {
                 tls_cert: None,
                 tls_key: None,
                 hosts: Vec::new(),
+                toolsets: Vec::new(),
+                read_only: false,
             },
             metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 4781)) },
             worker: Worker {

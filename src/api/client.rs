@@ -2,10 +2,11 @@
 //! form of 2026-07-28, so that there is no handshake to pay for.
 
 use super::http::PATH;
+use super::mcp::{READ_ONLY, TOOLSETS};
 use super::tls::{self, Fingerprint};
 use crate::ops::Code;
 use crate::ops::value::Object;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
 use std::path::PathBuf;
@@ -90,6 +91,8 @@ pub struct Client {
     /// What people are told.
     url: String,
     token: String,
+    /// What it asks to see of the operations; all of them if empty.
+    narrowed: HeaderMap,
 }
 
 impl Client {
@@ -114,7 +117,23 @@ impl Client {
             Way::Pinned(fingerprint) => (builder.tls_backend_preconfigured(tls::pinned(fingerprint)), url.to_owned()),
         };
         let http = builder.build().map_err(|e| ClientError::Broken { url: url.to_owned(), problem: cause(&e) })?;
-        Ok(Client { http, target, url: url.to_owned(), token: token.to_owned() })
+        Ok(Client { http, target, url: url.to_owned(), token: token.to_owned(), narrowed: HeaderMap::new() })
+    }
+
+    /// The same client, that sees these toolsets alone (none named: all of
+    /// them), and of those only what changes nothing if `read_only`.
+    #[must_use]
+    pub fn narrowed(&self, toolsets: &[String], read_only: bool) -> Client {
+        let mut client = self.clone();
+        if let Ok(names) = HeaderValue::try_from(toolsets.join(","))
+            && !toolsets.is_empty()
+        {
+            client.narrowed.insert(TOOLSETS, names);
+        }
+        if read_only {
+            client.narrowed.insert(READ_ONLY, HeaderValue::from_static("true"));
+        }
+        client
     }
 
     /// Where it talks to.
@@ -141,7 +160,7 @@ impl Client {
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
-        request.header(AUTHORIZATION, format!("Bearer {}", self.token))
+        request.headers(self.narrowed.clone()).header(AUTHORIZATION, format!("Bearer {}", self.token))
     }
 
     /// What a failed exchange means.

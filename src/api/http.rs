@@ -5,11 +5,11 @@
 //! must not talk to a node on its reader's machine), and by bounds on bodies,
 //! requests under way and sessions. The second only tells, and needs no token.
 
-use super::Meter;
 use super::mcp::Facade;
 use super::serve::{Door, until};
+use super::{Feed, Meter};
 use crate::driver::Handle;
-use crate::ops::{Code, Failure};
+use crate::ops::{Code, Failure, Offer};
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -58,6 +58,10 @@ pub struct Face {
     /// Names in `Host` that are let in, beside the listener's address and those
     /// of loopback.
     pub hosts: Vec<String>,
+    /// What subscriptions are told by.
+    pub feed: Feed,
+    /// Which operations there are.
+    pub offer: Offer,
 }
 
 /// The doors of the MCP endpoint: the one at an address, and a socket for
@@ -76,7 +80,11 @@ pub struct Doors {
 /// # Errors
 /// A door fails for good.
 pub async fn serve(doors: Doors, face: Face, shutdown: CancellationToken) -> io::Result<()> {
+    #[cfg(feature = "conformance")]
+    let token = face.token.clone();
     let router = router(face, doors.address, Arc::new(sessions()), &shutdown);
+    #[cfg(feature = "conformance")]
+    let router = router.layer(middleware::from_fn(move |request, next| with_token(token.clone(), request, next)));
     let open = until(doors.open, router.clone(), shutdown.clone());
     let Some(local) = doors.local else { return open.await };
     tokio::try_join!(open, until(Door::Unix(local), router, shutdown)).map(|_| ())
@@ -88,6 +96,16 @@ pub async fn serve(doors: Doors, face: Face, shutdown: CancellationToken) -> io:
 /// Accepting fails for good.
 pub async fn observe(listener: TcpListener, routes: Routes, shutdown: CancellationToken) -> io::Result<()> {
     until(Door::Tcp(listener), observe_router(routes), shutdown).await
+}
+
+/// The conformance suite can send no token: here, and only in a build for it,
+/// each request gets the right one before it comes to the guard.
+#[cfg(feature = "conformance")]
+async fn with_token(token: String, mut request: Request, next: Next) -> Response {
+    if let Ok(value) = HeaderValue::try_from(format!("Bearer {token}")) {
+        request.headers_mut().insert(header::AUTHORIZATION, value);
+    }
+    next.run(request).await
 }
 
 struct Guard {
@@ -163,8 +181,8 @@ pub(super) fn router(
         ip if ip.is_unspecified() => config.disable_allowed_hosts(),
         _ => config.with_allowed_hosts(hosts),
     };
-    let facade = Facade::new(face.handle, face.meter);
-    let service = StreamableHttpService::new(move || Ok(facade.clone()), sessions.clone(), config);
+    let facade = Facade::new(face.handle, face.meter, face.feed, face.offer);
+    let service = StreamableHttpService::new(move || Ok(facade.for_connection()), sessions.clone(), config);
     let guard = Guard {
         // Hashes are compared, in constant time, so that a wrong token tells
         // nothing about the right one.

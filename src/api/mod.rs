@@ -9,6 +9,8 @@ pub mod serve;
 pub mod stdio;
 pub mod tls;
 
+pub use mcp::Feed;
+
 #[cfg(test)]
 mod door_tests;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use futures::future::{AbortHandle, Abortable};
 use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
@@ -28,6 +28,8 @@ const IN_FLIGHT: usize = 64;
 const OUTGOING: usize = 64;
 /// After the end of stdin: what is under way may still be answered.
 const LINGER: Duration = Duration::from_secs(50);
+/// Subscriptions of a legacy session that are kept: as many as a node allows.
+const WATCHED: usize = 100;
 /// Before a legacy session's stream is opened again.
 const LISTEN_AGAIN: Duration = Duration::from_secs(3);
 /// The code for "the node can't be asked"; -32000 to -32019 are free for servers.
@@ -82,6 +84,7 @@ where
         }
         while tasks.try_join_next().is_some() {}
     };
+    bridge.end_subscriptions();
     let answered = async { while tasks.join_next().await.is_some() {} };
     let _ = tokio::time::timeout(LINGER, answered).await;
     bridge.hang_up().await;
@@ -106,8 +109,15 @@ struct Bridge {
     /// Held while a session is made again, so that it is done once.
     greeting: tokio::sync::Mutex<()>,
     /// Modern requests under way, by id: they are cancelled by hanging up.
-    running: Mutex<HashMap<String, AbortHandle>>,
+    running: Mutex<HashMap<String, Running>>,
     room: Arc<Semaphore>,
+}
+
+/// A modern request under way.
+struct Running {
+    abort: AbortHandle,
+    /// It is answered by being ended alone.
+    endless: bool,
 }
 
 /// What a legacy client agreed with the node.
@@ -118,6 +128,8 @@ struct Session {
     /// The client's own `initialize`, to be repeated.
     hello: Option<Value>,
     listener: Option<AbortHandle>,
+    /// What it subscribed to, to be repeated as well.
+    watched: BTreeSet<String>,
 }
 
 impl Bridge {
@@ -125,7 +137,7 @@ impl Bridge {
         self.session.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<String, AbortHandle>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -148,7 +160,7 @@ impl Bridge {
         let (key, modern) = (message["id"].to_string(), version_of(&message).is_some());
         let (abort, registration) = AbortHandle::new_pair();
         if modern {
-            self.running().insert(key.clone(), abort);
+            self.running().insert(key.clone(), Running { abort, endless: method == "subscriptions/listen" });
         }
         tasks.spawn(async move {
             let _ = Abortable::new(self.carry(message), registration).await;
@@ -162,20 +174,42 @@ impl Bridge {
     fn hang_up_on(&self, id: &Value) -> bool {
         let running = self.running().remove(&id.to_string());
         running.is_some_and(|request| {
-            request.abort();
+            request.abort.abort();
             true
         })
+    }
+
+    /// A client that has ended its input reads no more news.
+    fn end_subscriptions(&self) {
+        self.running().values().filter(|request| request.endless).for_each(|request| request.abort.abort());
     }
 
     /// Posts a message and says whatever comes back.
     async fn carry(self: &Arc<Bridge>, message: Value) {
         let id = message["id"].clone();
-        if message["method"] == "initialize" {
-            self.session().hello = Some(message.clone());
-        }
+        self.remember(&message);
         if let Err(problem) = self.exchange(&message).await {
             tracing::debug!(%problem, "not answered");
             self.fail(&id, &problem).await;
+        }
+    }
+
+    /// What a session made anew must be told again.
+    fn remember(&self, message: &Value) {
+        let mut session = self.session();
+        let uri = message["params"]["uri"].as_str().unwrap_or_default();
+        match message["method"].as_str() {
+            Some("initialize") => {
+                session.hello = Some(message.clone());
+                session.watched.clear();
+            }
+            Some("resources/subscribe") if session.watched.len() < WATCHED => {
+                session.watched.insert(uri.to_owned());
+            }
+            Some("resources/unsubscribe") => {
+                session.watched.remove(uri);
+            }
+            _ => {}
         }
     }
 
@@ -299,7 +333,13 @@ impl Bridge {
         // Its content is what the client has heard before.
         response.bytes().await.map_err(|e| self.client.failed(&e))?;
         let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
-        self.send(&ready).await.map(drop)
+        self.send(&ready).await?;
+        for uri in session.watched {
+            let subscribe = json!({"jsonrpc": "2.0", "id": "taskmesh-again", "method": "resources/subscribe",
+                "params": {"uri": uri}});
+            self.send(&subscribe).await?.bytes().await.map_err(|e| self.client.failed(&e))?;
+        }
+        Ok(())
     }
 
     async fn say(&self, message: &Value) {
@@ -344,8 +384,15 @@ async fn listen(bridge: std::sync::Weak<Bridge>, id: String) {
                     }
                 }
             }
-            // Gone: the next request makes a new one.
-            Ok(response) if response.status().is_client_error() => return,
+            // Gone: the next request makes a new one; who waits for news makes none.
+            Ok(response) if response.status().is_client_error() => {
+                let Some(now) = bridge.upgrade() else { return };
+                if !now.session().watched.is_empty() {
+                    // Beside this task, which ends with the old session.
+                    tokio::spawn(async move { now.greet_again(Some(id)).await });
+                }
+                return;
+            }
             _ => {}
         }
         tokio::time::sleep(LISTEN_AGAIN).await;

@@ -1,9 +1,11 @@
 //! A real endpoint on a loopback socket whose node is a script: for tests of
 //! the facade alone.
 
+use super::Feed;
 use super::http::{Face, PATH, router, sessions};
 use super::serve::{Door, until};
 use crate::driver::{Event, Handle, Inbox};
+use crate::ops::{self, Offer};
 use reqwest::{RequestBuilder, Response};
 use rmcp::transport::streamable_http_server::session::SessionManager as _;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
@@ -12,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use taskmesh_core::{NodeId, Refusal, Reply, Request};
+use taskmesh_core::{BlobHash, NodeId, Refusal, Reply, Request};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -28,6 +30,17 @@ pub(super) enum Act {
     Keep,
 }
 
+/// The one blob that the scripted node has; another panics, but for zeros.
+pub(super) const BLOB: &[u8] = b"some content that is large, let us say";
+
+fn disk(hash: BlobHash, offset: u64, len: usize) -> Option<Vec<u8>> {
+    if hash == BlobHash([0; 32]) {
+        return None;
+    }
+    assert_eq!(hash, BlobHash::of(BLOB), "{PANIC}");
+    Some(BLOB.iter().skip(usize::try_from(offset).expect("small")).take(len).copied().collect())
+}
+
 type Script = dyn Fn(&Request) -> Act + Send + Sync;
 
 /// An endpoint, what its node was asked, and what its meter was told.
@@ -37,6 +50,7 @@ pub(super) struct Endpoint {
     pub(super) asked: Arc<Mutex<Vec<Request>>>,
     pub(super) abandoned: Arc<Mutex<usize>>,
     pub(super) metered: Arc<Mutex<Vec<(String, String)>>>,
+    pub(super) feed: Feed,
     pub(super) shutdown: CancellationToken,
     sessions: Arc<LocalSessionManager>,
     stop: Arc<AtomicBool>,
@@ -52,22 +66,38 @@ impl Drop for Endpoint {
 impl Endpoint {
     /// In the clear, on loopback.
     pub(super) async fn start(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
+        Endpoint::offering(Offer::default(), script).await
+    }
+
+    /// An endpoint that offers some of the operations.
+    pub(super) async fn offering(offer: Offer, script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        Endpoint::behind(Door::Tcp(listener), &format!("http://{address}{PATH}"), script)
+        Endpoint::through(Door::Tcp(listener), &format!("http://{address}{PATH}"), offer, script)
     }
 
     /// Behind another door; the listener is on 127.0.0.1.
     pub(super) fn behind(door: Door, url: &str, script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
+        Endpoint::through(door, url, Offer::default(), script)
+    }
+
+    fn through(
+        door: Door,
+        url: &str,
+        offer: Offer,
+        script: impl Fn(&Request) -> Act + Send + Sync + 'static,
+    ) -> Endpoint {
         let inbox = Arc::new(Inbox::default());
-        let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(|_, _, _| panic!("{PANIC}")));
+        let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(disk));
         let metered = Arc::new(Mutex::new(Vec::new()));
         let told = metered.clone();
         let meter = move |operation: &str, code: &str, _: Duration| {
             told.lock().expect("no panic").push((operation.to_owned(), code.to_owned()));
         };
         let shutdown = CancellationToken::new();
-        let face = Face { handle, token: TOKEN.into(), meter: Arc::new(meter), hosts: Vec::new() };
+        let feed = Feed::default();
+        let meter = Arc::new(meter);
+        let face = Face { handle, token: TOKEN.into(), meter, hosts: Vec::new(), feed: feed.clone(), offer };
         let sessions = Arc::new(sessions());
         let router = router(face, SocketAddr::from(([127, 0, 0, 1], 0)), sessions.clone(), &shutdown);
         tokio::spawn(until(door, router, shutdown.clone()));
@@ -77,6 +107,7 @@ impl Endpoint {
             asked: Arc::default(),
             abandoned: Arc::default(),
             metered,
+            feed,
             sessions,
             shutdown,
             stop: Arc::default(),
@@ -122,13 +153,12 @@ impl Endpoint {
     /// One request of a modern client.
     pub(super) fn modern(&self, method: &str, params: Value, capabilities: Value) -> RequestBuilder {
         let mut params = params;
-        params["_meta"] = json!({
-            "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-            "io.modelcontextprotocol/clientCapabilities": capabilities,
-            "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
-        });
+        let meta = &mut params["_meta"];
+        meta["io.modelcontextprotocol/protocolVersion"] = "2026-07-28".into();
+        meta["io.modelcontextprotocol/clientCapabilities"] = capabilities;
+        meta["io.modelcontextprotocol/clientInfo"] = json!({"name": "test", "version": "1"});
         let mut request = self.post().header("MCP-Protocol-Version", "2026-07-28").header("Mcp-Method", method);
-        if let Some(name) = params["name"].as_str() {
+        if let Some(name) = params["name"].as_str().or(params["uri"].as_str()).or(params["taskId"].as_str()) {
             request = request.header("Mcp-Name", name);
         }
         request.body(json!({"jsonrpc": "2.0", "id": 7, "method": method, "params": params}).to_string())
@@ -138,7 +168,13 @@ impl Endpoint {
     pub(super) async fn call(&self, name: &str, arguments: Value) -> Value {
         let params = json!({"name": name, "arguments": arguments});
         let response = self.modern("tools/call", params, json!({})).send().await.expect("a response");
-        body(response).await
+        let reply = body(response).await;
+        // What a tool answers, well or not, is what its schema says.
+        if let Some(operation) = ops::operation(name).filter(|_| reply["error"].is_null()) {
+            let checked = ops::schema::check(&operation.output, &reply["result"]["structuredContent"]);
+            assert_eq!(checked, Ok(()), "{name}: {reply}");
+        }
+        reply
     }
 
     /// The legacy sessions that there are.
@@ -174,4 +210,16 @@ pub(super) async fn body(response: Response) -> Value {
 /// A paused queue: an answer that is easy to make.
 pub(super) fn paused() -> Act {
     Act::Answer(Ok(Reply::Paused { at: taskmesh_core::Unix(0), queued: 1, running: 2 }))
+}
+
+/// The session of a legacy client, and how it was greeted.
+pub(super) async fn greet(endpoint: &Endpoint) -> (String, Value) {
+    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
+        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "old", "version": "1"}}});
+    let response = endpoint.post().body(hello.to_string()).send().await.expect("a response");
+    let session = response.headers()["mcp-session-id"].to_str().expect("text").to_owned();
+    let greeting = body(response).await;
+    let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
+    endpoint.post().header("Mcp-Session-Id", &session).body(ready.to_string()).send().await.expect("a response");
+    (session, greeting)
 }

@@ -3,7 +3,7 @@
 use super::client::{Client, ClientError};
 use super::http::{Routes, observe};
 use super::mcp;
-use super::testing::{Act, Endpoint, TOKEN, body, paused};
+use super::testing::{Act, Endpoint, TOKEN, body, greet, paused};
 use crate::ops::{self, Code, samples};
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -21,6 +21,19 @@ fn all_tool_definitions_together_stay_small() {
     // All 26 must stay under 8,000 tokens, which is about 32 KiB: this leaves
     // six for the workflow ones.
     assert!(bytes <= 26 * 1024, "{bytes} bytes");
+}
+
+/// A model reads these before its first call: a change of them is seen.
+#[test]
+fn the_definitions_of_the_tools_are_those_of_the_snapshot() {
+    let lines = mcp::tools().iter().map(|tool| serde_json::to_string(tool).expect("JSON"));
+    let wanted = format!("[\n{}\n]\n", lines.collect::<Vec<_>>().join(",\n"));
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mcp/tools.json");
+    if std::env::var_os("BLESS").is_some() {
+        std::fs::write(&path, &wanted).expect("written");
+    }
+    let there = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(there == wanted, "tests/mcp/tools.json is not what tools/list says; repeat with BLESS=1 to rewrite it");
 }
 
 #[tokio::test]
@@ -62,6 +75,19 @@ async fn a_refusal_says_what_to_do_and_repeats_the_ids() {
         "details": {"what": "the queue", "limit": 5}, "task_id": "t-1"});
     assert_eq!((&result["structuredContent"], &result["isError"]), (&expected, &json!(true)));
     assert_eq!(endpoint.metered.lock().expect("told")[0].1, "resource_exhausted");
+}
+
+#[test]
+fn a_failure_conforms_to_the_output_schema_of_every_tool() {
+    let full = Refusal::Full { what: "the queue".into(), limit: 5, retry_after: Millis(250) };
+    let mut envelope = crate::ops::Failure::from(full).envelope();
+    for id in ["task_id", "worker_id", "peer_id", "idempotency_key"] {
+        envelope.insert(id.to_owned(), "x".into());
+    }
+    let envelope = Value::Object(envelope);
+    for operation in ops::offered() {
+        assert_eq!(ops::schema::check(&operation.output, &envelope), Ok(()), "{}", operation.name);
+    }
 }
 
 #[tokio::test]
@@ -193,18 +219,6 @@ async fn a_client_that_cannot_ask_is_told_to_confirm() {
     let result = endpoint.call("queue_clear", json!({})).await["result"].clone();
     assert_eq!(result["structuredContent"]["code"], "confirmation_required");
     assert!(endpoint.asked.lock().expect("asked").is_empty());
-}
-
-/// The session of a legacy client, and how it was greeted.
-async fn greet(endpoint: &Endpoint) -> (String, Value) {
-    let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
-        "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "old", "version": "1"}}});
-    let response = endpoint.post().body(hello.to_string()).send().await.expect("a response");
-    let session = response.headers()["mcp-session-id"].to_str().expect("text").to_owned();
-    let greeting = body(response).await;
-    let ready = json!({"jsonrpc": "2.0", "method": "notifications/initialized"});
-    endpoint.post().header("Mcp-Session-Id", &session).body(ready.to_string()).send().await.expect("a response");
-    (session, greeting)
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Command::Config(args) => settings::run(&global, &args),
         Command::Completions { shell } => output::raw(&reference::completions(shell)),
         Command::Man { dir } => reference::man(dir.as_deref()),
-        Command::Mcp => on_runtime(&global, async |node| node.bridge().await),
+        Command::Mcp(args) => on_runtime(&global, async |node| node.bridge(&args.toolsets, args.read_only).await),
         Command::Invite => on_runtime(&global, async |node| invite(&node)),
         Command::Submit(args) => on_runtime(&global, async |node| submit::run(&node, &args).await),
         Command::Task(TaskCommand::Wait(args)) => on_runtime(&global, async |node| wait::run(&node, &args).await),

@@ -150,9 +150,10 @@ impl Node {
     }
 
     /// Serves MCP on standard input and output, with this node's answers.
-    pub(super) async fn bridge(&self) -> Result<(), Exit> {
+    pub(super) async fn bridge(&self, toolsets: &[String], read_only: bool) -> Result<(), Exit> {
         let input = tokio::io::BufReader::new(tokio::io::stdin());
-        let bridged = crate::api::stdio::bridge(self.client.clone(), input, tokio::io::stdout()).await;
+        let bridged =
+            crate::api::stdio::bridge(self.client.narrowed(toolsets, read_only), input, tokio::io::stdout()).await;
         bridged.map_err(|e| Exit::internal(e.to_string()))
     }
 }

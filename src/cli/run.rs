@@ -3,13 +3,15 @@
 
 use super::node::{Announced, Prepared, Running, announce, listener, remember};
 use super::reach::socket_path;
+use crate::api::Feed;
 use crate::api::http::{Doors, Face, Routes, observe, serve};
 use crate::api::serve::Door;
 use crate::api::tls::{Fingerprint, Identity};
-use crate::config::{Config, LogFormat};
+use crate::config::{Api, Config, LogFormat};
 use crate::driver::{self, Event, Handle, Inbox, Observation, Parts};
 use crate::exec::{ExecConfig, Executors};
 use crate::net::{self, BlobAccess, Mdns, Net, NetConfig, NetEvent, Pace};
+use crate::ops::{Changes, Offer};
 use crate::store::{Blobs, SledStore, Store, StoreError};
 use crate::telemetry::process::LoadProbe;
 use crate::telemetry::{Metrics, NetCounts, Vitals, health, logging};
@@ -138,7 +140,8 @@ impl Started {
         let (net, listening) = start_net(prepared, &node, blobs.clone(), &inbox)?;
         let metrics = Arc::new(Metrics::new());
         let meters = net.meters();
-        let observer = observer(metrics.clone());
+        let feed = Feed::default();
+        let observer = observer(metrics.clone(), feed.clone());
         let parts = Parts {
             node,
             store: Box::new(store),
@@ -171,8 +174,8 @@ impl Started {
             let metrics = metrics.clone();
             Arc::new(move |operation: &str, code: &str, took: Duration| metrics.call(operation, code, took))
         };
-        let hosts = config.api.hosts.clone();
-        let face = Face { handle: handle.clone(), token: prepared.token.clone(), meter, hosts };
+        let (hosts, offer) = (config.api.hosts.clone(), offer(&config.api)?);
+        let face = Face { handle: handle.clone(), token: prepared.token.clone(), meter, hosts, feed, offer };
         spawn_server("api", serve(doors, face, shutdown.clone()));
         spawn_server("metrics", observe(watch, routes(&handle, metrics, meters), shutdown.clone()));
         tokio::spawn(tell_load(handle.clone(), shutdown.clone()));
@@ -326,10 +329,11 @@ fn receive(
     receiving.finish()
 }
 
-fn observer(metrics: Arc<Metrics>) -> impl FnMut(Observation<'_>) + Send {
+fn observer(metrics: Arc<Metrics>, feed: Feed) -> impl FnMut(Observation<'_>) + Send {
     move |seen| match seen {
         Observation::Notice(notice) => {
             metrics.observe(notice);
+            feed.tell(notice);
             logging::tell(notice);
         }
         Observation::Commit(c) => metrics.commit(c.entries, c.bytes, c.took, c.synced, c.syncs),
@@ -337,6 +341,12 @@ fn observer(metrics: Arc<Metrics>) -> impl FnMut(Observation<'_>) + Send {
         Observation::Stats(stats) => metrics.stats(stats),
         Observation::Unsent(messages) => metrics.unsent(messages),
     }
+}
+
+/// Which operations the settings offer.
+fn offer(api: &Api) -> anyhow::Result<Offer> {
+    let changes = if api.read_only { Changes::Withheld } else { Changes::Offered };
+    Offer::new(api.toolsets.iter().map(String::as_str), changes).map_err(|e| anyhow!("api.toolsets: {e}"))
 }
 
 /// The node's own worker follows the settings at each start; those that were

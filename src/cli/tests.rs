@@ -95,6 +95,21 @@ fn flags_of_up_are_settings() {
 }
 
 #[test]
+fn toolsets_are_named_the_same_everywhere() {
+    assert_eq!(crate::config::settings::TOOLSETS, ops::Toolset::ALL.map(ops::Toolset::name));
+    let Command::Mcp(args) = parsed("taskmesh mcp --toolsets task,queue --read-only").command else {
+        panic!("not mcp")
+    };
+    assert_eq!((args.toolsets, args.read_only), (vec!["task".to_owned(), "queue".to_owned()], true));
+    assert!(Cli::try_parse_from(["taskmesh", "mcp", "--toolsets", "taks"]).is_err());
+    let data = ("--data-dir", "node.data_dir", "/d");
+    let flags = [data, ("--set", "api.toolsets", "task,worker"), ("--set", "api.read_only", "true")];
+    let flags = flags.map(|(flag, key, value)| (flag.to_owned(), key.to_owned(), value.to_owned())).to_vec();
+    let config = Config::load(&Inputs { flags, ..Inputs::default() }).unwrap();
+    assert_eq!((config.api.toolsets, config.api.read_only), (vec!["task".to_owned(), "worker".to_owned()], true));
+}
+
+#[test]
 fn a_program_keeps_its_own_flags() {
     let cli = parsed("taskmesh submit --wait --json -- ls --json -l");
     assert!(cli.global.json);

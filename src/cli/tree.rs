@@ -1,6 +1,7 @@
 //! What can be typed: commands, arguments and flags.
 
 use crate::api::tls::Fingerprint;
+use crate::config::settings::TOOLSETS;
 use crate::ops::{peer, queue, result, submit, task, worker};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use std::path::PathBuf;
@@ -74,7 +75,7 @@ pub(super) enum Command {
     /// back.
     Up(UpArgs),
     /// Serve MCP on standard input and output, by the node that runs.
-    Mcp,
+    Mcp(McpArgs),
     /// Run a program on the mesh, or submit a task of any type.
     ///
     /// Prints the task's id. With --wait: waits for the end, prints what the
@@ -148,6 +149,16 @@ pub(super) struct UpArgs {
     /// The level of the log: `log.level`.
     #[arg(long, value_name = "LEVEL")]
     log: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct McpArgs {
+    /// Offer these groups of tools alone: task, queue, worker, workflow, peer.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = TOOLSETS)]
+    pub(super) toolsets: Vec<String>,
+    /// Offer only tools that change nothing.
+    #[arg(long)]
+    pub(super) read_only: bool,
 }
 
 impl UpArgs {

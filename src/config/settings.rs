@@ -265,6 +265,24 @@ pub static SETTINGS: &[Setting] = &[
         list!(api.hosts, host),
     ),
     setting(
+        "api.toolsets",
+        Kind::List(TOOLSETS.len()),
+        "Groups of operations to offer: task, queue, worker, workflow, peer; empty: all.",
+        list!(api.toolsets, toolset),
+    ),
+    setting(
+        "api.read_only",
+        Kind::Flag,
+        "Offer only operations that change nothing.",
+        (
+            |c, v| {
+                c.api.read_only = v == Raw::Flag(true);
+                Ok(())
+            },
+            |c| Value::Boolean(c.api.read_only),
+        ),
+    ),
+    setting(
         "metrics.listen",
         Kind::Text(64),
         "/metrics, /healthz and /readyz.\n\
@@ -479,6 +497,16 @@ fn host(text: String) -> Result<String, String> {
         true => Ok(text),
         false => Err(format!("has {text:?}, which is no host name and no address")),
     }
+}
+
+/// The groups of operations, by their nouns.
+pub const TOOLSETS: [&str; 5] = ["task", "queue", "worker", "workflow", "peer"];
+
+fn toolset(text: String) -> Result<String, String> {
+    if TOOLSETS.contains(&text.as_str()) {
+        return Ok(text);
+    }
+    Err(format!("has {text:?}; it must be some of {}", TOOLSETS.join(", ")))
 }
 
 fn directives(text: &str) -> Result<String, String> {

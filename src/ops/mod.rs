@@ -11,6 +11,7 @@ pub mod result;
 pub mod schema;
 pub mod submit;
 pub mod task;
+pub mod toolset;
 pub mod value;
 pub mod worker;
 
@@ -21,6 +22,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::sync::LazyLock;
 use taskmesh_core::{BlobHash, Reply, Request, Unix};
+pub use toolset::{Changes, Offer, Toolset};
 use value::Object;
 
 /// The names of the contract, in its order.

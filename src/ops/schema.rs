@@ -31,7 +31,8 @@ pub fn output_in_full<T: JsonSchema>() -> Object {
 
 /// The schema of what a caller gets, as small as may be, since a model reads
 /// those of all tools before its first call: names, the types of what is never
-/// null, and no description. The documents have the rest.
+/// null, and no description. The documents have the rest. A failure conforms to
+/// it as well: there are clients that hold both against it.
 #[must_use]
 pub fn output<T: JsonSchema>() -> Object {
     let mut schema = Value::Object(output_in_full::<T>());
@@ -39,7 +40,7 @@ pub fn output<T: JsonSchema>() -> Object {
     let mut schema = into_object(schema);
     if let Some(Value::Object(properties)) = schema.get_mut("properties") {
         let rest = std::mem::take(properties);
-        properties.extend(std::iter::once(("success".to_owned(), json!({"const": true}))).chain(rest));
+        properties.extend(std::iter::once(("success".to_owned(), json!({"type": "boolean"}))).chain(rest));
     }
     schema
 }
@@ -337,7 +338,7 @@ mod tests {
         assert_eq!(schema["properties"]["choice"]["anyOf"][0], json!({"type": "string", "enum": ["one", "two"]}));
         let small = Value::Object(output::<Sample>());
         let list = json!({"type": "array", "items": {"type": "string"}});
-        let properties = json!({"success": {"const": true}, "name": {"type": "string"}, "count": {}, "share": {},
+        let properties = json!({"success": {"type": "boolean"}, "name": {"type": "string"}, "count": {}, "share": {},
             "list": list, "choice": {}});
         assert_eq!(small, json!({"type": "object", "properties": properties}));
     }

@@ -160,6 +160,52 @@ pub fn cid(hash: BlobHash) -> String {
     text
 }
 
+/// Reads what [`cid`] wrote, or the hash in hexadecimal.
+///
+/// # Errors
+/// Anything else.
+pub fn read_hash(field: &str, text: &str) -> Result<BlobHash, Refusal> {
+    let hash = match text.len() {
+        64 => hash_of_hex(text),
+        CID_CHARS => hash_of_cid(text),
+        _ => None,
+    };
+    let problem =
+        "must be a content id such as the output_cid of task_result, or a BLAKE3 hash of 64 hexadecimal digits";
+    hash.ok_or_else(|| invalid(field, problem))
+}
+
+/// The prefix and 36 bytes, five bits a character.
+const CID_CHARS: usize = 1 + (36 * 8_usize).div_ceil(5);
+
+fn hash_of_hex(text: &str) -> Option<BlobHash> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    let mut hash = [0; 32];
+    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
+        let (high, low) = (digit(pair[0])?, digit(*pair.get(1)?)?);
+        *byte = u8::try_from(high << 4 | low).ok()?;
+    }
+    Some(BlobHash(hash))
+}
+
+fn hash_of_cid(text: &str) -> Option<BlobHash> {
+    let mut bytes = Vec::with_capacity(36);
+    let (mut bits, mut held) = (0_u32, 0_u32);
+    for character in text.strip_prefix('b')?.bytes() {
+        let value = BASE32.iter().position(|c| *c == character)?;
+        bits = (bits << 5) | u32::try_from(value).ok()?;
+        held += 5;
+        if held >= 8 {
+            held -= 8;
+            bytes.push(u8::try_from(bits >> held).ok()?);
+            bits &= (1 << held) - 1;
+        }
+    }
+    let hash = bytes.strip_prefix(&[0x01, 0x55, 0x1e, 0x20])?;
+    // Bits beyond the last byte must be zero, or two texts would be one hash.
+    (bits == 0).then(|| hash.try_into().ok().map(BlobHash))?
+}
+
 /// RFC 4648, lower case.
 const BASE32: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
 
@@ -222,6 +268,7 @@ mod tests {
         // The BLAKE3 hash of nothing is af1349b9…; its CID by another base32.
         let nothing = "bafkr4ifpcne3t5pzugtkaqcn5i3nzskjtpfslsnnyejlpte2spfoihzsmi";
         assert_eq!(cid(BlobHash::of(b"")), nothing);
+        assert_eq!(read_hash("hash", nothing), Ok(BlobHash::of(b"")));
     }
 
     #[test]
@@ -257,6 +304,16 @@ mod tests {
         #[test]
         fn no_text_makes_a_reader_panic(text in ".{0,60}") {
             let _ = (read_time("t", &text), read_task_cursor(&text), read_peer_cursor(&text), peer(&text));
+            prop_assert!(read_hash("hash", &text).is_err());
+        }
+
+        #[test]
+        fn a_content_id_comes_back(content in "[a-z]{0,9}", more in "[a-z2-7]{58}") {
+            let hash = BlobHash::of(content.as_bytes());
+            prop_assert_eq!(read_hash("hash", &cid(hash)), Ok(hash));
+            prop_assert_eq!(read_hash("hash", &hash.to_string()), Ok(hash));
+            let foreign = format!("b{more}");
+            prop_assert!(read_hash("hash", &foreign).is_err());
         }
     }
 }

@@ -4,9 +4,9 @@
     python sdk.py stdio --binary TASKMESH --data-dir FOLDER
 
 For both eras of the protocol: connects, lists the tools, submits a task, waits
-for its result, reads its status, and meets a refusal, an unknown argument and
-a question to the user. The SDK holds every answer against the tool's output
-schema. Exit status 0: all of that went well.
+for its result, reads its status, subscribes to it, reads resources and prompts,
+and meets a refusal, an unknown argument and a question to the user. The SDK
+holds every answer against the tool's output schema. Exit status 0: all of that went well.
 """
 
 import argparse
@@ -14,10 +14,14 @@ import asyncio
 import json
 import pathlib
 import uuid
+import warnings
 
 import httpx2
 from mcp import Client, StdioServerParameters, types
 from mcp.client.streamable_http import streamable_http_client
+
+# The era that it is deprecated in is not the one that it is used in.
+warnings.filterwarnings("ignore", message="resources/subscribe is removed")
 
 OFFERED = [
     "task_submit", "task_status", "task_cancel", "task_list", "task_priority", "task_result",
@@ -93,6 +97,35 @@ async def runs_an_array(client):
     check([left["result"] for left in lefts] == [{"all": True, "n": n} for n in range(10)], f"{lefts}")
 
 
+async def hears_of_an_end(client, told):
+    """Subscribes to a task, in the form of the era, and reads it until it ended."""
+    taken = await answer(client, "task_submit", {"task_type": "sleep", "payload": {"ms": 300}})
+    uri = f"mesh://tasks/{taken['task_id']}"
+
+    async def is_over():
+        return json.loads((await client.read_resource(uri)).contents[0].text)["status"] == "completed"
+
+    if client.protocol_version >= "2026-07-28":
+        async with client.listen(resource_subscriptions=[uri]) as news:
+            async for _ in news:
+                if await is_over():
+                    return
+        raise SystemExit("FAILED: the subscription ended before the task")
+    await client.subscribe_resource(uri)
+    while not await is_over():
+        await asyncio.wait_for(told.wait(), 30)
+        told.clear()
+
+
+async def asks_for_prompts(client):
+    prompts = (await client.list_prompts()).prompts
+    check(len(prompts) == 4, f"{prompts}")
+    said = await client.get_prompt("diagnose_mesh")
+    facts = [m.content.resource for m in said.messages if m.content.type == "resource"]
+    check([str(f.uri) for f in facts] == ["mesh://queue", "mesh://workers", "mesh://peers"], f"{said}")
+    check(all(json.loads(f.text) for f in facts), f"{facts}")
+
+
 async def is_refused(client):
     missing = await refusal(client, "task_status", {"task_id": "no-such-task"})
     check(missing["code"] == "not_found" and missing["task_id"] == "no-such-task", f"{missing}")
@@ -116,35 +149,43 @@ async def reads_the_mesh(client):
 
 async def scenario(connect, mode):
     questions = []
+    told = asyncio.Event()
+
+    async def hear(message):
+        if isinstance(message, types.ResourceUpdatedNotification):
+            told.set()
 
     async def user(_context, params):
         questions.append(params.message)
         return types.ElicitResult(action="decline")
 
-    async with connect(mode, user) as client:
+    async with connect(mode, user, hear) as client:
         size = await lists(client)
         await runs_a_task(client)
         await runs_an_array(client)
         await is_refused(client)
         await reads_the_mesh(client)
+        await hears_of_an_end(client, told)
+        await asks_for_prompts(client)
         declined = await refusal(client, "queue_clear", {})
         check(declined["code"] == "confirmation_required" and len(questions) == 1, f"{declined} {questions}")
         print(f"{mode}: {client.protocol_version}, {len(OFFERED)} tools in {size} bytes: well")
 
 
 def over_http(url, token):
-    def connect(mode, user):
+    def connect(mode, user, hear):
         headers = {"Authorization": f"Bearer {token}"}
         http = httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False)
-        return Client(streamable_http_client(url, http_client=http), mode=mode, elicitation_callback=user)
+        client = streamable_http_client(url, http_client=http)
+        return Client(client, mode=mode, elicitation_callback=user, message_handler=hear)
 
     return connect
 
 
 def over_stdio(binary, folder):
-    def connect(mode, user):
+    def connect(mode, user, hear):
         server = StdioServerParameters(command=binary, args=["mcp", "--data-dir", folder])
-        return Client(server, mode=mode, elicitation_callback=user)
+        return Client(server, mode=mode, elicitation_callback=user, message_handler=hear)
 
     return connect
 

@@ -15,9 +15,12 @@ struct Piped {
 
 impl Piped {
     fn to(url: &str, token: &str) -> Piped {
+        Piped::by(Client::new(url, token).expect("a client"))
+    }
+
+    fn by(client: Client) -> Piped {
         let (ours, theirs) = tokio::io::duplex(1 << 20);
         let (read, write) = tokio::io::split(theirs);
-        let client = Client::new(url, token).expect("a client");
         let bridge = tokio::spawn(bridge(client, BufReader::new(read), write));
         let (output, input) = tokio::io::split(ours);
         Piped { input, output: BufReader::new(output).lines(), bridge }
@@ -64,12 +67,65 @@ async fn a_modern_client_is_carried_with_its_headers() {
     let endpoint = Endpoint::start(|_| paused()).await;
     let mut piped = Piped::to(&endpoint.url, TOKEN);
     piped.say(modern(1, "server/discover", json!({}))).await;
-    assert_eq!(piped.hear().await["result"]["capabilities"], json!({"tools": {}}));
+    let capabilities = piped.hear().await["result"]["capabilities"].clone();
+    assert_eq!((&capabilities["tools"], &capabilities["resources"]["subscribe"]), (&json!({}), &json!(true)));
     piped.say(modern(2, "tools/list", json!({}))).await;
     assert_eq!(piped.hear().await["result"]["tools"].as_array().map(Vec::len), Some(20));
     piped.say(pause(3)).await;
     let answer = piped.hear().await;
     assert_eq!((&answer["id"], &answer["result"]["structuredContent"]["status"]), (&json!(3), &json!("paused")));
+}
+
+#[tokio::test]
+async fn a_client_sees_the_tools_that_its_flags_name() {
+    let endpoint = Endpoint::start(|_| paused()).await;
+    let client = Client::new(&endpoint.url, TOKEN).expect("a client");
+    let mut piped = Piped::by(client.narrowed(&["queue".to_owned(), "worker".to_owned()], true));
+    piped.say(modern(1, "tools/list", json!({}))).await;
+    let list = piped.hear().await["result"]["tools"].clone();
+    let names: Vec<_> = list.as_array().expect("tools").iter().filter_map(|t| t["name"].as_str()).collect();
+    assert_eq!(names, ["queue_stats", "worker_status"]);
+    piped.say(pause(2)).await;
+    assert_eq!(piped.hear().await["error"]["code"], -32602);
+}
+
+fn one_task(request: &taskmesh_core::Request) -> Act {
+    match request {
+        taskmesh_core::Request::Query(_) => Act::Answer(Ok(Reply::Task(Box::new(crate::ops::samples::task_view(
+            taskmesh_core::view::Status::Completed,
+        ))))),
+        taskmesh_core::Request::Command(_) => paused(),
+    }
+}
+
+#[tokio::test]
+async fn news_come_through_until_the_client_ends() {
+    let endpoint = Endpoint::start(one_task).await;
+    let mut piped = Piped::to(&endpoint.url, TOKEN);
+    let listen = json!({"notifications": {"resourceSubscriptions": ["mesh://tasks/t"]}});
+    piped.say(modern(1, "subscriptions/listen", listen)).await;
+    assert_eq!(piped.hear().await["method"], "notifications/subscriptions/acknowledged");
+    assert_eq!(piped.hear().await["params"]["uri"], "mesh://tasks/t");
+    piped.input.shutdown().await.expect("closed");
+    let ended = tokio::time::timeout(Duration::from_secs(20), piped.bridge).await;
+    assert!(ended.expect("it does not linger").expect("no panic").is_ok());
+    endpoint.until("the end of the watcher", |e| e.feed.watched() == 0).await;
+}
+
+#[tokio::test]
+async fn a_session_that_is_made_again_has_its_subscriptions() {
+    let endpoint = Endpoint::start(one_task).await;
+    let mut piped = Piped::to(&endpoint.url, TOKEN);
+    piped.greet().await;
+    let subscribe = json!({"jsonrpc": "2.0", "id": 1, "method": "resources/subscribe",
+        "params": {"uri": "mesh://tasks/t"}});
+    piped.say(subscribe).await;
+    let (first, second) = (piped.hear().await, piped.hear().await);
+    assert!([&first, &second].iter().any(|m| m["params"]["uri"] == "mesh://tasks/t"), "{first} {second}");
+    let session = endpoint.sessions().await.remove(0);
+    endpoint.end_session(&session).await;
+    // The client says nothing: the bridge sees that its stream ended.
+    assert_eq!(piped.hear().await["params"]["uri"], "mesh://tasks/t");
 }
 
 #[tokio::test]

@@ -1,0 +1,150 @@
+//! The one wrapper: every call of a tool, read of a resource, prompt and
+//! subscription passes [`Facade::guarded`]. It bounds each in time, survives a
+//! panic, lets go of what nobody waits for any more, counts it and traces it.
+//! Whoever asks who may do what, asks here.
+
+use super::uri::Uri;
+use super::{Facade, trace};
+use crate::ops::{Code, Failure, Operation};
+use futures::FutureExt as _;
+use rmcp::RoleServer;
+use rmcp::service::RequestContext;
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+use taskmesh_core::{Millis, Refusal};
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument as _;
+
+/// The longest call: the core's longest wait, and a margin for its answer.
+const CALL: Duration = Duration::from_millis(taskmesh_core::limits::WAIT_MS + 2_000);
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Access<'a> {
+    /// An operation, and the id that it is about, if any.
+    Tool(&'static Operation, &'a str),
+    /// The names of what there is: resources, and completions of ids.
+    List,
+    /// A resource.
+    Read(&'a Uri),
+    /// News of a resource.
+    Watch(&'a Uri),
+    /// A prompt, which embeds what the mesh is doing.
+    Prompt(&'static str),
+    /// The state of a task, through the Tasks extension.
+    Task(&'a str),
+    /// A fixture of the conformance suite: it touches no node.
+    #[cfg(feature = "conformance")]
+    Fixture(&'static str),
+}
+
+impl Access<'_> {
+    /// Its name in metrics, traces and logs: one of a fixed set.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Access::Tool(operation, _) => operation.name,
+            Access::List => "resources/list",
+            Access::Read(_) => "resources/read",
+            Access::Watch(_) => "resources/subscribe",
+            Access::Prompt(_) => "prompts/get",
+            Access::Task(_) => "tasks/get",
+            #[cfg(feature = "conformance")]
+            Access::Fixture(_) => "fixture",
+        }
+    }
+
+    /// What it is about, for the trace; bounded.
+    fn subject(&self) -> String {
+        match self {
+            Access::Tool(_, id) | Access::Task(id) => id.chars().take(256).collect(),
+            Access::Read(uri) | Access::Watch(uri) => uri.to_string(),
+            Access::Prompt(name) => (*name).to_owned(),
+            Access::List => String::new(),
+            #[cfg(feature = "conformance")]
+            Access::Fixture(name) => (*name).to_owned(),
+        }
+    }
+}
+
+impl Facade {
+    /// Runs `call` for a client; `None`: the client has gone.
+    pub(super) async fn guarded<T>(
+        &self,
+        access: Access<'_>,
+        context: &RequestContext<RoleServer>,
+        call: impl Future<Output = Result<T, Failure>>,
+    ) -> Option<Result<T, Failure>> {
+        let operation = access.name();
+        let span = tracing::info_span!(
+            "call",
+            operation,
+            subject = access.subject(),
+            trace_id = tracing::field::Empty,
+            parent_id = tracing::field::Empty
+        );
+        trace::record(&context.meta, &span);
+        let started = Instant::now();
+        let outcome = within(CALL, &context.ct, call.instrument(span.clone())).await;
+        let code = match &outcome {
+            None => "abandoned",
+            Some(Ok(_)) => "ok",
+            Some(Err(failure)) => failure.code.meaning().name,
+        };
+        (self.node.meter)(operation, code, started.elapsed());
+        span.in_scope(|| match &outcome {
+            Some(Err(failure)) => tracing::debug!(code, error = %failure, "refused"),
+            _ => tracing::debug!(code, "done"),
+        });
+        outcome
+    }
+}
+
+/// A call within the bounds of every call; `None`: its client has gone.
+async fn within<T>(
+    limit: Duration,
+    gone: &CancellationToken,
+    call: impl Future<Output = Result<T, Failure>>,
+) -> Option<Result<T, Failure>> {
+    let outcome = tokio::select! {
+        biased;
+        () = gone.cancelled() => return None,
+        outcome = tokio::time::timeout(limit, AssertUnwindSafe(call).catch_unwind()) => outcome,
+    };
+    let waited = Millis(u64::try_from(limit.as_millis()).unwrap_or(u64::MAX));
+    Some(match outcome {
+        Ok(Ok(done)) => done,
+        Ok(Err(_panic)) => Err(defect()),
+        Err(_elapsed) => Err(Failure::from(Refusal::Deadline { waited })),
+    })
+}
+
+/// What a caller is told of a defect of the node.
+pub(super) fn defect() -> Failure {
+    Failure::new(Code::Internal, "the node failed to answer; this is a defect, and its log has the details")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_call_that_panics_is_answered() {
+        let call = async { panic!("a planted panic") };
+        let outcome = within::<()>(CALL, &CancellationToken::new(), call).await;
+        assert_eq!(outcome.and_then(Result::err).map(|f| f.code), Some(Code::Internal));
+    }
+
+    #[tokio::test]
+    async fn a_call_that_never_ends_is_answered_in_time() {
+        let never = std::future::pending::<Result<(), Failure>>();
+        let outcome = within(Duration::from_millis(5), &CancellationToken::new(), never).await;
+        assert_eq!(outcome.and_then(Result::err).map(|f| f.code), Some(Code::DeadlineExceeded));
+    }
+
+    #[tokio::test]
+    async fn a_call_is_let_go_when_its_client_has_gone() {
+        let gone = CancellationToken::new();
+        gone.cancel();
+        assert!(within(CALL, &gone, std::future::pending::<Result<(), Failure>>()).await.is_none());
+    }
+}
