@@ -39,6 +39,7 @@ mod peers;
 pub mod prng;
 mod promises;
 mod queue;
+mod ranked;
 pub mod record;
 mod requests;
 mod stats;
