@@ -166,7 +166,8 @@ impl Driver {
             }
             Event::Run(run) => return self.input_of_run(run),
             Event::Report { task, fence, event } => Input::Execution { task, fence, event },
-            Event::Net(NetEvent::Received { from, message }) => Input::Received { from, message },
+            Event::Heard { from, message } => Input::Received { from, message },
+            Event::Net(NetEvent::Received { .. }) => unreachable!("the inbox takes frames apart"),
             Event::Net(NetEvent::Peer(peer)) => Input::Peer(peer),
             Event::Net(NetEvent::Fetched { hash, here }) => Input::Fetched { hash, here },
             Event::Net(NetEvent::Listening(addresses)) => {
