@@ -166,6 +166,14 @@ impl Inbox {
         queues.local.len() + queues.network.len()
     }
 
+    /// Moves what executors said to `batch`, as far as nothing else came first.
+    pub fn take_runs(&self, batch: &mut Vec<Event>) {
+        let mut queues = self.lock();
+        while let Some(event) = queues.local.pop_front_if(|event| matches!(event, Event::Run(_))) {
+            batch.push(event);
+        }
+    }
+
     /// Takes nothing more; whoever waits for an answer gets none.
     pub fn close(&self) {
         let mut queues = self.lock();
