@@ -3,9 +3,8 @@
 //! processes of the `taskmesh` binary.
 #![allow(dead_code, reason = "each benchmark uses its own part of it")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use taskmesh::api::client::Client;
 use taskmesh::api::http::{Face, serve};
 use taskmesh::driver::{self, Handle, Inbox, Parts};
@@ -35,11 +34,12 @@ pub(crate) struct Inside {
 
 impl Inside {
     /// A node that makes a mesh of its own, with its data in `folder`.
-    pub(crate) fn start(folder: &Path, config: Config) -> Inside {
+    pub(crate) async fn start(folder: &Path, config: Config) -> Inside {
         let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
         let built = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
         let runtime = built.expect("a runtime");
-        let mut started = runtime.block_on(start(folder, config));
+        let started = runtime.spawn(start(folder.to_owned(), config)).await;
+        let mut started = started.expect("a node that starts");
         started.runtime = Some(runtime);
         started
     }
@@ -55,7 +55,7 @@ impl Inside {
 
     /// One task, after waiting for its end for up to `wait`.
     pub(crate) async fn task(&self, task: TaskId, wait: Millis) -> TaskView {
-        let detail = Detail { report: true, ..Detail::default() };
+        let detail = Detail { report: true, live: true, ..Detail::default() };
         match self.handle.ask(Request::Query(Query::Task { task, detail, wait })).await {
             Ok(Reply::Task(view)) => *view,
             other => panic!("a question was answered with {other:?}"),
@@ -74,12 +74,12 @@ impl Drop for Inside {
         self.stop.cancel();
         self.handle.stop();
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(Duration::from_secs(2));
+            runtime.shutdown_background();
         }
     }
 }
 
-async fn start(folder: &Path, config: Config) -> Inside {
+async fn start(folder: PathBuf, config: Config) -> Inside {
     let mut store = SledStore::open(&folder.join("store")).expect("a fresh store");
     let (disk, _) = store.load().expect("a fresh store loads");
     let blobs = store.blobs();
