@@ -58,7 +58,7 @@ impl Inside {
 
     /// One task, after waiting for its end for up to `wait`.
     pub(crate) async fn task(&self, task: TaskId, wait: Millis) -> TaskView {
-        let detail = Detail { report: true, ..Detail::default() };
+        let detail = Detail { report: true, live: true, ..Detail::default() };
         match self.handle.ask(Request::Query(Query::Task { task, detail, wait })).await {
             Ok(Reply::Task(view)) => *view,
             other => panic!("a question was answered with {other:?}"),

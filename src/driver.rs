@@ -1,9 +1,9 @@
 //! The one loop: inputs in, `core.handle`, one durable commit, effects out.
 //! The only place that sees both the core and the shell.
 //!
-//! *Write before you speak*: every effect of a batch waits until the batch's
-//! writes are on the disk. A commit that fails stops the node; the other
-//! holders of its tasks take over.
+//! *Write before you speak*: an effect of a batch waits until the batch's
+//! writes are on the disk, unless it rests on none of them. A commit that
+//! fails stops the node; the other holders of its tasks take over.
 
 mod handle;
 mod inbox;
@@ -14,12 +14,14 @@ pub use inbox::{Event, Inbox};
 use crate::exec::{self, Executors, RawReport};
 use crate::net::{Net, NetEvent};
 use crate::store::{Blobs, Committed, Store, StoreError, Write};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use taskmesh_core::task::{Data, Report};
 use taskmesh_core::view::Stats;
-use taskmesh_core::{Effect, Input, Message, Millis, Node, NodeId, Notice, Refusal, Reply, RequestId, Unix, limits};
+use taskmesh_core::{
+    Effect, Entry, Input, Message, Millis, Node, NodeId, Notice, Refusal, Reply, RequestId, TaskId, Unix, limits,
+};
 use tokio::sync::oneshot;
 
 /// What a driver drives.
@@ -121,6 +123,7 @@ impl Driver {
             if self.now() >= self.parts.node.next_wakeup() {
                 self.handle(Input::Tick);
             }
+            self.run_ahead(&mut batch);
             if let Err(error) = self.commit() {
                 tracing::error!(%error, "the store failed: this node stops, and the other holders take over");
                 self.inbox.close();
@@ -166,7 +169,8 @@ impl Driver {
             }
             Event::Run(run) => return self.input_of_run(run),
             Event::Report { task, fence, event } => Input::Execution { task, fence, event },
-            Event::Net(NetEvent::Received { from, message }) => Input::Received { from, message },
+            Event::Heard { from, message } => Input::Received { from, message },
+            Event::Net(NetEvent::Received { .. }) => unreachable!("the inbox takes frames apart"),
             Event::Net(NetEvent::Peer(peer)) => Input::Peer(peer),
             Event::Net(NetEvent::Fetched { hash, here }) => Input::Fetched { hash, here },
             Event::Net(NetEvent::Listening(addresses)) => {
@@ -208,6 +212,27 @@ impl Driver {
         Some(Input::Execution { task, fence, event })
     }
 
+    /// Starts runs, and tells others how theirs ended, before the commit where
+    /// neither rests on what it writes. Runs that take no time end within the
+    /// batch, so that they neither wait for the disk nor each need a commit.
+    fn run_ahead(&mut self, batch: &mut Vec<Event>) {
+        let node = self.parts.node.id();
+        let mut seen = 0;
+        let mut written = HashSet::new();
+        while seen < self.effects.len() {
+            written.extend(self.effects[seen..].iter().filter_map(written_task));
+            let ahead: Vec<_> = self.effects.extract_if(seen.., |e| rests_on_nothing(e, node, &written)).collect();
+            seen = self.effects.len();
+            self.obey(ahead);
+            self.inbox.take_runs(batch);
+            for event in batch.drain(..) {
+                if let Some(input) = self.input_of(event) {
+                    self.handle(input);
+                }
+            }
+        }
+    }
+
     fn commit(&mut self) -> Result<(), StoreError> {
         let writes: Vec<_> = self
             .effects
@@ -228,9 +253,14 @@ impl Driver {
 
     /// The batch is durable: now the rest may happen.
     fn release(&mut self) {
-        let mut messages: Vec<(NodeId, Message)> = Vec::new();
         let mut effects = std::mem::take(&mut self.effects);
-        for effect in effects.drain(..) {
+        self.obey(effects.drain(..));
+        self.effects = effects;
+    }
+
+    fn obey(&mut self, effects: impl IntoIterator<Item = Effect>) {
+        let mut messages: Vec<(NodeId, Message)> = Vec::new();
+        for effect in effects {
             match effect {
                 Effect::Persist(_) | Effect::Forget(_) => {}
                 Effect::Send { to, message } => messages.push((to, message)),
@@ -249,7 +279,6 @@ impl Driver {
                 Effect::Notice(notice) => (self.parts.observer)(Observation::Notice(&notice)),
             }
         }
-        self.effects = effects;
         if !messages.is_empty() {
             let unsent = self.parts.net.send_batch(messages);
             if unsent > 0 {
@@ -281,6 +310,24 @@ impl Driver {
             let stats = self.parts.node.stats();
             (self.parts.observer)(Observation::Stats(&stats));
         }
+    }
+}
+
+fn written_task(effect: &Effect) -> Option<TaskId> {
+    match effect {
+        Effect::Persist(Entry::Record { record, .. }) => Some(record.task.clone()),
+        _ => None,
+    }
+}
+
+/// Whether an effect holds whatever becomes of the batch's writes: an order to
+/// run what another node granted, or this node in an earlier batch, and the
+/// end of a run, of which an executor keeps nothing on disk.
+fn rests_on_nothing(effect: &Effect, node: NodeId, written: &HashSet<TaskId>) -> bool {
+    match effect {
+        Effect::Run { task, fence, .. } => fence.ballot.owner != node || !written.contains(task),
+        Effect::Send { message, .. } => matches!(message, Message::Finished(_)),
+        _ => false,
     }
 }
 
@@ -326,4 +373,33 @@ fn store_report(blobs: &Blobs, report: RawReport) -> Result<Report, StoreError> 
 fn unstorable(error: &StoreError) -> taskmesh_core::execution::Verdict {
     let error = format!("its output could not be stored: {error}").into();
     taskmesh_core::execution::Verdict::Failed { error, retryable: true }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use taskmesh_core::{Ballot, Fence, WorkerId, testing};
+
+    #[test]
+    fn a_run_goes_ahead_unless_its_grant_is_still_to_be_written() {
+        let (here, there) = (NodeId::test(1), NodeId::test(2));
+        let task = TaskId::new("t").expect("a valid id");
+        let run = |owner| Effect::Run {
+            task: task.clone(),
+            fence: Fence { ballot: Ballot { epoch: 1, owner }, attempt: 1 },
+            worker: WorkerId::new("w").expect("a valid id"),
+            spec: Arc::new(testing::spec()),
+        };
+        let written = HashSet::from([task.clone()]);
+        assert!(!rests_on_nothing(&run(here), here, &written));
+        assert!(rests_on_nothing(&run(here), here, &HashSet::new()), "granted in an earlier batch");
+        assert!(rests_on_nothing(&run(there), here, &written), "its grant is on the owner's disk");
+    }
+
+    #[test]
+    fn what_says_something_of_a_record_waits() {
+        let node = NodeId::test(1);
+        let ack = Message::Ack { task: TaskId::new("t").expect("a valid id"), stamp: taskmesh_core::Stamp::default() };
+        assert!(!rests_on_nothing(&Effect::Send { to: NodeId::test(2), message: ack }, node, &HashSet::new()));
+    }
 }

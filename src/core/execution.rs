@@ -8,6 +8,7 @@ use crate::node::Node;
 use crate::record::Fence;
 use crate::task::{Report, Spec};
 use crate::time::Millis;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// What an executor says of a run.
@@ -132,11 +133,47 @@ const REMEMBERED_RUNS: usize = 50_000;
 /// its task is over and forgotten, or will be granted anew.
 const TRIES: u32 = 80;
 
+/// Runs that are over and settled, so that a late grant can't repeat them.
+#[derive(Default)]
+pub(crate) struct Over {
+    runs: BTreeMap<TaskId, (Fence, Millis)>,
+    by_age: VecDeque<(Millis, TaskId)>,
+}
+
+impl Over {
+    fn covers(&self, task: &TaskId, fence: Fence) -> bool {
+        self.runs.get(task).is_some_and(|(over, _)| over.attempt >= fence.attempt)
+    }
+
+    fn add(&mut self, task: TaskId, fence: Fence, now: Millis) {
+        let before = self.runs.get(&task).map(|(over, _)| *over).filter(|over| over.attempt > fence.attempt);
+        let fence = before.unwrap_or(fence);
+        self.by_age.push_back((now, task.clone()));
+        self.runs.insert(task, (fence, now));
+        if self.by_age.len() > REMEMBERED_RUNS {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_old(&mut self, now: Millis) {
+        while self.by_age.front().is_some_and(|(at, _)| now.since(*at) > REMEMBERED) {
+            self.drop_oldest();
+        }
+    }
+
+    fn drop_oldest(&mut self) {
+        let Some((at, task)) = self.by_age.pop_front() else { return };
+        // A later run of the same task stays.
+        if self.runs.get(&task).is_some_and(|(_, newest)| *newest == at) {
+            self.runs.remove(&task);
+        }
+    }
+}
+
 impl Node {
     pub(crate) fn on_grant(&mut self, from: NodeId, grant: Grant) {
         let fence = grant.fence;
-        if grant.boot != self.boot || self.over.get(&grant.task).is_some_and(|(over, _)| over.attempt >= fence.attempt)
-        {
+        if grant.boot != self.boot || self.over.covers(&grant.task, fence) {
             self.decline(from, grant.task, fence, Declined::Restarted);
             return;
         }
@@ -285,7 +322,9 @@ impl Node {
         let (worker, spec) = (execution.worker.clone(), execution.spec.clone());
         let attempt = execution.fence.attempt;
         if let Some(found) = self.workers.get_mut(&worker) {
-            found.waiting.retain(|t| t != task);
+            if began.is_none() {
+                found.waiting.retain(|t| t != task);
+            }
             found.end(task, &spec.requirements.resources);
             match verdict {
                 Verdict::Completed => found.completed += 1,
@@ -293,7 +332,9 @@ impl Node {
                 Verdict::Stopped | Verdict::HandedBack => {}
             }
             if let Some(began) = began {
-                found.measured(now.since(began));
+                // By the executor's own clock where it has one: this node's
+                // includes what else it did meanwhile.
+                found.measured(report.usage.wall.unwrap_or(now.since(began)));
             }
         }
         if let Some(began) = began {
@@ -356,10 +397,7 @@ impl Node {
                 self.send(node, Message::Finished(finished.clone()));
             }
         }
-        let old = now - REMEMBERED;
-        if self.over.len() > REMEMBERED_RUNS || now > REMEMBERED {
-            self.over.retain(|_, (_, at)| *at > old);
-        }
+        self.over.drop_old(now);
         self.watch_leaving();
     }
 
@@ -369,26 +407,25 @@ impl Node {
             return;
         }
         self.drop_run(task);
-        self.remember_over(task, fence);
+        let now = self.now;
+        self.over.add(task.clone(), fence, now);
     }
 
     /// Another grant takes the place of a run, whose own never runs again.
     fn supersede(&mut self, task: &TaskId) {
         let Some(fence) = self.executions.get(task).map(|e| e.fence) else { return };
         self.drop_run(task);
-        self.remember_over(task, fence);
-    }
-
-    fn remember_over(&mut self, task: &TaskId, fence: Fence) {
-        let before = self.over.get(task).map(|(f, _)| *f).filter(|f| f.attempt > fence.attempt);
-        self.over.insert(task.clone(), (before.unwrap_or(fence), self.now));
+        let now = self.now;
+        self.over.add(task.clone(), fence, now);
     }
 
     /// Forgets a run, and ends it if it goes on.
     fn drop_run(&mut self, task: &TaskId) {
         let Some(execution) = self.executions.remove(task) else { return };
         if let Some(found) = self.workers.get_mut(&execution.worker) {
-            found.waiting.retain(|t| t != task);
+            if matches!(execution.phase, Phase::Waiting) {
+                found.waiting.retain(|t| t != task);
+            }
             found.end(task, &execution.spec.requirements.resources);
         }
         match &execution.phase {
@@ -413,7 +450,8 @@ impl Node {
         {
             let fence = execution.fence;
             self.drop_run(task);
-            self.remember_over(task, fence);
+            let now = self.now;
+            self.over.add(task.clone(), fence, now);
         }
     }
 

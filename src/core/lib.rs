@@ -40,6 +40,7 @@ mod peers;
 pub mod prng;
 mod promises;
 mod queue;
+mod ranked;
 pub mod record;
 mod requests;
 mod stats;

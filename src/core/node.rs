@@ -7,7 +7,7 @@
 use crate::command::{Command, Query, Refusal, Request};
 use crate::config::Config;
 use crate::effect::{Disk, Effect, Entry, Input, Key, Notice};
-use crate::execution::Execution;
+use crate::execution::{Execution, Over};
 use crate::ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
 use crate::message::{Controls, Finished, Message};
 use crate::ownership::{Claim, Kept, Tombstones};
@@ -67,8 +67,7 @@ pub struct Node {
     pub(crate) members: BTreeMap<NodeId, Member>,
     pub(crate) workers: BTreeMap<WorkerId, Worker>,
     pub(crate) executions: BTreeMap<TaskId, Execution>,
-    /// Runs that are over and settled, so that a late grant can't repeat them.
-    pub(crate) over: BTreeMap<TaskId, (crate::record::Fence, Millis)>,
+    pub(crate) over: Over,
     pub(crate) controls: Controls,
     pub(crate) requests: Requests,
     /// Blobs on this node's disk, and how many records refer to each.
@@ -139,7 +138,7 @@ impl Node {
             members: disk.peers.into_iter().map(|(peer, book)| (peer, Member::remembered(book))).collect(),
             workers: disk.workers.into_iter().map(|(spec, at)| (spec.worker.clone(), Worker::new(spec, at))).collect(),
             executions: BTreeMap::new(),
-            over: BTreeMap::new(),
+            over: Over::default(),
             controls: disk.controls,
             requests: Requests::default(),
             blobs: disk.blobs.into_iter().map(|hash| (hash, 0)).collect(),

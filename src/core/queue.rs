@@ -14,11 +14,12 @@ use crate::message::{Grant, Message};
 use crate::node::Node;
 use crate::ownership::{Kept, Lease, Offering};
 use crate::prng::Prng;
+use crate::ranked::Ranked;
 use crate::task::{Priority, Requirements, Spec, TaskState};
 use crate::time::{Millis, Unix};
 use crate::view::Status;
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 /// The ready tasks of this owner.
@@ -38,7 +39,7 @@ type Class = (Arc<str>, Requirements);
 
 #[derive(Default)]
 struct Lane {
-    ready: BTreeSet<(Place, TaskId)>,
+    ready: Ranked<(Place, TaskId)>,
     feasible: Vec<(NodeId, WorkerId)>,
     generation: u64,
 }
@@ -116,7 +117,7 @@ impl Queue {
     pub(crate) fn position(&self, kept: &Kept) -> Option<u64> {
         let TaskState::Queued { since, place } = kept.slot.record.body.state else { return None };
         let here = (self.place(since, place, &kept.slot.spec), kept.slot.record.task.clone());
-        let before: usize = self.lanes.values().map(|lane| lane.ready.range(..&here).count()).sum();
+        let before: usize = self.lanes.values().map(|lane| lane.ready.rank(&here)).sum();
         Some(before as u64 + 1)
     }
 

@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use taskmesh_core::view::NodeLoad;
-use taskmesh_core::{Fence, Refusal, Reply, Request, RequestId, TaskId};
+use taskmesh_core::{Fence, Message, NodeId, Refusal, Reply, Request, RequestId, TaskId};
 use tokio::sync::oneshot;
 
 /// One thing for the driver to take up.
@@ -34,6 +34,13 @@ pub enum Event {
         /// What.
         event: taskmesh_core::execution::Event,
     },
+    /// Another node says something.
+    Heard {
+        /// Which.
+        from: NodeId,
+        /// What.
+        message: Message,
+    },
     /// The network says something.
     Net(NetEvent),
     /// The node's own load.
@@ -56,15 +63,15 @@ pub struct Inbox {
 struct Queues {
     local: VecDeque<Event>,
     asks: usize,
-    network: VecDeque<NetEvent>,
+    network: VecDeque<Event>,
     closed: bool,
     ringing: bool,
 }
 
 /// Requests of faces that may wait: about a second of work.
 const ASKS: usize = 20_000;
-/// Events of the network that may wait. Above this its readers pause, and the
-/// peers' writers feel it.
+/// Messages and events of the network that may wait, but for the rest of a
+/// frame. Above this its readers pause, and the peers' writers feel it.
 const NETWORK: usize = 32_768;
 
 impl Default for Inbox {
@@ -121,7 +128,12 @@ impl Inbox {
         if queues.network.len() >= NETWORK {
             return Some(event);
         }
-        queues.network.push_back(event);
+        match event {
+            NetEvent::Received { from, messages } => {
+                queues.network.extend(messages.into_iter().map(|message| Event::Heard { from, message }));
+            }
+            event => queues.network.push_back(Event::Net(event)),
+        }
         self.ring(&mut queues);
         None
     }
@@ -149,9 +161,17 @@ impl Inbox {
         while batch.len() < most
             && let Some(event) = queues.network.pop_front()
         {
-            batch.push(Event::Net(event));
+            batch.push(event);
         }
         queues.local.len() + queues.network.len()
+    }
+
+    /// Moves what executors said to `batch`, as far as nothing else came first.
+    pub fn take_runs(&self, batch: &mut Vec<Event>) {
+        let mut queues = self.lock();
+        while let Some(event) = queues.local.pop_front_if(|event| matches!(event, Event::Run(_))) {
+            batch.push(event);
+        }
     }
 
     /// Takes nothing more; whoever waits for an answer gets none.

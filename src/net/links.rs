@@ -385,7 +385,7 @@ impl Actor {
         };
         match gossip::read(&message.data) {
             Ok(content) => {
-                match self.shared.offer(NetEvent::Received { from: node, message: content }) {
+                match self.shared.offer(NetEvent::Received { from: node, messages: vec![content] }) {
                     None => self.shared.counters.gossip_received.add(1),
                     Some(_) => self.shared.counters.gossip_dropped.add(1),
                 }

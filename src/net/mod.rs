@@ -195,13 +195,14 @@ impl Pace {
 /// What the network tells the node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NetEvent {
-    /// A message. The sender is proven by its connection, or by its signature
-    /// where it was gossiped.
+    /// Messages: all that one frame held, so that the node takes up together
+    /// what was said together. The sender is proven by its connection, or by
+    /// its signature where it was gossiped.
     Received {
-        /// Who sent it.
+        /// Who sent them.
         from: NodeId,
-        /// What.
-        message: Message,
+        /// What, in order.
+        messages: Vec<Message>,
     },
     /// Something about a peer.
     Peer(PeerEvent),

@@ -291,28 +291,32 @@ impl Reader {
         }
     }
 
-    /// Gives each message of a frame to the node, and waits while it is full.
+    /// Gives the messages of a frame to the node, and waits while it is full.
     async fn deliver(&self, frame: &[u8]) -> Result<(), Bad> {
-        let messages = wire::decode_frame(frame).map_err(|e| Bad::Frame(e.reason()))?;
-        self.shared.counters.frames_received.add(1);
-        for message in messages {
+        let mut messages = Vec::new();
+        for message in wire::decode_frame(frame).map_err(|e| Bad::Frame(e.reason()))? {
             match message {
-                Ok(message) => self.give(message).await,
+                Ok(message) => messages.push(message),
                 Err(error) => self.shared.counters.bad_messages.add(error.reason()),
             }
+        }
+        self.shared.counters.frames_received.add(1);
+        if !messages.is_empty() {
+            self.give(messages).await;
         }
         Ok(())
     }
 
-    async fn give(&self, message: Message) {
-        let mut event = NetEvent::Received { from: self.session.node, message };
+    async fn give(&self, messages: Vec<Message>) {
+        let count = messages.len() as u64;
+        let mut event = NetEvent::Received { from: self.session.node, messages };
         let mut pause = Duration::from_millis(1);
         while let Some(refused) = self.shared.offer(event) {
             event = refused;
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(FULL_PAUSE);
         }
-        self.shared.counters.messages_received.add(1);
+        self.shared.counters.messages_received.add(count);
     }
 
     /// A frame that came by request; the answer.

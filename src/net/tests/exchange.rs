@@ -49,9 +49,9 @@ async fn a_batch_arrives_in_order_in_few_frames() {
     assert_eq!(first.net.send_batch(batch), 0);
     second.hears(&lost(4_999)).await;
     let told = second.told.borrow().clone();
-    let heard = told.into_iter().filter_map(|e| match e {
-        NetEvent::Received { message, .. } => Some(message),
-        _ => None,
+    let heard = told.into_iter().flat_map(|e| match e {
+        NetEvent::Received { messages, .. } => messages,
+        _ => Vec::new(),
     });
     assert!(heard.eq((0..5_000).map(lost)));
     let counts = first.net.counters();

@@ -236,9 +236,9 @@ async fn a_full_node_stops_reading_and_the_sender_feels_it() {
     // Nothing that was taken is lost, and the order is kept.
     full.hears(&heavy(sent - 1)).await;
     let told = full.told.borrow().clone();
-    let heard = told.into_iter().filter_map(|e| match e {
-        NetEvent::Received { message, .. } => Some(message),
-        _ => None,
+    let heard = told.into_iter().flat_map(|e| match e {
+        NetEvent::Received { messages, .. } => messages,
+        _ => Vec::new(),
     });
     assert!(heard.eq((0..sent).map(heavy)));
 }

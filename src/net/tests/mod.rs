@@ -128,7 +128,7 @@ impl TestNode {
 
     async fn hears(&self, message: &Message) {
         self.sees("hearing", |told| {
-            told.iter().any(|e| matches!(e, NetEvent::Received { message: m, .. } if m == message))
+            told.iter().any(|e| matches!(e, NetEvent::Received { messages, .. } if messages.contains(message)))
         })
         .await;
     }
@@ -141,8 +141,8 @@ impl TestNode {
                 tokio::time::sleep(Duration::from_millis(60)).await;
                 let me = self.id();
                 let heard = |e: &NetEvent| {
-                    let NetEvent::Received { from, message: Message::Announce { .. } } = e else { return false };
-                    *from == me
+                    let NetEvent::Received { from, messages } = e else { return false };
+                    *from == me && matches!(messages[..], [Message::Announce { .. }])
                 };
                 if other.told.borrow().iter().any(heard) {
                     break;
