@@ -75,6 +75,29 @@ impl Facade {
         self.written(prepared, reply).await.map(Done::Answer)
     }
 
+    /// One call of a client that can't be asked anything back, and the ids that
+    /// it sent, which a refusal repeats.
+    pub(crate) async fn call_plainly(
+        &self,
+        operation: &'static Operation,
+        arguments: Object,
+    ) -> (Result<Object, Failure>, Object) {
+        let ids = sent_ids(Some(&arguments));
+        let started = Instant::now();
+        let run = async {
+            let prepared = operation.prepare(arguments)?;
+            if prepared.question.is_some() {
+                return Err(unasked());
+            }
+            let reply = self.handle.ask(prepared.request.clone()).await?;
+            self.written(prepared, reply).await
+        };
+        let done = within(CALL, &CancellationToken::new(), run).await.unwrap_or_else(|| Err(defect()));
+        let code = done.as_ref().map_or_else(|failure| failure.code.meaning().name, |_| "ok");
+        (self.meter)(operation.name, code, started.elapsed());
+        (done, ids)
+    }
+
     /// Files are read where blocking is allowed.
     async fn written(&self, prepared: Prepared, reply: Reply) -> Result<Object, Failure> {
         let handle = self.handle.clone();

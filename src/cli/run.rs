@@ -4,7 +4,7 @@
 use super::node::{Announced, Prepared, Running, announce, listener, remember};
 use crate::api::http::{Face, Routes, observe, serve};
 use crate::config::LogFormat;
-use crate::driver::{self, Event, Handle, Inbox, Observation, Parts};
+use crate::driver::{self, Event, Foreign, Handle, Inbox, Observation, Parts};
 use crate::exec::{ExecConfig, Executors};
 use crate::net::{self, BlobAccess, Mdns, Net, NetConfig, NetEvent, Pace};
 use crate::store::{Blobs, SledStore, Store, StoreError};
@@ -160,7 +160,10 @@ impl Started {
             let metrics = metrics.clone();
             Arc::new(move |operation: &str, code: &str, took: Duration| metrics.call(operation, code, took))
         };
-        let face = Face { handle: handle.clone(), token: prepared.token.clone(), meter };
+        let face = Face { handle: handle.clone(), token: prepared.token.clone(), meter: meter.clone() };
+        let foreign =
+            Foreign::start(handle.clone(), executors.desk(), executors.capabilities(), shutdown.clone()).await;
+        super::door::open(prepared, &handle, foreign, meter, &shutdown).await?;
         spawn_server("api", serve(api, face, shutdown.clone()));
         spawn_server("metrics", observe(watch, routes(&handle, metrics, meters), shutdown.clone()));
         tokio::spawn(tell_load(handle.clone(), shutdown.clone()));
