@@ -3,11 +3,11 @@
 //! processes of the `taskmesh` binary.
 #![allow(dead_code, reason = "each benchmark uses its own part of it")]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use taskmesh::api::client::Client;
-use taskmesh::api::http::{Face, serve};
+use taskmesh::api::http::{Doors, Face, serve};
+use taskmesh::api::serve::Door;
 use taskmesh::driver::{self, Handle, Inbox, Parts};
 use taskmesh::exec::{ExecConfig, Executors};
 use taskmesh::net::invite::Invite;
@@ -35,11 +35,12 @@ pub(crate) struct Inside {
 
 impl Inside {
     /// A node that makes a mesh of its own, with its data in `folder`.
-    pub(crate) fn start(folder: &Path, config: Config) -> Inside {
+    pub(crate) async fn start(folder: &Path, config: Config) -> Inside {
         let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
         let built = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
         let runtime = built.expect("a runtime");
-        let mut started = runtime.block_on(start(folder, config));
+        let started = runtime.spawn(start(folder.to_owned(), config)).await;
+        let mut started = started.expect("a node that starts");
         started.runtime = Some(runtime);
         started
     }
@@ -74,12 +75,12 @@ impl Drop for Inside {
         self.stop.cancel();
         self.handle.stop();
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_timeout(Duration::from_secs(2));
+            runtime.shutdown_background();
         }
     }
 }
 
-async fn start(folder: &Path, config: Config) -> Inside {
+async fn start(folder: PathBuf, config: Config) -> Inside {
     let mut store = SledStore::open(&folder.join("store")).expect("a fresh store");
     let (disk, _) = store.load().expect("a fresh store loads");
     let blobs = store.blobs();
@@ -98,9 +99,12 @@ async fn start(folder: &Path, config: Config) -> Inside {
     let (handle, _) = driver::spawn(parts, inbox).expect("a driver");
     let stop = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
-    let face = Face { handle: handle.clone(), token: "bench".to_owned(), meter: Arc::new(|_, _, _| {}) };
-    tokio::spawn(serve(listener, face, stop.clone()));
+    let address = listener.local_addr().expect("an address");
+    let url = format!("http://{address}/mcp");
+    let face =
+        Face { handle: handle.clone(), token: "bench".to_owned(), meter: Arc::new(|_, _, _| {}), hosts: Vec::new() };
+    let doors = Doors { open: Door::Tcp(listener), address, local: None };
+    tokio::spawn(serve(doors, face, stop.clone()));
     let invite = Invite { mesh_key, seeds: addresses }.encode().expect("an invite");
     let client = Client::new(&url, "bench").expect("a client");
     Inside { handle, invite, client, stop, runtime: None }

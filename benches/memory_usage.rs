@@ -119,7 +119,7 @@ async fn backlog(folder: &Path) {
 }
 
 async fn status(folder: &Path) {
-    let node = Inside::start(folder, Config::default());
+    let node = Inside::start(folder, Config::default()).await;
     let items: Vec<Arc<[u8]>> = (0..ITEMS).map(|_| Arc::from(&b"{}"[..])).collect();
     let mut arrays = Vec::new();
     for _ in 0..TASKS / ITEMS {

@@ -55,7 +55,7 @@ struct Mesh {
 
 impl Mesh {
     async fn start(folder: &Path, holders: usize) -> Mesh {
-        let accepts = Inside::start(&folder.join("accepts"), Config { holders, ..Config::default() });
+        let accepts = Inside::start(&folder.join("accepts"), Config { holders, ..Config::default() }).await;
         let mut run = Vec::new();
         for n in 0..2 {
             let plan = plan(&folder.join(format!("runs-{n}"))).join(&accepts.invite);

@@ -27,7 +27,7 @@ pub struct Config {
     /// `[net]`
     pub net: Net,
     /// `[api]`
-    pub api: Listener,
+    pub api: Api,
     /// `[api]`, what begins with `p2p_`.
     pub p2p: P2p,
     /// `[metrics]`
@@ -88,6 +88,20 @@ pub struct P2p {
     pub listen: Vec<String>,
     /// Files that say where the door is, for clients that look there.
     pub announce: Vec<String>,
+}
+
+/// The MCP endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Port 0: any that is free. Not on loopback: TLS alone.
+    pub listen: SocketAddr,
+    /// PEM file with the certificate and its chain; `None`: none on loopback,
+    /// one that the node makes for itself elsewhere.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with its key.
+    pub tls_key: Option<PathBuf>,
+    /// Names under which clients reach it, beside its address.
+    pub hosts: Vec<String>,
 }
 
 /// The worker that a node starts with.
@@ -291,7 +305,12 @@ impl Config {
                 deny: Vec::new(),
                 max_connections: 128,
             },
-            api: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 4780)) },
+            api: Api {
+                listen: SocketAddr::from(([127, 0, 0, 1], 4780)),
+                tls_cert: None,
+                tls_key: None,
+                hosts: Vec::new(),
+            },
             p2p: P2p::default(),
             metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 4781)) },
             worker: Worker {

@@ -6,8 +6,12 @@ pub mod client;
 pub mod http;
 mod mcp;
 pub mod p2p;
+pub mod serve;
 pub mod stdio;
+pub mod tls;
 
+#[cfg(test)]
+mod door_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What can be typed: commands, arguments and flags.
 
+use crate::api::tls::Fingerprint;
 use crate::ops::{peer, queue, result, submit, task, worker};
 use clap::{Args, Parser, Subcommand, ValueHint};
 use std::path::PathBuf;
@@ -47,6 +48,10 @@ pub(super) struct Global {
     /// Ask the node at this multiaddress, which ends in /p2p/<peer id>, over libp2p: its `api.p2p_listen`.
     #[arg(long, global = true, env = "TASKMESH_VIA", value_name = "MULTIADDR", conflicts_with = "url")]
     pub(super) via: Option<String>,
+    /// Of the certificate of --url, as `taskmesh up` prints it; without it, the
+    /// certificate must be of an authority that this machine trusts.
+    #[arg(long, global = true, env = "TASKMESH_FINGERPRINT", value_name = "SHA256")]
+    pub(super) fingerprint: Option<Fingerprint>,
     /// The token for --url or --via; better given as TASKMESH_TOKEN, where `ps` does not show it.
     #[arg(long, global = true, env = "TASKMESH_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(super) token: Option<String>,

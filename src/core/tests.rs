@@ -1,13 +1,15 @@
 //! The life of a task on a node alone: what needs no second node to show.
 
-use crate::command::{Command, Request};
+use crate::command::{Command, Request, WorkerSpec};
 use crate::effect::{Effect, Input};
 use crate::execution::{Event, Verdict};
-use crate::task::{Outcome, Report, RetryPolicy, Spec};
+use crate::message::{Controls, Hello};
+use crate::task::{Outcome, Report, Requirements, RetryPolicy, Spec};
 use crate::testing::{solo, spec};
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, Status};
-use crate::{Config, Fence, Refusal, TaskId};
+use crate::{Config, Fence, Message, NodeId, Refusal, TaskId, WorkerId, limits};
+use std::collections::BTreeMap;
 
 fn failed(error: &str) -> Verdict {
     Verdict::Failed { error: error.into(), retryable: true }
@@ -168,4 +170,57 @@ fn a_retry_is_a_new_task_linked_both_ways() {
     let closed =
         solo.node.slots().find(|s| s.record.task.as_str() == "a-retry-1").and_then(|s| s.record.body.state.closed());
     assert_eq!(closed.map(|c| c.outcome.clone()), Some(Outcome::Completed));
+}
+
+#[test]
+fn the_workers_of_a_node_fit_into_one_message() {
+    let mut solo = solo(Config::default());
+    let metadata = "m".repeat(limits::METADATA_BYTES);
+    let replies: Vec<_> = (0..limits::WORKERS - 1)
+        .map(|n| {
+            let worker = WorkerSpec {
+                worker: WorkerId::new(&format!("w{n}")).expect("a valid id"),
+                capabilities: vec!["echo".into()],
+                labels: BTreeMap::new(),
+                slots: 1,
+                resources: None,
+                metadata: Some(metadata.as_str().into()),
+            };
+            solo.ask(Request::Command(Command::Register(worker))).1.expect("an answer")
+        })
+        .collect();
+    let registered = replies.iter().filter(|r| r.is_ok()).count();
+    assert_eq!(registered, limits::ANSWER_BYTES / limits::METADATA_BYTES - 1);
+    assert!(replies[registered..].iter().all(|r| matches!(r, Err(Refusal::TooLarge { .. }))));
+}
+
+#[test]
+fn an_explanation_fits_into_one_message() {
+    let mut solo = solo(Config::default());
+    let name = |n: usize| format!("w{n}-{}", "x".repeat(100));
+    for node in 2..300_usize {
+        let workers = (0..limits::WORKERS).map(|n| WorkerSpec {
+            worker: WorkerId::new(&name(node * 100 + n)).expect("a valid id"),
+            capabilities: vec!["sleep".into()],
+            labels: BTreeMap::new(),
+            slots: 1,
+            resources: None,
+            metadata: None,
+        });
+        let hello = Hello {
+            boot: 1,
+            version: 1,
+            draining: false,
+            workers: workers.collect(),
+            free: Vec::new(),
+            members: Vec::new(),
+            controls: Controls::default(),
+        };
+        solo.feed(Input::Received { from: NodeId::test(node as u64), message: Message::Hello(Box::new(hello)) });
+    }
+    let lines = solo.node.explain_workers("other", &Requirements::default());
+    let bytes: usize =
+        lines.iter().map(|(_, w, why)| 32 + w.as_ref().map_or(0, |w| w.as_str().len()) + why.len()).sum();
+    assert!(lines.len() <= limits::EXPLAINED && bytes <= limits::ANSWER_BYTES, "{} lines, {bytes} bytes", lines.len());
+    assert!(lines.len() > limits::EXPLAINED / 2, "{} lines", lines.len());
 }

@@ -2,11 +2,11 @@
 //! binary with a data folder of their own, spoken to through their MCP facade.
 //!
 //! The one place that polls, always with a deadline.
-#![allow(dead_code, reason = "each program that includes this module uses its own part of it")]
+#![allow(dead_code, unused_imports, reason = "each program that includes this module uses its own part of it")]
 
 mod node;
 
-pub(crate) use node::{Node, Plan};
+pub(crate) use node::{Node, Plan, binary};
 
 use serde_json::{Value, json};
 use std::fmt::Display;
