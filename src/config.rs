@@ -28,6 +28,8 @@ pub struct Config {
     pub net: Net,
     /// `[api]`
     pub api: Api,
+    /// `[api]`, what begins with `p2p_`.
+    pub p2p: P2p,
     /// `[metrics]`
     pub metrics: Listener,
     /// `[worker]`
@@ -77,6 +79,15 @@ pub struct Net {
 pub struct Listener {
     /// Port 0: any that is free.
     pub listen: SocketAddr,
+}
+
+/// The door for peers that are no members: MCP over libp2p.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct P2p {
+    /// Multiaddresses to listen on; empty: there is no door.
+    pub listen: Vec<String>,
+    /// Files that say where the door is, for clients that look there.
+    pub announce: Vec<String>,
 }
 
 /// The MCP endpoint.
@@ -306,6 +317,7 @@ impl Config {
                 toolsets: Vec::new(),
                 read_only: false,
             },
+            p2p: P2p::default(),
             metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 4781)) },
             worker: Worker {
                 slots: inputs.cores.clamp(1, taskmesh_core::limits::SLOTS),

@@ -5,9 +5,11 @@
 //! writes are on the disk, unless it rests on none of them. A commit that
 //! fails stops the node; the other holders of its tasks take over.
 
+mod foreign;
 mod handle;
 mod inbox;
 
+pub use foreign::{Claim, Completion, Foreign, ForeignError, LeaseProof};
 pub use handle::{Handle, Pulse};
 pub use inbox::{Event, Inbox};
 
@@ -178,6 +180,7 @@ impl Driver {
                 return None;
             }
             Event::Load(load) => Input::Load(load),
+            Event::Executors(names) => Input::Executors(names),
             Event::Drain => Input::Drain,
             Event::HandBack => Input::HandBack,
             Event::Stop => {
@@ -265,7 +268,7 @@ impl Driver {
                 Effect::Persist(_) | Effect::Forget(_) => {}
                 Effect::Send { to, message } => messages.push((to, message)),
                 Effect::Publish(message) => self.parts.net.publish(&message),
-                Effect::Run { task, fence, spec, .. } => self.parts.executors.run(task, fence, spec),
+                Effect::Run { task, fence, worker, spec } => self.parts.executors.run(task, fence, &worker, spec),
                 Effect::Stop { task, fence, force } => self.parts.executors.stop(&task, fence, force),
                 Effect::Fetch { hash, bytes, from } => self.fetch(hash, bytes, from),
                 Effect::DropBlob(hash) => self.drop_blob(hash),

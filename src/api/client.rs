@@ -209,12 +209,10 @@ impl Client {
     }
 
     fn understood(&self, status: StatusCode, mut answer: Value) -> Result<Value, ClientError> {
-        let result = &mut answer["result"];
-        let failed = result["isError"] == true;
-        match result["structuredContent"].take() {
-            Value::Object(envelope) if failed => Err(ClientError::Refused(Box::new(envelope))),
-            Value::Object(content) => Ok(Value::Object(content)),
-            _ => Err(match answer {
+        match answer_of(answer["result"].take()) {
+            Ok(content) => Ok(content),
+            Err(Some(envelope)) => Err(ClientError::Refused(envelope)),
+            Err(None) => Err(match answer {
                 // Turned away before the protocol: an envelope without one.
                 Value::Object(envelope) if envelope.get("success") == Some(&Value::Bool(false)) => {
                     ClientError::Refused(Box::new(envelope))
@@ -229,6 +227,17 @@ impl Client {
 
     fn broken(&self, problem: String) -> ClientError {
         ClientError::Broken { url: self.url.clone(), problem }
+    }
+}
+
+/// What the result of a call has: the operation's answer, or the envelope of
+/// its refusal, or neither.
+pub(super) fn answer_of(mut result: Value) -> Result<Value, Option<Box<Object>>> {
+    let failed = result["isError"] == true;
+    match result["structuredContent"].take() {
+        Value::Object(envelope) if failed => Err(Some(Box::new(envelope))),
+        Value::Object(content) => Ok(Value::Object(content)),
+        _ => Err(None),
     }
 }
 

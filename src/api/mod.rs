@@ -1,10 +1,11 @@
-//! The faces: MCP over HTTP and stdio, metrics and health over HTTP, and the
+//! The faces: MCP over HTTP, stdio and libp2p, metrics and health over HTTP, and the
 //! client that the command line speaks MCP with. They translate and guard;
 //! what an operation means is in `ops` and in the core.
 
 pub mod client;
 pub mod http;
 mod mcp;
+pub mod p2p;
 pub mod serve;
 pub mod stdio;
 pub mod tls;

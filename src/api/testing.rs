@@ -112,34 +112,9 @@ impl Endpoint {
             shutdown,
             stop: Arc::default(),
         };
-        endpoint.obey(inbox, Box::new(script));
+        let (asked, abandoned) = (endpoint.asked.clone(), endpoint.abandoned.clone());
+        obey(inbox, Box::new(script), asked, abandoned, endpoint.stop.clone());
         endpoint
-    }
-
-    /// The script's thread, in the place of the driver's.
-    fn obey(&self, inbox: Arc<Inbox>, script: Box<Script>) {
-        let (asked, abandoned, stop) = (self.asked.clone(), self.abandoned.clone(), self.stop.clone());
-        std::thread::spawn(move || {
-            let mut kept = Vec::new();
-            let mut batch = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
-                inbox.take(&mut batch, 64, Instant::now() + Duration::from_millis(20));
-                for event in batch.drain(..) {
-                    match event {
-                        Event::Ask { request, answer, .. } => {
-                            let act = script(&request);
-                            asked.lock().expect("no panic").push(request);
-                            match act {
-                                Act::Answer(reply) => drop(answer.send(reply)),
-                                Act::Keep => kept.push(answer),
-                            }
-                        }
-                        Event::Abandoned(_) => *abandoned.lock().expect("no panic") += 1,
-                        _ => {}
-                    }
-                }
-            }
-        });
     }
 
     pub(super) fn post(&self) -> RequestBuilder {
@@ -195,6 +170,55 @@ impl Endpoint {
             tokio::task::yield_now().await;
         }
     }
+}
+
+/// A node that is a script, alone; it ends with the guard.
+pub(super) fn scripted(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> (Handle, ScriptGuard) {
+    let inbox = Arc::new(Inbox::default());
+    let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(|_, _, _| None));
+    let stop = Arc::new(AtomicBool::new(false));
+    obey(inbox, Box::new(script), Arc::default(), Arc::default(), stop.clone());
+    (handle, ScriptGuard(stop))
+}
+
+/// Its drop ends the script.
+pub(super) struct ScriptGuard(Arc<AtomicBool>);
+
+impl Drop for ScriptGuard {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// The script's thread, in the place of the driver's.
+fn obey(
+    inbox: Arc<Inbox>,
+    script: Box<Script>,
+    asked: Arc<Mutex<Vec<Request>>>,
+    abandoned: Arc<Mutex<usize>>,
+    stop: Arc<AtomicBool>,
+) {
+    std::thread::spawn(move || {
+        let mut kept = Vec::new();
+        let mut batch = Vec::new();
+        while !stop.load(Ordering::Relaxed) {
+            inbox.take(&mut batch, 64, Instant::now() + Duration::from_millis(20));
+            for event in batch.drain(..) {
+                match event {
+                    Event::Ask { request, answer, .. } => {
+                        let act = script(&request);
+                        asked.lock().expect("no panic").push(request);
+                        match act {
+                            Act::Answer(reply) => drop(answer.send(reply)),
+                            Act::Keep => kept.push(answer),
+                        }
+                    }
+                    Event::Abandoned(_) => *abandoned.lock().expect("no panic") += 1,
+                    _ => {}
+                }
+            }
+        }
+    });
 }
 
 /// The JSON of a response, which may come as the events of a stream.

@@ -12,6 +12,7 @@ pub mod reach;
 pub mod reference;
 pub mod run;
 
+mod door;
 mod settings;
 mod submit;
 mod tree;
@@ -52,6 +53,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Command::Completions { shell } => output::raw(&reference::completions(shell)),
         Command::Man { dir } => reference::man(dir.as_deref()),
         Command::Mcp(args) => on_runtime(&global, async |node| node.bridge(&args.toolsets, args.read_only).await),
+        Command::Interface => interface(Form::of(global.json)),
         Command::Invite => on_runtime(&global, async |node| invite(&node)),
         Command::Submit(args) => on_runtime(&global, async |node| submit::run(&node, &args).await),
         Command::Task(TaskCommand::Wait(args)) => on_runtime(&global, async |node| wait::run(&node, &args).await),
@@ -140,6 +142,14 @@ fn invite(node: &Node) -> Result<(), Exit> {
     match node.form {
         Form::Json => output::json(&serde_json::json!({ "invite": info.invite })),
         Form::Human => output::raw(&format!("{}\n", info.invite)),
+    }
+}
+
+fn interface(form: Form) -> Result<(), Exit> {
+    let own = crate::ops::interface::own();
+    match form {
+        Form::Json => output::json(&serde_json::json!({ "interface_cid": own.cid, "descriptor": own.descriptor })),
+        Form::Human => output::raw(&format!("{}\n{}\n", own.cid, own.canonical)),
     }
 }
 

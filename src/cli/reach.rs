@@ -7,11 +7,14 @@ use super::exit::Exit;
 use super::output::Form;
 use super::tree::Global;
 use crate::api::client::{Client, Way};
+use crate::api::p2p::Remote;
+use crate::net::door;
 use crate::ops::Code;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
+use tokio::sync::OnceCell;
 
 /// What a running node tells about itself in its data folder.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,13 +89,21 @@ pub struct Node {
     pub(super) form: Form,
     /// What it says of itself; `None` if it was given by `--url`.
     pub(super) info: Option<NodeInfo>,
-    client: Client,
+    line: Line,
+}
+
+/// How it is reached.
+enum Line {
+    /// Its MCP endpoint.
+    Http(Client),
+    /// Its door for peers, dialled with the first call.
+    Door { address: String, token: String, remote: OnceCell<Remote> },
 }
 
 /// The node that the flags, or the settings, point at.
 pub(super) fn find(global: &Global) -> Result<Node, Exit> {
     let form = Form::of(global.json);
-    if let (Some(url), Some(token)) = (&global.url, &global.token) {
+    if let (None, Some(url), Some(token)) = (&global.via, &global.url, &global.token) {
         return Node::new(form, None, url, token, given(global));
     }
     let folder = super::load(global, &[])?.node.data_dir;
@@ -100,6 +111,10 @@ pub(super) fn find(global: &Global) -> Result<Node, Exit> {
         Some(token) => token.clone(),
         None => read_token(&folder)?,
     };
+    if let Some(address) = &global.via {
+        let line = Line::Door { address: address.clone(), token, remote: OnceCell::new() };
+        return Ok(Node { form, info: None, line });
+    }
     if let Some(url) = &global.url {
         return Node::new(form, None, url, &token, given(global));
     }
@@ -141,19 +156,37 @@ fn unreadable(path: &Path, e: &io::Error) -> Exit {
 impl Node {
     pub(super) fn new(form: Form, info: Option<NodeInfo>, url: &str, token: &str, way: Way) -> Result<Node, Exit> {
         let client = Client::by(way, url, token)?;
-        Ok(Node { form, info, client })
+        Ok(Node { form, info, line: Line::Http(client) })
     }
 
     /// Calls one operation; the answer is its object.
     pub(super) async fn call(&self, name: &str, arguments: Value) -> Result<Value, Exit> {
-        self.client.call(name, arguments).await.map_err(Exit::from)
+        match &self.line {
+            Line::Http(client) => client.call(name, arguments).await.map_err(Exit::from),
+            Line::Door { address, token, remote } => {
+                let remote = remote.get_or_try_init(|| dial(address, token)).await?;
+                remote.call(name, arguments, address).await.map_err(Exit::from)
+            }
+        }
     }
 
     /// Serves MCP on standard input and output, with this node's answers.
     pub(super) async fn bridge(&self, toolsets: &[String], read_only: bool) -> Result<(), Exit> {
+        let Line::Http(client) = &self.line else {
+            return Err(Exit::usage("mcp is bridged to an HTTP endpoint: leave out --via, or give --url".to_owned()));
+        };
         let input = tokio::io::BufReader::new(tokio::io::stdin());
-        let bridged =
-            crate::api::stdio::bridge(self.client.narrowed(toolsets, read_only), input, tokio::io::stdout()).await;
+        let client = client.narrowed(toolsets, read_only);
+        let bridged = crate::api::stdio::bridge(client, input, tokio::io::stdout()).await;
         bridged.map_err(|e| Exit::internal(e.to_string()))
     }
+}
+
+async fn dial(address: &str, token: &str) -> Result<Remote, Exit> {
+    let call = door::dial(address).await.map_err(|e| match e {
+        crate::net::NetError::Address { .. } => Exit::usage(format!("--via: {e}")),
+        other => Exit::with(Code::Unavailable, other.to_string()),
+    })?;
+    let door::Call { stream, open, .. } = call;
+    Ok(Remote::new(Box::new(stream), token, Box::new(open)))
 }

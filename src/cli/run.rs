@@ -8,7 +8,7 @@ use crate::api::http::{Doors, Face, Routes, observe, serve};
 use crate::api::serve::Door;
 use crate::api::tls::{Fingerprint, Identity};
 use crate::config::{Api, Config, LogFormat};
-use crate::driver::{self, Event, Handle, Inbox, Observation, Parts};
+use crate::driver::{self, Event, Foreign, Handle, Inbox, Observation, Parts};
 use crate::exec::{ExecConfig, Executors};
 use crate::net::{self, BlobAccess, Mdns, Net, NetConfig, NetEvent, Pace};
 use crate::ops::{Changes, Offer};
@@ -175,6 +175,9 @@ impl Started {
             Arc::new(move |operation: &str, code: &str, took: Duration| metrics.call(operation, code, took))
         };
         let (hosts, offer) = (config.api.hosts.clone(), offer(&config.api)?);
+        let foreign =
+            Foreign::start(handle.clone(), executors.desk(), executors.capabilities(), shutdown.clone()).await;
+        super::door::open(prepared, &handle, foreign, meter.clone(), offer.clone(), &shutdown).await?;
         let face = Face { handle: handle.clone(), token: prepared.token.clone(), meter, hosts, feed, offer };
         spawn_server("api", serve(doors, face, shutdown.clone()));
         spawn_server("metrics", observe(watch, routes(&handle, metrics, meters), shutdown.clone()));

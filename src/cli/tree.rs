@@ -46,11 +46,14 @@ pub(super) struct Global {
     /// Ask the node at this address instead of the one of the data folder.
     #[arg(long, global = true, env = "TASKMESH_URL", value_name = "URL", value_hint = ValueHint::Url)]
     pub(super) url: Option<String>,
+    /// Ask the node at this multiaddress, which ends in /p2p/<peer id>, over libp2p: its `api.p2p_listen`.
+    #[arg(long, global = true, env = "TASKMESH_VIA", value_name = "MULTIADDR", conflicts_with = "url")]
+    pub(super) via: Option<String>,
     /// Of the certificate of --url, as `taskmesh up` prints it; without it, the
     /// certificate must be of an authority that this machine trusts.
     #[arg(long, global = true, env = "TASKMESH_FINGERPRINT", value_name = "SHA256")]
     pub(super) fingerprint: Option<Fingerprint>,
-    /// The token for --url; better given as TASKMESH_TOKEN, where `ps` does not show it.
+    /// The token for --url or --via; better given as TASKMESH_TOKEN, where `ps` does not show it.
     #[arg(long, global = true, env = "TASKMESH_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(super) token: Option<String>,
 }
@@ -83,6 +86,11 @@ pub(super) enum Command {
     Submit(super::submit::SubmitArgs),
     /// Print the invite for other nodes; it holds the mesh's key.
     Invite,
+    /// Print the interface's content id and its descriptor.
+    ///
+    /// The id names the operations of this version: two programs with the same
+    /// id take the same arguments and give the same answers. No node is asked.
+    Interface,
     /// Submit, watch and stop tasks.
     #[command(subcommand)]
     Task(TaskCommand),

@@ -264,6 +264,23 @@ pub static SETTINGS: &[Setting] = &[
          others are refused, and a certificate that the node makes is for them.",
         list!(api.hosts, host),
     ),
+    like(
+        setting(
+            "api.p2p_listen",
+            Kind::List(limits::ADDRESSES),
+            "Multiaddresses for MCP over libp2p, for peers that are no nodes of the mesh but have\n\
+             the token. Empty: there is none.",
+            list!(p2p.listen, multiaddr),
+        ),
+        "[\"/ip4/127.0.0.1/tcp/4782\"]",
+    ),
+    setting(
+        "api.p2p_announce",
+        Kind::List(8),
+        "Files that tell where that is, written at the start for programs on this machine\n\
+         that look there, such as ipfs_accelerate_py's. Empty: none.",
+        list!(p2p.announce, Ok),
+    ),
     setting(
         "api.toolsets",
         Kind::List(TOOLSETS.len()),

@@ -54,6 +54,8 @@ pub enum Input {
     },
     /// What this node measures of itself.
     Load(NodeLoad),
+    /// What workers of this node may promise from now on: `config.executors`.
+    Executors(Vec<Arc<str>>),
     /// Take no new work, and hand over what waits: the node is about to stop.
     Drain,
     /// End what still runs and hand it back: the grace is over.

@@ -224,6 +224,7 @@ impl Node {
             Input::Peer(event) => self.on_peer(event),
             Input::Fetched { hash, here } => self.on_fetched(hash, here),
             Input::Load(load) => self.load = load,
+            Input::Executors(names) => self.config.executors = names,
             Input::Drain => self.on_drain(),
             Input::HandBack => self.on_hand_back(),
         }

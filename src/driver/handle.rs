@@ -119,6 +119,11 @@ impl Handle {
         self.shared.inbox.push_local(Event::Load(load));
     }
 
+    /// Tells the node what its workers may promise from now on.
+    pub(super) fn executors(&self, names: Vec<Arc<str>>) {
+        self.shared.inbox.push_local(Event::Executors(names));
+    }
+
     /// Takes no new work, and hands over what waits.
     pub fn drain(&self) {
         self.shared.inbox.push_local(Event::Drain);

@@ -4,7 +4,7 @@
 use crate::exec::RunEvent;
 use crate::net::NetEvent;
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use taskmesh_core::view::NodeLoad;
 use taskmesh_core::{Fence, Message, NodeId, Refusal, Reply, Request, RequestId, TaskId};
@@ -45,6 +45,8 @@ pub enum Event {
     Net(NetEvent),
     /// The node's own load.
     Load(NodeLoad),
+    /// What workers of this node may promise from now on.
+    Executors(Vec<Arc<str>>),
     /// Take no new work.
     Drain,
     /// Hand back what runs.

@@ -80,7 +80,7 @@ impl Bench {
 
     pub(super) fn run_spec(&self, spec: Spec, attempt: u32) -> (TaskId, Fence) {
         let (task, fence) = (TaskId::new("job/7").unwrap(), fence(attempt));
-        self.executors.run(task.clone(), fence, Arc::new(spec));
+        self.executors.run(task.clone(), fence, &WorkerId::new("w").unwrap(), Arc::new(spec));
         (task, fence)
     }
 
@@ -361,7 +361,7 @@ async fn a_no_op_costs_some_microseconds() {
     let tasks: Vec<_> = (0..10_000).map(|n| TaskId::new(&format!("job/{n}")).unwrap()).collect();
     let began = Instant::now();
     for task in &tasks {
-        bench.executors.run(task.clone(), fence(1), spec.clone());
+        bench.executors.run(task.clone(), fence(1), &WorkerId::new("w").unwrap(), spec.clone());
     }
     let each = began.elapsed() / 10_000;
     println!("echo: {each:?} a run");

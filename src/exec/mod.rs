@@ -9,6 +9,9 @@ mod builtin;
 mod capture;
 #[cfg(test)]
 mod contract;
+pub mod foreign;
+#[cfg(test)]
+mod foreign_tests;
 mod group;
 mod guard;
 mod payload;
@@ -17,6 +20,7 @@ mod process;
 mod process_tests;
 mod program;
 
+use foreign::Desk;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::any::Any;
@@ -29,7 +33,7 @@ use std::time::{Duration, Instant};
 use taskmesh_core::execution::Verdict;
 use taskmesh_core::limits;
 use taskmesh_core::task::Usage;
-use taskmesh_core::{Fence, Millis, Spec, TaskId};
+use taskmesh_core::{Fence, Millis, Spec, TaskId, WorkerId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -184,6 +188,10 @@ pub enum How {
     },
     /// It was told to halt, and did.
     Halted,
+    /// It took longer than its task allows, and watches over that itself.
+    TimedOut,
+    /// It was not done, for no fault of its task.
+    HandedBack,
 }
 
 impl End {
@@ -273,6 +281,7 @@ struct Shared {
     runs: Mutex<Runs>,
     tracker: TaskTracker,
     closing: AtomicBool,
+    desk: Desk,
 }
 
 impl Executors {
@@ -307,6 +316,7 @@ impl Executors {
             runs: Mutex::default(),
             tracker: TaskTracker::new(),
             closing: AtomicBool::new(false),
+            desk: Desk::default(),
         };
         Ok(Executors { shared: Arc::new(shared) })
     }
@@ -341,15 +351,27 @@ impl Executors {
         }
     }
 
-    /// Starts a run and returns at once. Its end is always reported, also
-    /// where it could not begin. A second run under the same fence is ignored.
-    pub fn run(&self, task: TaskId, fence: Fence, spec: Arc<Spec>) {
+    /// Where the runs of foreign programs wait.
+    #[must_use]
+    pub fn desk(&self) -> Desk {
+        self.shared.desk.clone()
+    }
+
+    /// Starts a run of `worker` and returns at once. Its end is always
+    /// reported, also where it could not begin. A second run under the same
+    /// fence is ignored. That of a foreign worker is left to its program.
+    pub fn run(&self, task: TaskId, fence: Fence, worker: &WorkerId, spec: Arc<Spec>) {
         let began = Instant::now();
         let (halt, halted) = watch::channel(None);
         let task_type = spec.task_type.clone();
         let link = Link { task, fence, spec, halt: halted, events: self.shared.events.clone() };
         if self.shared.closing.load(Ordering::Acquire) {
             return link.tell(ended(Verdict::HandedBack, RawReport::default(), began));
+        }
+        if Desk::is_foreign(worker) {
+            let work = Box::pin(self.desk().attend(link.clone(), worker.clone()));
+            // The desk counts its time from the claim.
+            return self.attend(link, halt, work, None, began);
         }
         let Some(executor) = self.shared.executors.get(&*task_type) else {
             return link.end(
@@ -361,7 +383,10 @@ impl Executors {
         let begun = std::panic::catch_unwind(AssertUnwindSafe(|| executor.begin(link.clone())));
         match begun.unwrap_or_else(|panic| Begun::Over(panicked(panic.as_ref()))) {
             Begun::Over(end) => link.end(end, None, began),
-            Begun::Runs(work) => self.attend(link, halt, work, began),
+            Begun::Runs(work) => {
+                let timeout = link.spec.timeout;
+                self.attend(link, halt, work, timeout, began);
+            }
         }
     }
 
@@ -392,7 +417,14 @@ impl Executors {
         self.shared.tracker.wait().await;
     }
 
-    fn attend(&self, link: Link, halt: watch::Sender<Option<Halt>>, work: BoxFuture<'static, End>, began: Instant) {
+    fn attend(
+        &self,
+        link: Link,
+        halt: watch::Sender<Option<Halt>>,
+        work: BoxFuture<'static, End>,
+        timeout: Option<Millis>,
+        began: Instant,
+    ) {
         let key = (link.task.clone(), link.fence);
         {
             let mut runs = self.shared.runs();
@@ -409,7 +441,6 @@ impl Executors {
         let shared = self.shared.clone();
         let run = async move {
             let work = AssertUnwindSafe(work).catch_unwind();
-            let timeout = link.spec.timeout;
             let end = within(timeout, &halt, work).await.unwrap_or_else(|panic| panicked(panic.as_ref()));
             shared.runs().remove(&key);
             let why = halt.borrow().map(|halt| halt.why);
@@ -432,7 +463,10 @@ impl Link {
             (How::Failed { error, retryable }, _) => {
                 Verdict::Failed { error: clip(&error, limits::REASON_BYTES).into(), retryable }
             }
-            (How::Halted, Some(Why::TimedOut)) => Verdict::TimedOut { after: self.spec.timeout.unwrap_or_default() },
+            (How::HandedBack, _) => Verdict::HandedBack,
+            (How::TimedOut, _) | (How::Halted, Some(Why::TimedOut)) => {
+                Verdict::TimedOut { after: self.spec.timeout.unwrap_or_default() }
+            }
             (How::Halted, Some(Why::HandedBack)) => Verdict::HandedBack,
             (How::Halted, Some(Why::Stopped) | None) => Verdict::Stopped,
         };

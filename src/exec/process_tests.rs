@@ -337,8 +337,14 @@ async fn usage_is_measured_and_is_the_programs_own() {
 async fn many_runs_leave_no_zombie_and_no_folder() {
     let bench = Bench::new(|_| ());
     let spec = Arc::new(spec("exec", r#"{"argv":["sh","-c","echo $$"]}"#));
+    let worker = WorkerId::new("w").unwrap();
     for n in 0..100 {
-        bench.executors.run(TaskId::new(&format!("job/{n}")).unwrap(), super::contract::fence(1), spec.clone());
+        bench.executors.run(
+            TaskId::new(&format!("job/{n}")).unwrap(),
+            super::contract::fence(1),
+            &worker,
+            spec.clone(),
+        );
     }
     let mut pids = Vec::new();
     for _ in 0..100 {

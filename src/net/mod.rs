@@ -14,6 +14,7 @@ mod codec;
 mod counters;
 mod dialling;
 mod discovery;
+pub mod door;
 mod gate;
 mod gossip;
 mod hello;
@@ -256,6 +257,14 @@ pub enum NetError {
         /// Which.
         address: String,
         /// Why, from the system.
+        problem: String,
+    },
+    /// Nobody answers at an address, or not the one that was meant.
+    #[error("cannot reach {address}: {problem}")]
+    Dial {
+        /// Which.
+        address: String,
+        /// Why.
         problem: String,
     },
     /// The gossip protocol refused its settings.

@@ -3,8 +3,10 @@
 //!
 //! There is no logic here: ranges are checked and names are mapped.
 
+pub mod canonical;
 pub mod doc;
 pub mod failure;
+pub mod interface;
 pub mod peer;
 pub mod queue;
 pub mod result;

@@ -142,11 +142,15 @@ fn read_cursor(cursor: &str) -> Result<String, Refusal> {
 #[must_use]
 pub fn cid(hash: BlobHash) -> String {
     // CID version 1, codec raw, multihash blake3, 32 bytes (multicodec table).
-    let bytes = [&[0x01, 0x55, 0x1e, 0x20][..], &hash.0[..]].concat();
+    base32(&[&[0x01, 0x55, 0x1e, 0x20][..], &hash.0[..]].concat())
+}
+
+/// Bytes in base32, lower case, with the `b` that multibase puts before it.
+pub(crate) fn base32(bytes: &[u8]) -> String {
     let mut text = String::from("b");
     let (mut bits, mut held) = (0_u32, 0_u32);
     for byte in bytes {
-        bits = (bits << 8) | u32::from(byte);
+        bits = (bits << 8) | u32::from(*byte);
         held += 8;
         while held >= 5 {
             held -= 5;

@@ -8,6 +8,7 @@ mod drain;
 mod failover;
 #[path = "../fleet/mod.rs"]
 mod fleet;
+mod foreign;
 mod news;
 mod partition;
 mod reads;

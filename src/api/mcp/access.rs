@@ -53,6 +53,16 @@ impl Access<'_> {
         }
     }
 
+    fn span(&self) -> tracing::Span {
+        tracing::info_span!(
+            "call",
+            operation = self.name(),
+            subject = self.subject(),
+            trace_id = tracing::field::Empty,
+            parent_id = tracing::field::Empty
+        )
+    }
+
     /// What it is about, for the trace; bounded.
     fn subject(&self) -> String {
         match self {
@@ -74,17 +84,31 @@ impl Facade {
         context: &RequestContext<RoleServer>,
         call: impl Future<Output = Result<T, Failure>>,
     ) -> Option<Result<T, Failure>> {
-        let operation = access.name();
-        let span = tracing::info_span!(
-            "call",
-            operation,
-            subject = access.subject(),
-            trace_id = tracing::field::Empty,
-            parent_id = tracing::field::Empty
-        );
+        let span = access.span();
         trace::record(&context.meta, &span);
+        self.measured(access.name(), span, &context.ct, call).await
+    }
+
+    /// Runs `call` for a client that is not told of by rmcp. Dropping the
+    /// future lets go of it.
+    pub(super) async fn guarded_plainly<T>(
+        &self,
+        access: Access<'_>,
+        call: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let never = CancellationToken::new();
+        self.measured(access.name(), access.span(), &never, call).await.unwrap_or_else(|| Err(defect()))
+    }
+
+    async fn measured<T>(
+        &self,
+        operation: &'static str,
+        span: tracing::Span,
+        gone: &CancellationToken,
+        call: impl Future<Output = Result<T, Failure>>,
+    ) -> Option<Result<T, Failure>> {
         let started = Instant::now();
-        let outcome = within(CALL, &context.ct, call.instrument(span.clone())).await;
+        let outcome = within(CALL, gone, call.instrument(span.clone())).await;
         let code = match &outcome {
             None => "abandoned",
             Some(Ok(_)) => "ok",

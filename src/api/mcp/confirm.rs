@@ -59,6 +59,6 @@ fn yes(answer: Option<ElicitResult>) -> Result<(), Failure> {
     Err(Failure::new(Code::ConfirmationRequired, "the user did not say yes; nothing was changed"))
 }
 
-fn unasked() -> Failure {
+pub(super) fn unasked() -> Failure {
     Failure::new(Code::ConfirmationRequired, "this can't be undone; call again with confirm: true. Nothing was changed")
 }

@@ -2,7 +2,7 @@
 //! to whom, and a call from its arguments to its answer.
 
 use super::access::{Access, defect};
-use super::confirm::confirmed;
+use super::confirm::{confirmed, unasked};
 use super::progress::{self, Waited};
 use super::uri::Uri;
 use super::{Facade, gone, task};
@@ -68,6 +68,37 @@ impl Facade {
             Some(Err(failure)) => Ok(refused(&failure, ids)),
             None => Err(gone()),
         }
+    }
+
+    /// Whether the operation of this name is offered.
+    pub(in crate::api) fn has(&self, name: &str) -> bool {
+        ops::operation(name).is_some_and(|operation| self.node.offer.has(operation))
+    }
+
+    /// The definitions of what is offered.
+    pub(in crate::api) fn tools(&self) -> Vec<Tool> {
+        list(&self.node.offer)
+    }
+
+    /// One call of a client that can't be asked anything back, and the ids that
+    /// it sent, which a refusal repeats.
+    pub(in crate::api) async fn call_plainly(
+        &self,
+        operation: &'static Operation,
+        arguments: Object,
+    ) -> (Result<Object, Failure>, Object) {
+        let ids = sent_ids(Some(&arguments));
+        let subject = ids.values().next().and_then(Value::as_str).unwrap_or_default();
+        let run = async {
+            let prepared = operation.prepare(arguments)?;
+            if prepared.question.is_some() {
+                return Err(unasked());
+            }
+            let reply = self.node.handle.ask(prepared.request.clone()).await?;
+            written(&self.node.handle, prepared, reply).await
+        };
+        let done = self.guarded_plainly(Access::Tool(operation, subject), run).await;
+        (done, ids)
     }
 
     /// From arguments to the answer.
