@@ -119,20 +119,20 @@ impl Node {
                 None => born.push((task.clone(), Arc::new(spec))),
             }
         }
-        if let Ok(one_more) = name.item(tasks.len())
-            && replayed
+        if replayed
             && !submission.items.is_empty()
+            && let Ok(one_more) = name.item(tasks.len())
             && self.kept.contains_key(&one_more)
         {
             return self.answer(origin, Err(Refusal::Conflict { name: name.to_string().into() }));
         }
-        if tasks.iter().any(|t| self.kept.get(t).is_some_and(Kept::disowned)) {
+        if replayed && tasks.iter().any(|t| self.kept.get(t).is_some_and(Kept::disowned)) {
             let problem = format!("{name} was submitted to two nodes at once; try again").into();
             let retry_after = self.config.stagger;
             return self.answer(origin, Err(Refusal::Unavailable { problem, retry_after }));
         }
-        let stranger = tasks.iter().find(|t| self.kept.get(*t).is_some_and(|k| !self.owns(k)));
-        if let Some(stranger) = stranger {
+        let mut strangers = tasks.iter().filter(|t| self.kept.get(*t).is_some_and(|k| !self.owns(k)));
+        if replayed && let Some(stranger) = strangers.next() {
             return self.replay_elsewhere(origin, &stranger.clone(), submission, name);
         }
         let holders = self.first_holders(&name);
