@@ -189,10 +189,10 @@ impl Node {
         }
         let alone = self.config.planted == Some(Planted::ClaimAlone);
         let pledged = |n: &NodeId| claim.pledges.contains_key(n);
-        // Those that join decide with the prior holders only until the change
-        // is done. Its own writer knows that it is not.
-        let ours = best.owner() == self.id && best.stamp == kept.slot.record.stamp && !best.prior.is_empty();
-        let won = if ours {
+        // Those that join decide alone once the change is done. Its writer, which
+        // writes nothing more after its pledge, shows that it is not.
+        let writer = claim.pledges.get(&best.owner()).and_then(|r| r.as_ref());
+        let won = if !best.prior.is_empty() && writer.is_some_and(|r| r.stamp == best.stamp) {
             best.prior.iter().filter(|n| pledged(n)).count() > best.prior.len() / 2
         } else {
             best.majority(|n| pledged(&n))
@@ -242,6 +242,7 @@ impl Node {
         kept.claimed = true;
         let promised = self.majority_revision(&self.kept[task]);
         self.kept.get_mut(task).expect("kept").promised = promised;
+        self.reclaiming.remove(task);
         self.resume_lease(task);
         self.index(task);
         self.unsettled.insert(task.clone());

@@ -276,6 +276,7 @@ impl Node {
         let Some(kept) = self.kept.remove(task) else { return };
         self.claims.remove(task);
         self.orphans.remove(task);
+        self.reclaiming.remove(task);
         self.erase(Key::Task(task.clone()));
         let record = kept.slot.record;
         let alone = record.holders == [self.id] && record.stamp.ballot.epoch == 1;

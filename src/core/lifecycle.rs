@@ -64,7 +64,7 @@ impl Node {
         }
         let unbounded = self.config.planted == Some(Planted::Unbounded);
         let limit = self.config.open_tasks;
-        if self.open_tasks() + submission.items.len().max(1) > limit && !unbounded {
+        if self.open_tasks() + self.reclaiming.len() + submission.items.len().max(1) > limit && !unbounded {
             let retry_after = Millis(1_000);
             return Err(Refusal::Full { what: "this node's queue".into(), limit: limit as u64, retry_after });
         }

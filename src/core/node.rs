@@ -37,6 +37,9 @@ pub struct Node {
     pub(crate) kept: BTreeMap<TaskId, Kept>,
     pub(crate) vows: BTreeMap<TaskId, (Ballot, Unix)>,
     pub(crate) damaged: BTreeSet<TaskId>,
+    /// Open tasks that this node owned before it restarted, and that nobody is
+    /// known to own since: they have their place in its queue.
+    pub(crate) reclaiming: BTreeSet<TaskId>,
     /// How often all peers were told of those, and when last.
     pub(crate) confessions: (u32, Millis),
     pub(crate) tombstones: Tombstones,
@@ -120,6 +123,7 @@ impl Node {
             kept: BTreeMap::new(),
             vows: disk.pledges.into_iter().map(|(task, ballot, at)| (task, (ballot, at))).collect(),
             damaged: disk.damaged.into_iter().collect(),
+            reclaiming: BTreeSet::new(),
             confessions: (0, Millis(0)),
             tombstones: Tombstones::new(disk.tombstones),
             claims: BTreeMap::new(),
@@ -140,7 +144,7 @@ impl Node {
             executions: BTreeMap::new(),
             over: Over::default(),
             controls: disk.controls,
-            requests: Requests::default(),
+            requests: Requests::numbered_from((disk.boot + 1) << 32),
             blobs: disk.blobs.into_iter().map(|hash| (hash, 0)).collect(),
             fetching: BTreeMap::new(),
             hello_version: 0,

@@ -270,6 +270,9 @@ impl Node {
             if kept.slot.pledge != record.stamp.ballot {
                 kept.pledged_at = Some(Millis(0));
             }
+            if record.owner() == self.id && !record.closed() {
+                self.reclaiming.insert(task.clone());
+            }
             let claimed = kept.claimed;
             kept.promised = if claimed { kept.majority_revision(self.id) } else { None };
             kept.announced = kept.promised.is_some();
@@ -601,6 +604,7 @@ impl Node {
         let pledge = pledge.map_or(record.stamp.ballot, |p| p.max(record.stamp.ballot));
         self.depose(&task);
         self.claims.remove(&task);
+        self.reclaiming.remove(&task);
         if self.vows.remove(&task).is_some() {
             self.erase(Key::Pledge(task.clone()));
         }

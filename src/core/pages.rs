@@ -19,6 +19,9 @@ impl Node {
             Ok(_) | Err(_) => None,
         };
         let Some(gather) = self.requests.gathers.get_mut(&number) else { return };
+        if !gather.left.contains(&from) {
+            return;
+        }
         if let Some(rest) = rest {
             let part = self.requests.number();
             self.requests.parts.insert(part, number);

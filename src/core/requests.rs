@@ -138,6 +138,12 @@ const CONFIRMATION: Millis = Millis(1_000);
 const DEPENDENCY_WAIT: Millis = Millis(20_000);
 
 impl Requests {
+    /// Numbers that no earlier start of this node gave: its answers may still
+    /// be on their way.
+    pub(crate) fn numbered_from(next: u64) -> Requests {
+        Requests { next, ..Requests::default() }
+    }
+
     pub(crate) fn number(&mut self) -> u64 {
         self.next += 1;
         self.next

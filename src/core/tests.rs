@@ -1,14 +1,14 @@
 //! The life of a task on a node alone: what needs no second node to show.
 
-use crate::command::{Command, Request, WorkerSpec};
-use crate::effect::{Effect, Input};
+use crate::command::{Command, Detail, Query, Request, WorkerSpec};
+use crate::effect::{Disk, Effect, Input};
 use crate::execution::{Event, Verdict};
 use crate::message::{Controls, Hello};
 use crate::task::{Outcome, Report, Requirements, RetryPolicy, Spec};
 use crate::testing::{solo, spec};
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, Status};
-use crate::{Config, Fence, Message, NodeId, Refusal, TaskId, WorkerId, limits};
+use crate::{Config, Fence, Message, Node, NodeId, Refusal, RequestId, TaskId, WorkerId, limits};
 use std::collections::BTreeMap;
 
 fn failed(error: &str) -> Verdict {
@@ -223,4 +223,26 @@ fn an_explanation_fits_into_one_message() {
         lines.iter().map(|(_, w, why)| 32 + w.as_ref().map_or(0, |w| w.as_str().len()) + why.len()).sum();
     assert!(lines.len() <= limits::EXPLAINED && bytes <= limits::ANSWER_BYTES, "{} lines, {bytes} bytes", lines.len());
     assert!(lines.len() > limits::EXPLAINED / 2, "{} lines", lines.len());
+}
+
+#[test]
+fn a_restarted_node_takes_no_answer_to_what_it_asked_before() {
+    let first = |boot: u64| {
+        let disk = Disk { boot, ..Disk::default() };
+        let mut node = Node::new(NodeId::test(1), Config::default(), 7, disk);
+        let mut effects = Vec::new();
+        node.handle(Millis(1), Input::Clock(Unix(1_700_000_000_000)), &mut effects);
+        let hello = Message::WhoAreYou;
+        node.handle(Millis(2), Input::Received { from: NodeId::test(2), message: hello }, &mut effects);
+        let task = TaskId::new("a").expect("a valid id");
+        let query = Query::Task { task, detail: Detail::default(), wait: Millis(0) };
+        let request = Request::Query(query);
+        node.handle(Millis(3), Input::Request { id: RequestId(1), request }, &mut effects);
+        effects.iter().find_map(|e| match e {
+            Effect::Send { message: Message::Request { id, .. }, .. } => Some(*id),
+            _ => None,
+        })
+    };
+    let (before, after) = (first(0).expect("it asks"), first(1).expect("it asks"));
+    assert!(after - before > 1_000_000_000, "{before} and {after}");
 }

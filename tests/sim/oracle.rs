@@ -320,14 +320,15 @@ impl World {
     fn is_pledged(&self, task: &TaskId, record: &Record, ballot: Ballot) -> bool {
         let pledges = &self.oracle.promises[task].pledges;
         let pledged = |h: NodeId| pledges.get(&h).is_some_and(|p| *p >= ballot);
-        // Who wrote a change of holders knows that it is not done yet: the prior
-        // ones are enough for it.
-        let resumes = self.copy_of(ballot.owner, task).is_some_and(|c| {
-            let prior = &c.record.prior;
-            let own = c.record.owner() == ballot.owner && c.record.stamp.ballot < ballot;
-            own && prior.iter().filter(|h| pledged(**h)).count() * 2 > prior.len()
+        let copies = || record.keepers().filter_map(|h| self.copy_of(h, task)).map(|c| &c.record);
+        // The writer of a change of holders, having pledged, shows that it is not
+        // done: then the prior ones are enough.
+        let resumes = copies().any(|r| {
+            let writer = self.copy_of(r.owner(), task).is_some_and(|c| c.record.stamp == r.stamp);
+            let shown = writer && pledged(r.owner()) && r.stamp.ballot < ballot;
+            shown && r.prior.iter().filter(|h| pledged(**h)).count() * 2 > r.prior.len()
         });
-        resumes || record.keepers().filter_map(|h| self.copy_of(h, task)).any(|c| c.record.majority(pledged))
+        resumes || copies().any(|r| r.majority(pledged))
     }
 
     pub(crate) fn copy_of(&self, node: NodeId, task: &TaskId) -> Option<&Copy> {
@@ -355,12 +356,16 @@ impl World {
         })
     }
 
-    /// Whether its holders were chosen so that half of them are gone for ever:
-    /// by a node that could not know, and no promise covers that. (Of what is
-    /// kept already, faults take less than that.)
+    /// Whether its holders were chosen so that half of them are gone for ever, or
+    /// keep another task of its id: by a node that could not know, and no
+    /// promise covers that. (Of what is kept already, faults take less.)
     pub(crate) fn born_among_the_dead(&self, record: &Record) -> bool {
-        let dead = record.holders.iter().filter(|h| self.hosts[index_of(**h)].fate == Fate::Destroyed);
-        dead.count() * 2 >= record.holders.len() && record.owner() == record.birth.node
+        let dead = |h: &&NodeId| {
+            let other = self.copy_of(**h, &record.task).is_some_and(|c| c.record.birth != record.birth);
+            other || self.hosts[index_of(**h)].fate == Fate::Destroyed
+        };
+        let lost = record.holders.iter().filter(dead).count();
+        lost * 2 >= record.holders.len() && record.owner() == record.birth.node
     }
 
     /// A node answers a client.
