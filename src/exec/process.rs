@@ -276,8 +276,7 @@ impl Running {
     async fn until_end(&mut self, link: &mut Link, kill_after: Duration, buffer: &mut [u8]) -> Option<Force> {
         let mut told = None;
         let mut kill = std::pin::pin!(tokio::time::sleep(Duration::MAX));
-        let mut glance = FIRST_GLANCE;
-        let mut look = std::pin::pin!(tokio::time::sleep(glance));
+        let mut look = std::pin::pin!(tokio::time::sleep(FIRST_GLANCE));
         let began = tokio::time::Instant::now();
         let mut second = tokio::time::interval_at(began + builtin::PROGRESS_EVERY, builtin::PROGRESS_EVERY);
         second.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -304,7 +303,8 @@ impl Running {
                 }
                 () = &mut look => {
                     self.group.look();
-                    glance = (glance * 4).min(builtin::PROGRESS_EVERY);
+                    // What it took last is missed, so the last look is to be late.
+                    let glance = (began.elapsed() / 8).clamp(FIRST_GLANCE, builtin::PROGRESS_EVERY);
                     look.as_mut().reset(tokio::time::Instant::now() + glance);
                 }
             }
@@ -402,6 +402,6 @@ const DEFAULT_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 const BUFFER_BYTES: usize = 64 * 1024;
 /// How long a process that left the group may keep the run from ending.
 const DRAIN: Duration = Duration::from_secs(1);
-/// When a program's memory is looked at first; then four times later each
-/// time, and each second at last.
+/// When a program's memory is looked at first; then whenever it has run an
+/// eighth longer, and at least each second.
 const FIRST_GLANCE: Duration = Duration::from_millis(4);

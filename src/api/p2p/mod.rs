@@ -1,7 +1,7 @@
 //! MCP over libp2p streams, `/mcp+p2p/1.0.0`, for peers that are no members of
 //! the mesh. Three dialects share the protocol, and a stream's first message
-//! tells which it is ([`dialect`]); a fourth, `task_queue.rpc`, is a tool in each
-//! of them ([`queue`]).
+//! tells which it is (`dialect`); a fourth, `task_queue.rpc`, is a tool in each
+//! of them (`queue`).
 //!
 //! Everything about a stream is bounded: see [`Limits`].
 
