@@ -5,7 +5,8 @@
 //! `cargo bench --bench store`; it writes to the system's folder for temporary
 //! files, so point `TMPDIR` at the disk that is to be measured. Where others
 //! compute, single writes wait for the scheduler rather than for the disk: run
-//! the program that `--no-run` names under `chrt -f 5`.
+//! the program that `--no-run` names under `chrt -r 5` (not `-f`: sled spins
+//! where it initializes, and without time slices that has no end).
 #![allow(clippy::unwrap_used)]
 
 use std::fs::OpenOptions;
