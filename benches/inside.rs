@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use taskmesh::api::Feed;
 use taskmesh::api::client::Client;
-use taskmesh::api::http::{Face, serve};
+use taskmesh::api::http::{Doors, Face, serve};
+use taskmesh::api::serve::Door;
 use taskmesh::driver::{self, Handle, Inbox, Parts};
 use taskmesh::exec::{ExecConfig, Executors};
 use taskmesh::net::invite::Invite;
@@ -100,15 +101,18 @@ async fn start(folder: &Path, config: Config) -> Inside {
     let (handle, _) = driver::spawn(parts, inbox).expect("a driver");
     let stop = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("http://{}/mcp", listener.local_addr().expect("an address"));
+    let address = listener.local_addr().expect("an address");
+    let url = format!("http://{address}/mcp");
     let face = Face {
         handle: handle.clone(),
         token: "bench".to_owned(),
         meter: Arc::new(|_, _, _| {}),
+        hosts: Vec::new(),
         feed: Feed::default(),
         offer: Offer::default(),
     };
-    tokio::spawn(serve(listener, face, stop.clone()));
+    let doors = Doors { open: Door::Tcp(listener), address, local: None };
+    tokio::spawn(serve(doors, face, stop.clone()));
     let invite = Invite { mesh_key, seeds: addresses }.encode().expect("an invite");
     let client = Client::new(&url, "bench").expect("a client");
     Inside { handle, invite, client, stop, runtime: None }

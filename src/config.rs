@@ -72,22 +72,29 @@ pub struct Net {
     pub max_connections: u32,
 }
 
-/// The MCP endpoint.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Api {
-    /// Port 0: any that is free.
-    pub listen: SocketAddr,
-    /// Groups of operations that are offered; empty: all.
-    pub toolsets: Vec<String>,
-    /// Only operations that change nothing are offered.
-    pub read_only: bool,
-}
-
 /// A socket of one of the faces.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listener {
     /// Port 0: any that is free.
     pub listen: SocketAddr,
+}
+
+/// The MCP endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Api {
+    /// Port 0: any that is free. Not on loopback: TLS alone.
+    pub listen: SocketAddr,
+    /// PEM file with the certificate and its chain; `None`: none on loopback,
+    /// one that the node makes for itself elsewhere.
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with its key.
+    pub tls_key: Option<PathBuf>,
+    /// Names under which clients reach it, beside its address.
+    pub hosts: Vec<String>,
+    /// Groups of operations that are offered; empty: all.
+    pub toolsets: Vec<String>,
+    /// Only operations that change nothing are offered.
+    pub read_only: bool,
 }
 
 /// The worker that a node starts with.
@@ -291,7 +298,14 @@ impl Config {
                 deny: Vec::new(),
                 max_connections: 128,
             },
-            api: Api { listen: SocketAddr::from(([127, 0, 0, 1], 4780)), toolsets: Vec::new(), read_only: false },
+            api: Api {
+                listen: SocketAddr::from(([127, 0, 0, 1], 4780)),
+                tls_cert: None,
+                tls_key: None,
+                hosts: Vec::new(),
+                toolsets: Vec::new(),
+                read_only: false,
+            },
             metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 4781)) },
             worker: Worker {
                 slots: inputs.cores.clamp(1, taskmesh_core::limits::SLOTS),

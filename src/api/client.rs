@@ -1,12 +1,15 @@
 //! A small MCP client for the command line: one POST a call, in the stateless
 //! form of 2026-07-28, so that there is no handshake to pay for.
 
+use super::http::PATH;
 use super::mcp::{READ_ONLY, TOOLSETS};
+use super::tls::{self, Fingerprint};
 use crate::ops::Code;
 use crate::ops::value::Object;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::{RequestBuilder, StatusCode};
 use serde_json::{Value, json};
+use std::path::PathBuf;
 use std::time::Duration;
 
 /// The revision of MCP that calls are made in.
@@ -68,10 +71,24 @@ impl ClientError {
     }
 }
 
+/// How an endpoint is reached.
+#[derive(Clone, Debug)]
+pub enum Way {
+    /// As its URL says; over TLS, with a certificate that this machine trusts.
+    Url,
+    /// By a socket of this machine; the URL is only for messages.
+    Socket(PathBuf),
+    /// Over TLS, with this certificate and no other.
+    Pinned(Fingerprint),
+}
+
 /// Talks to one node.
 #[derive(Clone)]
 pub struct Client {
     http: reqwest::Client,
+    /// What is asked.
+    target: String,
+    /// What people are told.
     url: String,
     token: String,
     /// What it asks to see of the operations; all of them if empty.
@@ -84,10 +101,23 @@ impl Client {
     /// # Errors
     /// The system has no room for a client.
     pub fn new(url: &str, token: &str) -> Result<Client, ClientError> {
+        Client::by(Way::Url, url, token)
+    }
+
+    /// A client that reaches the endpoint by `way`. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// The system has no room for a client.
+    pub fn by(way: Way, url: &str, token: &str) -> Result<Client, ClientError> {
         // A node is never reached through the proxy of a web browser.
-        let http = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT).build();
-        let http = http.map_err(|e| ClientError::Broken { url: url.to_owned(), problem: cause(&e) })?;
-        Ok(Client { http, url: url.to_owned(), token: token.to_owned(), narrowed: HeaderMap::new() })
+        let builder = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT);
+        let (builder, target) = match way {
+            Way::Url => (builder, url.to_owned()),
+            Way::Socket(path) => (builder.unix_socket(path), format!("http://localhost{PATH}")),
+            Way::Pinned(fingerprint) => (builder.tls_backend_preconfigured(tls::pinned(fingerprint)), url.to_owned()),
+        };
+        let http = builder.build().map_err(|e| ClientError::Broken { url: url.to_owned(), problem: cause(&e) })?;
+        Ok(Client { http, target, url: url.to_owned(), token: token.to_owned(), narrowed: HeaderMap::new() })
     }
 
     /// The same client, that sees these toolsets alone (none named: all of
@@ -114,19 +144,19 @@ impl Client {
 
     /// A POST with the headers that every message needs.
     pub(super) fn post(&self) -> RequestBuilder {
-        self.authorized(self.http.post(&self.url))
+        self.authorized(self.http.post(&self.target))
             .header(ACCEPT, "application/json, text/event-stream")
             .header(CONTENT_TYPE, "application/json")
     }
 
     /// A GET of a legacy session's stream.
     pub(super) fn listen(&self) -> RequestBuilder {
-        self.authorized(self.http.get(&self.url)).header(ACCEPT, "text/event-stream")
+        self.authorized(self.http.get(&self.target)).header(ACCEPT, "text/event-stream")
     }
 
     /// The end of a legacy session.
     pub(super) fn delete(&self) -> RequestBuilder {
-        self.authorized(self.http.delete(&self.url))
+        self.authorized(self.http.delete(&self.target))
     }
 
     fn authorized(&self, request: RequestBuilder) -> RequestBuilder {
@@ -136,6 +166,10 @@ impl Client {
     /// What a failed exchange means.
     pub(super) fn failed(&self, error: &reqwest::Error) -> ClientError {
         let url = self.url.clone();
+        if let Some(untrusted) = of_the_certificate(error) {
+            let hint = "give the fingerprint that its `taskmesh up` printed with --fingerprint";
+            return ClientError::Broken { url, problem: format!("{untrusted}; {hint}") };
+        }
         if error.is_connect() {
             return ClientError::NotRunning { url };
         }
@@ -196,6 +230,20 @@ impl Client {
     fn broken(&self, problem: String) -> ClientError {
         ClientError::Broken { url: self.url.clone(), problem }
     }
+}
+
+/// What is wrong with the other end's certificate, if that is why it failed.
+fn of_the_certificate(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = std::error::Error::source(error);
+    while let Some(cause) = next {
+        if let Some(found @ rustls::Error::InvalidCertificate(_)) = cause.downcast_ref() {
+            return Some(found);
+        }
+        // What an `io::Error` wraps is no source of it.
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(|e| e.get_ref());
+        next = wrapped.map(|inner| inner as _).or_else(|| cause.source());
+    }
+    None
 }
 
 /// The innermost cause: reqwest's own text says only that something failed.

@@ -1,11 +1,12 @@
 //! MCP over Streamable HTTP, for both eras of the protocol on one path, and
 //! the metrics and health endpoints on another listener.
 //!
-//! The first is guarded by a token, by checks of `Host` and `Origin` (a web page
+//! The accept loop of both is in `serve`. The first is guarded by a token, by checks of `Host` and `Origin` (a web page
 //! must not talk to a node on its reader's machine), and by bounds on bodies,
 //! requests under way and sessions. The second only tells, and needs no token.
 
 use super::mcp::Facade;
+use super::serve::{Door, until};
 use super::{Feed, Meter};
 use crate::driver::Handle;
 use crate::ops::{Code, Failure, Offer};
@@ -15,7 +16,6 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt as _;
 use rmcp::transport::streamable_http_server::session::SessionManager as _;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
@@ -25,7 +25,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use taskmesh_core::Millis;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -42,8 +42,8 @@ const SESSION_IDLE: Duration = Duration::from_secs(3_600);
 /// When there are too many, one that was not used for so long makes room: its
 /// client, if it lives, is told 404 and greets again.
 const SESSION_YIELDS: Duration = Duration::from_secs(60);
-/// What is under way at the end gets so long to finish.
-const GRACE: Duration = Duration::from_secs(5);
+/// A request's body must be there by then.
+const BODY: Duration = Duration::from_secs(30);
 /// When a client that was turned away for load may come again.
 const RETRY: Millis = Millis(1_000);
 
@@ -59,19 +59,35 @@ pub struct Face {
     pub feed: Feed,
     /// Which operations there are.
     pub offer: Offer,
+    /// Names in `Host` that are let in, beside the listener's address and those
+    /// of loopback.
+    pub hosts: Vec<String>,
+}
+
+/// The doors of the MCP endpoint: the one at an address, and a socket for
+/// processes of this machine.
+pub struct Doors {
+    /// For everybody who has a token and reaches the address.
+    pub open: Door,
+    /// The address.
+    pub address: SocketAddr,
+    /// For who may open the file, and has a token too.
+    pub local: Option<UnixListener>,
 }
 
 /// Serves MCP at [`PATH`] until `shutdown`.
 ///
 /// # Errors
-/// The listener's address can't be read, or accepting fails for good.
-pub async fn serve(listener: TcpListener, face: Face, shutdown: CancellationToken) -> io::Result<()> {
+/// A door fails for good.
+pub async fn serve(doors: Doors, face: Face, shutdown: CancellationToken) -> io::Result<()> {
     #[cfg(feature = "conformance")]
     let token = face.token.clone();
-    let router = router(face, listener.local_addr()?, Arc::new(sessions()), &shutdown);
+    let router = router(face, doors.address, Arc::new(sessions()), &shutdown);
     #[cfg(feature = "conformance")]
     let router = router.layer(middleware::from_fn(move |request, next| with_token(token.clone(), request, next)));
-    until(listener, router, shutdown).await
+    let open = until(doors.open, router.clone(), shutdown.clone());
+    let Some(local) = doors.local else { return open.await };
+    tokio::try_join!(open, until(Door::Unix(local), router, shutdown)).map(|_| ())
 }
 
 /// Serves what [`observe_router`] has until `shutdown`.
@@ -79,7 +95,7 @@ pub async fn serve(listener: TcpListener, face: Face, shutdown: CancellationToke
 /// # Errors
 /// Accepting fails for good.
 pub async fn observe(listener: TcpListener, routes: Routes, shutdown: CancellationToken) -> io::Result<()> {
-    until(listener, observe_router(routes), shutdown).await
+    until(Door::Tcp(listener), observe_router(routes), shutdown).await
 }
 
 /// The conformance suite can send no token: here, and only in a build for it,
@@ -90,18 +106,6 @@ async fn with_token(token: String, mut request: Request, next: Next) -> Response
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
     next.run(request).await
-}
-
-pub(super) async fn until(listener: TcpListener, router: Router, shutdown: CancellationToken) -> io::Result<()> {
-    // Without it, each streamed reply waits 40 ms for an acknowledgement.
-    let listener = listener.tap_io(|stream| {
-        let _ = stream.set_nodelay(true);
-    });
-    let graceful = axum::serve(listener, router).with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    tokio::select! {
-        ended = graceful.into_future() => ended,
-        () = async { shutdown.cancelled().await; tokio::time::sleep(GRACE).await } => Ok(()),
-    }
 }
 
 struct Guard {
@@ -159,17 +163,23 @@ pub(super) fn router(
     sessions: Arc<LocalSessionManager>,
     shutdown: &CancellationToken,
 ) -> Router {
+    let own = ["localhost".to_owned(), "127.0.0.1".into(), "::1".into(), local.ip().to_string()];
+    let hosts: Vec<String> = own.into_iter().chain(face.hosts).collect();
+    let origins = hosts.iter().flat_map(|host| {
+        let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+        [format!("http://{host}:*"), format!("https://{host}:*"), format!("https://{host}")]
+    });
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(true)
         .with_json_response(true)
         .with_max_request_body_bytes(BODY_BYTES)
         .enforce_origin_validation()
-        .with_allowed_origins(["http://localhost:*", "http://127.0.0.1:*", "http://[::1]:*"])
+        .with_allowed_origins(origins)
         .with_cancellation_token(shutdown.child_token());
     let config = match local.ip() {
-        // Reached under names that it can't know; the token and the Origin guard it.
+        // Reached under addresses that it can't know; the token and the Origin guard it.
         ip if ip.is_unspecified() => config.disable_allowed_hosts(),
-        ip => config.with_allowed_hosts(["localhost".into(), "127.0.0.1".into(), "::1".into(), ip.to_string()]),
+        _ => config.with_allowed_hosts(hosts),
     };
     let facade = Facade::new(face.handle, face.meter, face.feed, face.offer);
     let service = StreamableHttpService::new(move || Ok(facade.for_connection()), sessions.clone(), config);
@@ -198,6 +208,10 @@ async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
         return full("sessions", SESSIONS);
     }
     guard.note(request.headers());
+    let request = match whole(request).await {
+        Ok(request) => request,
+        Err(failure) => return refusal(&failure),
+    };
     let mut response = next.run(request).await;
     guard.note(response.headers());
     // Clients in Python take nothing but 200 and 204 for an ended session.
@@ -205,6 +219,19 @@ async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) ->
         *response.status_mut() = StatusCode::NO_CONTENT;
     }
     response
+}
+
+/// The request with all of its body, which must come soon and fit.
+async fn whole(request: Request) -> Result<Request, Failure> {
+    let (head, body) = request.into_parts();
+    match tokio::time::timeout(BODY, axum::body::to_bytes(body, BODY_BYTES)).await {
+        Ok(Ok(bytes)) => Ok(Request::from_parts(head, bytes.into())),
+        Ok(Err(_)) => {
+            let error = format!("the body ended early or has more than {BODY_BYTES} bytes, which is the limit");
+            Err(Failure::new(Code::PayloadTooLarge, error))
+        }
+        Err(_) => Err(Failure::new(Code::DeadlineExceeded, format!("the body did not come within {BODY:?}"))),
+    }
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {

@@ -5,10 +5,14 @@
 pub mod client;
 pub mod http;
 mod mcp;
+pub mod serve;
 pub mod stdio;
+pub mod tls;
 
 pub use mcp::Feed;
 
+#[cfg(test)]
+mod door_tests;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]

@@ -2,13 +2,15 @@
 //! the facade alone.
 
 use super::Feed;
-use super::http::{Face, PATH, router, sessions, until};
+use super::http::{Face, PATH, router, sessions};
+use super::serve::{Door, until};
 use crate::driver::{Event, Handle, Inbox};
 use crate::ops::{self, Offer};
 use reqwest::{RequestBuilder, Response};
 use rmcp::transport::streamable_http_server::session::SessionManager as _;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use serde_json::{Value, json};
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -62,12 +64,24 @@ impl Drop for Endpoint {
 }
 
 impl Endpoint {
+    /// In the clear, on loopback.
     pub(super) async fn start(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
         Endpoint::offering(Offer::default(), script).await
     }
 
-    /// An endpoint that offers some of the operations.
+    /// One that offers some of the operations.
     pub(super) async fn offering(offer: Offer, script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = listener.local_addr().expect("an address");
+        Endpoint::of(Door::Tcp(listener), &format!("http://{address}{PATH}"), offer, script)
+    }
+
+    /// Behind another door; the listener is on 127.0.0.1.
+    pub(super) fn behind(door: Door, url: &str, script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
+        Endpoint::of(door, url, Offer::default(), script)
+    }
+
+    fn of(door: Door, url: &str, offer: Offer, script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
         let inbox = Arc::new(Inbox::default());
         let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(disk));
         let metered = Arc::new(Mutex::new(Vec::new()));
@@ -75,16 +89,15 @@ impl Endpoint {
         let meter = move |operation: &str, code: &str, _: Duration| {
             told.lock().expect("no panic").push((operation.to_owned(), code.to_owned()));
         };
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("http://{}{PATH}", listener.local_addr().expect("an address"));
         let shutdown = CancellationToken::new();
         let feed = Feed::default();
-        let face = Face { handle, token: TOKEN.into(), meter: Arc::new(meter), feed: feed.clone(), offer };
+        let (token, hosts) = (TOKEN.to_owned(), Vec::new());
+        let face = Face { handle, token, meter: Arc::new(meter), hosts, feed: feed.clone(), offer };
         let sessions = Arc::new(sessions());
-        let router = router(face, listener.local_addr().expect("an address"), sessions.clone(), &shutdown);
-        tokio::spawn(until(listener, router, shutdown.clone()));
+        let router = router(face, SocketAddr::from(([127, 0, 0, 1], 0)), sessions.clone(), &shutdown);
+        tokio::spawn(until(door, router, shutdown.clone()));
         let endpoint = Endpoint {
-            url,
+            url: url.to_owned(),
             http: reqwest::Client::builder().no_proxy().build().expect("a client"),
             asked: Arc::default(),
             abandoned: Arc::default(),

@@ -5,8 +5,9 @@
 
 use super::exit::Exit;
 use super::output::{self, Form};
-use super::reach::{NodeInfo, token_path};
+use super::reach::{NodeInfo, socket_path, token_path};
 use crate::api::http::PATH;
+use crate::api::tls::Fingerprint;
 use crate::config::Config;
 use crate::net::invite::Invite;
 use crate::ops::Code;
@@ -300,6 +301,10 @@ pub struct Running {
     pub addresses: Vec<String>,
     /// The MCP endpoint.
     pub api: SocketAddr,
+    /// Of its certificate, if it has one.
+    pub fingerprint: Option<Fingerprint>,
+    /// Whether it is at [`socket_path`] too.
+    pub socket: bool,
     /// The metrics endpoint.
     pub metrics: SocketAddr,
 }
@@ -326,7 +331,9 @@ pub fn announce(prepared: &Prepared, running: &Running) -> Result<Announced, Exi
     let info = NodeInfo {
         peer_id: running.node.to_string(),
         pid: std::process::id(),
-        api_url: format!("http://{}{PATH}", running.api),
+        api_url: api_url(prepared, running),
+        api_socket: running.socket.then(|| socket_path(folder)),
+        fingerprint: running.fingerprint.map(|fingerprint| fingerprint.to_string()),
         metrics_url: format!("http://{}", running.metrics),
         addresses: running.addresses.clone(),
         invite: prepared.invite(&running.addresses)?,
@@ -339,6 +346,17 @@ pub fn announce(prepared: &Prepared, running: &Running) -> Result<Announced, Exi
         Form::Json => output::json_line(&serde_json::to_value(&info).unwrap_or(Value::Null))?,
     }
     Ok(announced)
+}
+
+/// Where clients reach the MCP endpoint.
+fn api_url(prepared: &Prepared, running: &Running) -> String {
+    let scheme = if running.fingerprint.is_some() { "https" } else { "http" };
+    let port = running.api.port();
+    match (prepared.config.api.hosts.first(), running.api.ip()) {
+        (Some(host), ip) if !ip.is_loopback() => format!("{scheme}://{host}:{port}{PATH}"),
+        (None, ip) if ip.is_unspecified() => format!("{scheme}://127.0.0.1:{port}{PATH}"),
+        _ => format!("{scheme}://{}{PATH}", running.api),
+    }
 }
 
 fn banner(prepared: &Prepared, info: &NodeInfo) -> String {
@@ -359,6 +377,9 @@ fn banner(prepared: &Prepared, info: &NodeInfo) -> String {
         line(if n == 0 { "addresses" } else { "" }, address);
     }
     line("mcp", &info.api_url);
+    if let Some(fingerprint) = &info.fingerprint {
+        line("", &format!("with the certificate {fingerprint}"));
+    }
     line("metrics", &format!("{}/metrics", info.metrics_url));
     line("data", &folder.to_string());
     if prepared.config.exec.allow.is_empty() {

@@ -143,7 +143,14 @@ fn a_node_is_found_by_its_file_while_it_runs() {
     let folder = tempfile::tempdir().unwrap();
     let prepared = prepare(config(folder.path(), &[]), None, Form::Json).unwrap();
     let local = SocketAddr::from(([127, 0, 0, 1], 9));
-    let running = Running { node: NodeId::test(1), addresses: vec![ADDRESS.to_owned()], api: local, metrics: local };
+    let running = Running {
+        node: NodeId::test(1),
+        addresses: vec![ADDRESS.to_owned()],
+        api: local,
+        fingerprint: None,
+        socket: false,
+        metrics: local,
+    };
     let announced = announce(&prepared, &running).unwrap();
     let info = NodeInfo::read(folder.path()).unwrap().unwrap();
     assert_eq!((info.pid, info.api_url.as_str()), (std::process::id(), "http://127.0.0.1:9/mcp"));

@@ -6,7 +6,7 @@
 use super::exit::Exit;
 use super::output::Form;
 use super::tree::Global;
-use crate::api::client::Client;
+use crate::api::client::{Client, Way};
 use crate::ops::Code;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -22,6 +22,12 @@ pub struct NodeInfo {
     pub pid: u32,
     /// The MCP endpoint.
     pub api_url: String,
+    /// The same, as a socket for processes of this machine.
+    #[serde(default)]
+    pub api_socket: Option<PathBuf>,
+    /// Of the endpoint's certificate, if it has one: `sha256:` and hexadecimal.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
     /// `/metrics`, `/healthz` and `/readyz` are below it.
     pub metrics_url: String,
     /// Multiaddresses that it listens on, with its peer id.
@@ -68,6 +74,12 @@ pub fn token_path(folder: &Path) -> PathBuf {
     folder.join("token")
 }
 
+/// The socket of the MCP endpoint.
+#[must_use]
+pub fn socket_path(folder: &Path) -> PathBuf {
+    folder.join("api.sock")
+}
+
 /// A node to ask.
 pub struct Node {
     /// How answers are shown.
@@ -81,7 +93,7 @@ pub struct Node {
 pub(super) fn find(global: &Global) -> Result<Node, Exit> {
     let form = Form::of(global.json);
     if let (Some(url), Some(token)) = (&global.url, &global.token) {
-        return Node::new(form, None, url, token);
+        return Node::new(form, None, url, token, given(global));
     }
     let folder = super::load(global, &[])?.node.data_dir;
     let token = match &global.token {
@@ -89,12 +101,22 @@ pub(super) fn find(global: &Global) -> Result<Node, Exit> {
         None => read_token(&folder)?,
     };
     if let Some(url) = &global.url {
-        return Node::new(form, None, url, &token);
+        return Node::new(form, None, url, &token, given(global));
     }
     let info = NodeInfo::read(&folder).map_err(|e| unreadable(&NodeInfo::path(&folder), &e))?;
     let info = info.ok_or_else(|| no_node(&folder))?;
     let url = info.api_url.clone();
-    Node::new(form, Some(info), &url, &token)
+    let way = match (&info.api_socket, &info.fingerprint) {
+        (Some(socket), _) => Way::Socket(socket.clone()),
+        (None, Some(fingerprint)) => Way::Pinned(fingerprint.parse().map_err(Exit::internal)?),
+        (None, None) => Way::Url,
+    };
+    Node::new(form, Some(info), &url, &token, way)
+}
+
+/// How a URL that was given is reached.
+fn given(global: &Global) -> Way {
+    global.fingerprint.map_or(Way::Url, Way::Pinned)
 }
 
 fn read_token(folder: &Path) -> Result<String, Exit> {
@@ -117,8 +139,8 @@ fn unreadable(path: &Path, e: &io::Error) -> Exit {
 }
 
 impl Node {
-    pub(super) fn new(form: Form, info: Option<NodeInfo>, url: &str, token: &str) -> Result<Node, Exit> {
-        let client = Client::new(url, token)?;
+    pub(super) fn new(form: Form, info: Option<NodeInfo>, url: &str, token: &str, way: Way) -> Result<Node, Exit> {
+        let client = Client::by(way, url, token)?;
         Ok(Node { form, info, client })
     }
 

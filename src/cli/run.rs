@@ -2,9 +2,12 @@
 //! to stop. The one place that knows every part of a node.
 
 use super::node::{Announced, Prepared, Running, announce, listener, remember};
+use super::reach::socket_path;
 use crate::api::Feed;
-use crate::api::http::{Face, Routes, observe, serve};
-use crate::config::{Api, LogFormat};
+use crate::api::http::{Doors, Face, Routes, observe, serve};
+use crate::api::serve::Door;
+use crate::api::tls::{Fingerprint, Identity};
+use crate::config::{Api, Config, LogFormat};
 use crate::driver::{self, Event, Handle, Inbox, Observation, Parts};
 use crate::exec::{ExecConfig, Executors};
 use crate::net::{self, BlobAccess, Mdns, Net, NetConfig, NetEvent, Pace};
@@ -13,11 +16,13 @@ use crate::store::{Blobs, SledStore, Store, StoreError};
 use crate::telemetry::process::LoadProbe;
 use crate::telemetry::{Metrics, NetCounts, Vitals, health, logging};
 use anyhow::{Context as _, anyhow};
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use taskmesh_core::command::{Command, WorkerSpec};
 use taskmesh_core::{BlobHash, Disk, Millis, Node, NodeId, Refusal, Request};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -153,22 +158,69 @@ impl Started {
         let addresses = heard_addresses(listening, config.net.listen.len()).await?;
         remember(prepared, &addresses).map_err(|e| anyhow!("{e}"))?;
         let shutdown = CancellationToken::new();
-        let api =
-            TcpListener::from_std(listener(config, "api.listen", config.api.listen).map_err(|e| anyhow!("{e}"))?)?;
+        let (doors, fingerprint) = doors(prepared)?;
         let watch = TcpListener::from_std(
             listener(config, "metrics.listen", config.metrics.listen).map_err(|e| anyhow!("{e}"))?,
         )?;
-        let running = Running { node: id, addresses, api: api.local_addr()?, metrics: watch.local_addr()? };
+        let running = Running {
+            node: id,
+            addresses,
+            api: doors.address,
+            fingerprint,
+            socket: doors.local.is_some(),
+            metrics: watch.local_addr()?,
+        };
         let meter = {
             let metrics = metrics.clone();
             Arc::new(move |operation: &str, code: &str, took: Duration| metrics.call(operation, code, took))
         };
-        let offer = offer(&config.api)?;
-        let face = Face { handle: handle.clone(), token: prepared.token.clone(), meter, feed, offer };
-        spawn_server("api", serve(api, face, shutdown.clone()));
+        let (hosts, offer) = (config.api.hosts.clone(), offer(&config.api)?);
+        let face = Face { handle: handle.clone(), token: prepared.token.clone(), meter, hosts, feed, offer };
+        spawn_server("api", serve(doors, face, shutdown.clone()));
         spawn_server("metrics", observe(watch, routes(&handle, metrics, meters), shutdown.clone()));
         tokio::spawn(tell_load(handle.clone(), shutdown.clone()));
         Ok(Started { handle, driver, executors, running, shutdown })
+    }
+}
+
+/// The MCP endpoint's address, with TLS where it is not loopback or was asked
+/// for, and its socket in the data folder.
+fn doors(prepared: &Prepared) -> anyhow::Result<(Doors, Option<Fingerprint>)> {
+    let config = &prepared.config;
+    let listener = listener(config, "api.listen", config.api.listen).map_err(|e| anyhow!("{e}"))?;
+    let listener = TcpListener::from_std(listener)?;
+    let address = listener.local_addr()?;
+    let identity = match (&config.api.tls_cert, &config.api.tls_key) {
+        (Some(certificate), Some(key)) => Some(Identity::load(certificate, key)?),
+        (None, None) if address.ip().is_loopback() => None,
+        (None, None) => Some(Identity::own(&config.node.data_dir, &names(config, address))?),
+        _ => anyhow::bail!("api.tls_cert and api.tls_key go together: set both, or neither"),
+    };
+    let fingerprint = identity.as_ref().map(|identity| identity.fingerprint);
+    let open = match identity {
+        Some(identity) => Door::Tls(listener, identity.acceptor),
+        None => Door::Tcp(listener),
+    };
+    Ok((Doors { open, address, local: local_door(&socket_path(&config.node.data_dir)) }, fingerprint))
+}
+
+/// What the node's own certificate is for.
+fn names(config: &Config, address: SocketAddr) -> Vec<String> {
+    let address = Some(address.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string());
+    let own = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()];
+    own.into_iter().chain(address).chain(config.api.hosts.iter().cloned()).collect()
+}
+
+/// The lock on the data folder is held: a socket from before is nobody's.
+fn local_door(path: &Path) -> Option<UnixListener> {
+    let _ = std::fs::remove_file(path);
+    match UnixListener::bind(path) {
+        Ok(listener) => Some(listener),
+        Err(error) => {
+            // A path of over 107 bytes, or a file system without sockets.
+            tracing::warn!(%error, path = %path.display(), "no socket: commands on this machine use the address");
+            None
+        }
     }
 }
 

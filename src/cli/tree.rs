@@ -1,5 +1,6 @@
 //! What can be typed: commands, arguments and flags.
 
+use crate::api::tls::Fingerprint;
 use crate::config::settings::TOOLSETS;
 use crate::ops::{peer, queue, result, submit, task, worker};
 use clap::{Args, Parser, Subcommand, ValueHint};
@@ -45,6 +46,10 @@ pub(super) struct Global {
     /// Ask the node at this address instead of the one of the data folder.
     #[arg(long, global = true, env = "TASKMESH_URL", value_name = "URL", value_hint = ValueHint::Url)]
     pub(super) url: Option<String>,
+    /// Of the certificate of --url, as `taskmesh up` prints it; without it, the
+    /// certificate must be of an authority that this machine trusts.
+    #[arg(long, global = true, env = "TASKMESH_FINGERPRINT", value_name = "SHA256")]
+    pub(super) fingerprint: Option<Fingerprint>,
     /// The token for --url; better given as TASKMESH_TOKEN, where `ps` does not show it.
     #[arg(long, global = true, env = "TASKMESH_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(super) token: Option<String>,

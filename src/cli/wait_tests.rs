@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::*;
+use crate::api::client::Way;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,7 +19,7 @@ async fn facade(script: impl FnMut(&str, &Value) -> Result<Value, Value> + Send 
             tokio::spawn(answer(stream, script.clone()));
         }
     });
-    Node::new(Form::Human, None, &url, "token").unwrap()
+    Node::new(Form::Human, None, &url, "token", Way::Url).unwrap()
 }
 
 async fn answer(mut stream: TcpStream, script: Arc<Mutex<Box<Script>>>) {

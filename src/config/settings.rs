@@ -131,6 +131,18 @@ macro_rules! list {
     };
 }
 
+macro_rules! file {
+    ($section:ident . $field:ident) => {
+        (
+            |c: &mut Config, v: Raw| {
+                c.$section.$field = Some(v.text().into());
+                Ok(())
+            },
+            |c: &Config| Value::String(c.$section.$field.iter().map(|path| path.display().to_string()).collect()),
+        )
+    };
+}
+
 type Access = (fn(&mut Config, Raw) -> Result<(), String>, fn(&Config) -> Value);
 
 const fn setting(key: &'static str, kind: Kind, about: &'static str, access: Access) -> Setting {
@@ -227,9 +239,30 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "api.listen",
         Kind::Text(64),
-        "The MCP endpoint. A loopback address: the token travels in the clear.\n\
+        "The MCP endpoint. On an address that is not loopback it speaks TLS alone.\n\
          If port 4780 is taken and nothing was chosen here, any free port.",
-        (|c, v| loopback(v.text()).map(|a| c.api.listen = a), |c| Value::String(c.api.listen.to_string())),
+        (|c, v| socket(v.text()).map(|a| c.api.listen = a), |c| Value::String(c.api.listen.to_string())),
+    ),
+    like(
+        setting(
+            "api.tls_cert",
+            Kind::Text(1_024),
+            "PEM file with the certificate of the MCP endpoint and its chain; turns TLS on for\n\
+             loopback too. Default: one that the node makes, whose fingerprint `taskmesh up` prints.",
+            file!(api.tls_cert),
+        ),
+        "\"/etc/taskmesh/cert.pem\"",
+    ),
+    like(
+        setting("api.tls_key", Kind::Text(1_024), "PEM file with the key of that certificate.", file!(api.tls_key)),
+        "\"/etc/taskmesh/key.pem\"",
+    ),
+    setting(
+        "api.hosts",
+        Kind::List(16),
+        "Names under which clients reach the MCP endpoint, beside its address: requests for\n\
+         others are refused, and a certificate that the node makes is for them.",
+        list!(api.hosts, host),
     ),
     setting(
         "api.toolsets",
@@ -467,15 +500,13 @@ fn toolset(text: String) -> Result<String, String> {
     Err(format!("has {text:?}; it must be some of {}", TOOLSETS.join(", ")))
 }
 
-fn loopback(text: &str) -> Result<SocketAddr, String> {
-    let address = socket(text)?;
-    if address.ip().is_loopback() {
-        return Ok(address);
+/// A name as it stands in the `Host` of a request, without a port.
+fn host(text: String) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
+    match (1..=253).contains(&text.len()) && text.chars().all(fits) {
+        true => Ok(text),
+        false => Err(format!("has {text:?}, which is no host name and no address")),
     }
-    Err(format!(
-        "is {text:?}; it must be a loopback address, because the token travels in the clear: \
-         put a proxy with TLS, or an SSH tunnel, in front of it"
-    ))
 }
 
 fn directives(text: &str) -> Result<String, String> {

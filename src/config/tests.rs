@@ -120,11 +120,8 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
     for (name, value, message) in variables {
         assert_eq!(Config::load(&inputs(None, &[(name, value)], &[])).unwrap_err().to_string(), message);
     }
-    let flag = Config::load(&inputs(None, &[], &[("api.listen", "0.0.0.0:4780")])).unwrap_err().to_string();
-    assert!(
-        flag.starts_with("--set api.listen: api.listen is \"0.0.0.0:4780\"; it must be a loopback address"),
-        "{flag}"
-    );
+    let flag = Config::load(&inputs(None, &[], &[("api.hosts", "http://here")])).unwrap_err().to_string();
+    assert!(flag.starts_with("--set api.hosts: api.hosts has \"http://here\", which is no host name"), "{flag}");
 }
 
 #[test]
@@ -176,6 +173,10 @@ fn every_setting_shows_what_was_set_and_has_a_name_of_its_own() {
     for setting in SETTINGS {
         assert!(names.insert(setting.env()), "{} is there twice", setting.key);
         let text = setting.value(&defaults).to_string();
+        // A file that is not set.
+        if text == "\"\"" {
+            continue;
+        }
         let again = Config::load(&inputs(None, &[], &[(setting.key, &text)])).unwrap();
         assert_eq!(setting.value(&again).to_string(), text, "{}", setting.key);
         assert!(!again.is_default(setting.key));

@@ -2,7 +2,7 @@
 //! waits for one to arrive.
 
 use crate::effect::Effect;
-use crate::ids::{BlobHash, NodeId};
+use crate::ids::{BlobHash, NodeId, TaskId};
 use crate::limits;
 use crate::node::{Fetching, Node};
 use crate::record::Record;
@@ -29,7 +29,32 @@ impl Node {
                 _ if !here => {}
                 Fetching::Offer { from, record, spec } => self.on_offer(from, record, spec),
                 Fetching::Finished { from, finished } => self.on_finished(from, finished),
+                Fetching::Own(task) => self.count_own_blob(&task, hash),
             }
+        }
+    }
+
+    /// An owner that learnt of the end from a pledge may have only heard of what
+    /// the task left. It asks one of the other keepers after the other, without
+    /// haste: nobody may have it any more.
+    pub(crate) fn fetch_own_blobs(&mut self, task: &TaskId) {
+        let Some(kept) = self.owned(task) else { return };
+        let missing = kept.missing_blobs(&self.blobs);
+        if missing.is_empty() || missing.iter().any(|(hash, _)| self.fetching.contains_key(hash)) {
+            return;
+        }
+        let others: Vec<_> = kept.slot.record.keepers().filter(|n| *n != self.id && self.live(*n)).collect();
+        let place = self.chance.below(8 * others.len().max(1) as u64) as usize;
+        if let Some(from) = others.get(place) {
+            self.fetch(*from, &missing, || Fetching::Own(task.clone()));
+        }
+    }
+
+    fn count_own_blob(&mut self, task: &TaskId, hash: BlobHash) {
+        let report =
+            self.kept.get(task).and_then(|k| k.slot.record.body.state.closed()).and_then(|c| c.report.as_ref());
+        if report.is_some_and(|r| r.blobs().any(|(h, _)| h == hash)) {
+            *self.blobs.entry(hash).or_default() += 1;
         }
     }
 

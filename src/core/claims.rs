@@ -3,10 +3,10 @@
 //! wins.
 
 use crate::config::Planted;
-use crate::effect::{Effect, Entry, Notice};
+use crate::effect::{Entry, Notice};
 use crate::ids::{NodeId, TaskId, rendezvous};
 use crate::message::Message;
-use crate::node::Node;
+use crate::node::{Fetching, Node};
 use crate::ownership::{Claim, Kept, missing_blobs};
 use crate::record::{Ballot, Birth, Record, Slot, Stamp};
 use crate::time::Millis;
@@ -39,7 +39,8 @@ impl Node {
         };
         let slot = &kept.slot;
         if slot.record.birth != birth {
-            self.send(from, Message::Lost { task: task.clone() });
+            let (record, spec) = (Box::new(slot.record.clone()), slot.spec.clone());
+            self.send(from, Message::Taken { task: task.clone(), refused: birth, record, spec });
             return;
         }
         let outsider = slot.record.stamp >= stamp && !slot.record.holders.contains(&from);
@@ -170,9 +171,7 @@ impl Node {
         }
         let missing = kept.as_ref().map_or(Vec::new(), |r| missing_blobs(r, &self.blobs));
         claim.pledges.insert(from, kept);
-        for (hash, bytes) in missing {
-            self.out.push(Effect::Fetch { hash, bytes, from });
-        }
+        self.fetch(from, &missing, || Fetching::Own(task.clone()));
         self.try_win(task);
     }
 
@@ -189,7 +188,16 @@ impl Node {
             return;
         }
         let alone = self.config.planted == Some(Planted::ClaimAlone);
-        if kept.slot.pledge != ballot || !(alone || best.majority(|n| claim.pledges.contains_key(&n))) {
+        let pledged = |n: &NodeId| claim.pledges.contains_key(n);
+        // Those that join decide with the prior holders only until the change
+        // is done. Its own writer knows that it is not.
+        let ours = best.owner() == self.id && best.stamp == kept.slot.record.stamp && !best.prior.is_empty();
+        let won = if ours {
+            best.prior.iter().filter(|n| pledged(n)).count() > best.prior.len() / 2
+        } else {
+            best.majority(|n| pledged(&n))
+        };
+        if kept.slot.pledge != ballot || !(alone || won) {
             if best.keepers().any(|n| !claim.pledges.contains_key(&n)) && !alone {
                 self.ask_newcomers(task, ballot);
             }

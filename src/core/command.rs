@@ -230,6 +230,17 @@ pub struct WorkerSpec {
     pub metadata: Option<Arc<str>>,
 }
 
+impl WorkerSpec {
+    /// About what it takes in a message.
+    pub(crate) fn bytes(&self) -> usize {
+        let names = self.capabilities.iter().map(|c| c.len() + 4).sum::<usize>();
+        let labels = self.labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum::<usize>();
+        let resources = self.resources.as_ref().map_or(0, crate::task::Resources::bytes);
+        let metadata = self.metadata.as_ref().map_or(0, |m| m.len());
+        self.worker.as_str().len() + names + labels + resources + metadata + 40
+    }
+}
+
 /// Which tasks, and which page of them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct TaskFilter {

@@ -51,6 +51,8 @@ impl Node {
         }
         if paused != was_paused {
             self.notice(crate::Notice::QueuePaused(paused));
+            let workers: Vec<_> = self.workers.keys().cloned().collect();
+            workers.iter().for_each(|worker| self.start_waiting(worker));
         }
         self.queue.stir();
     }

@@ -148,7 +148,7 @@ impl Node {
             if !matches!(execution.phase, Phase::Ended { .. }) {
                 return self.decline(from, grant.task, fence, Declined::Busy);
             }
-            self.drop_run(&grant.task);
+            self.supersede(&grant.task);
         }
         if let Some(execution) = self.executions.get_mut(&grant.task) {
             if execution.fence.attempt > fence.attempt {
@@ -163,7 +163,7 @@ impl Node {
                 return;
             }
         }
-        self.drop_run(&grant.task);
+        self.supersede(&grant.task);
         if let Some(why) = self.objection(&grant.worker, &grant.spec.requirements.resources) {
             self.decline(from, grant.task, fence, why);
             return;
@@ -208,7 +208,7 @@ impl Node {
         self.send(from, message);
     }
 
-    fn start_waiting(&mut self, worker: &WorkerId) {
+    pub(crate) fn start_waiting(&mut self, worker: &WorkerId) {
         while let Some(task) = self.starts_next(worker) {
             let now = self.now;
             let execution = self.executions.get_mut(&task).expect("a waiting task is held");
@@ -369,8 +369,19 @@ impl Node {
             return;
         }
         self.drop_run(task);
-        let now = self.now;
-        self.over.insert(task.clone(), (fence, now));
+        self.remember_over(task, fence);
+    }
+
+    /// Another grant takes the place of a run, whose own never runs again.
+    fn supersede(&mut self, task: &TaskId) {
+        let Some(fence) = self.executions.get(task).map(|e| e.fence) else { return };
+        self.drop_run(task);
+        self.remember_over(task, fence);
+    }
+
+    fn remember_over(&mut self, task: &TaskId, fence: Fence) {
+        let before = self.over.get(task).map(|(f, _)| *f).filter(|f| f.attempt > fence.attempt);
+        self.over.insert(task.clone(), (before.unwrap_or(fence), self.now));
     }
 
     /// Forgets a run, and ends it if it goes on.
@@ -402,8 +413,7 @@ impl Node {
         {
             let fence = execution.fence;
             self.drop_run(task);
-            let now = self.now;
-            self.over.insert(task.clone(), (fence, now));
+            self.remember_over(task, fence);
         }
     }
 

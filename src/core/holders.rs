@@ -1,6 +1,7 @@
 //! Where a record lives: holders that stay away are replaced, damaged copies
 //! repaired, and ended tasks forgotten, on every keeper at once.
 
+use crate::command::{Command, Detail, Query, Request, Submission};
 use crate::config::Planted;
 use crate::effect::{Entry, Key, Notice};
 use crate::ids::{NodeId, TaskId, rendezvous};
@@ -8,11 +9,14 @@ use crate::message::Message;
 use crate::node::Node;
 use crate::ownership::{Kept, Offering, RESENDS, Tombstones};
 use crate::record::{Ballot, Birth, Record, Stamp};
+use crate::requests::Origin;
 use crate::time::Millis;
 use std::ops::Bound;
 
 /// Questions after silent tasks in one round of the sweep.
 const ASKS: usize = 500;
+/// After so many questions that nobody answered, nobody knows of a task.
+const ASKS_IN_VAIN: u32 = 8;
 
 impl Node {
     /// Replaces holders that stay away, adds those that are short, in two
@@ -21,9 +25,16 @@ impl Node {
         if self.config.planted == Some(Planted::NeverMend) {
             return;
         }
+        if self.replace_newcomers(task) {
+            return;
+        }
         let Some(kept) = self.owned(task) else { return };
         let record = &kept.slot.record;
-        if !kept.has_promised(kept.config_revision) || (record.closed() && kept.promised_end().is_none()) {
+        let promised = kept.has_promised(kept.config_revision);
+        if !promised && !kept.offered {
+            return self.choose_holders_anew(task);
+        }
+        if !promised || (record.closed() && kept.promised_end().is_none()) {
             return;
         }
         if !record.prior.is_empty() {
@@ -68,6 +79,40 @@ impl Node {
         self.notice(Notice::HoldersChanged { task: task.clone(), holders });
     }
 
+    /// While a change is under way, those that were to join may turn out to be
+    /// gone, or to keep another task of this id. Others may take their places:
+    /// the prior holders decide all the time, before and after.
+    fn replace_newcomers(&mut self, task: &TaskId) -> bool {
+        let Some(kept) = self.owned(task).filter(|k| !k.slot.record.prior.is_empty()) else { return false };
+        let record = &kept.slot.record;
+        let unfit = |n: &NodeId| kept.lost.contains(n) || kept.strangers.contains(n) || self.is_away(*n);
+        let newcomers = record.holders.iter().copied().filter(|n| !record.prior.contains(n));
+        let gone: Vec<_> = newcomers.filter(unfit).collect();
+        let fit = |n: &NodeId| !record.kept_by(*n) && !kept.strangers.contains(n) && !self.is_draining(*n);
+        let spare = rendezvous(task.place_hash(), self.live_members().filter(fit));
+        let places: Vec<_> = gone.into_iter().zip(spare).collect();
+        if places.is_empty() {
+            return false;
+        }
+        self.change_holders(task, |record| {
+            for (old, new) in places {
+                record.holders.retain(|n| *n != old);
+                record.holders.push(new);
+            }
+        });
+        true
+    }
+
+    /// No other node has heard of it: its holders are still this node's to
+    /// choose, and those of its birth may have been gone for ever by then.
+    fn choose_holders_anew(&mut self, task: &TaskId) {
+        let holders = self.first_holders(task);
+        let there = |set: &[NodeId]| set.iter().filter(|n| self.live(**n)).count();
+        if there(&holders) > there(&self.kept[task].slot.record.holders) {
+            self.change_holders(task, |record| record.holders = holders);
+        }
+    }
+
     pub(crate) fn change_holders(&mut self, task: &TaskId, change: impl FnOnce(&mut Record)) {
         if let Some(kept) = self.kept.get_mut(task) {
             kept.config_revision = kept.slot.record.stamp.revision + 1;
@@ -100,13 +145,17 @@ impl Node {
 
     /// `from` keeps another task of this id: it is no help for ours.
     pub(crate) fn on_stranger(&mut self, from: NodeId, task: &TaskId) {
-        let Some(kept) = self.kept.get_mut(task).filter(|k| k.claimed) else { return };
+        let Some(kept) = self.kept.get_mut(task) else { return };
         if !kept.strangers.contains(&from) {
             kept.strangers.push(from);
         }
         self.on_lost(from, task);
-        if self.kept.get(task).is_some_and(Kept::disowned) {
+        let Some(kept) = self.kept.get(task) else { return };
+        if kept.disowned() {
             self.forget(task);
+        } else if kept.has_given_way() {
+            self.depose(task);
+            self.drop_record(task);
         }
     }
 
@@ -131,8 +180,30 @@ impl Node {
         }
     }
 
-    pub(crate) fn on_gone(&mut self, task: &TaskId, birth: Birth) {
+    /// `task` was kept here and the copy is damaged: taken anew, it could
+    /// outvote the copies that others have. Whoever owns it answers instead.
+    pub(crate) fn ask_for_damaged(&mut self, origin: Origin, task: &TaskId, name: TaskId, submission: Submission) {
+        let query = Query::Task { task: task.clone(), detail: Detail::default(), wait: Millis(0) };
+        let again = Command::Submit(Box::new(Submission { task: Some(name), ..submission }));
+        let nodes = self.likely_holders(task);
+        self.ask(origin, Request::Query(query), nodes, Some(again));
+    }
+
+    /// Nobody has a copy of `task` any more, so this node takes it anew.
+    pub(crate) fn take_damaged(&mut self, origin: Origin, task: &str, submission: Submission) {
+        self.damaged.retain(|t| t.as_str() != task);
+        if let Some(name) = submission.task.clone() {
+            self.take(origin, name, submission);
+        }
+    }
+
+    /// `from` knows that the task is over. Its owner believes only those who
+    /// keep it: one that left long ago may have stopped looking too early.
+    pub(crate) fn on_gone(&mut self, from: NodeId, task: &TaskId, birth: Birth) {
         let Some(kept) = self.kept.get(task).filter(|k| k.slot.record.birth == birth) else { return };
+        if kept.claimed && !kept.slot.record.kept_by(from) {
+            return;
+        }
         if kept.claimed {
             let others: Vec<_> = kept.slot.record.keepers().filter(|n| *n != self.id).collect();
             for node in others {
@@ -186,7 +257,8 @@ impl Node {
         let Some(kept) = self.owned(task) else { return };
         let record = &kept.slot.record;
         // What nobody was told of may go as soon as all who took it know.
-        let knows = |n| n == self.id || kept.strangers.contains(&n) || kept.acked(n) == Some(record.stamp.revision);
+        let told = |n| n == self.id || kept.strangers.contains(&n) || kept.acked(n) == Some(record.stamp.revision);
+        let knows = |n| told(n) || self.is_away(n);
         let nobody_asks = kept.disowned() && record.closed() && record.keepers().all(knows);
         if !nobody_asks && (!kept.announced || !record.prior.is_empty() || !kept.fully_acked(self.id)) {
             return;
@@ -234,9 +306,9 @@ impl Node {
             if self.owns(kept) {
                 if kept.doomed {
                     self.forget(&task);
-                } else {
-                    self.mend(&task);
                 }
+                self.mend(&task);
+                self.fetch_own_blobs(&task);
                 continue;
             }
             if self.is_orphan(kept) {
@@ -257,7 +329,8 @@ impl Node {
         let now = self.now;
         let patience = self.config.away.0;
         let kept = self.kept.get_mut(task).expect("swept");
-        if now.since(kept.offered_to_me.max(kept.offered_at)).0 < patience.saturating_mul(1 << kept.tries.min(12)) {
+        let wait = patience.saturating_mul(1 << kept.tries.min(12)).min(self.config.retention.0.max(patience));
+        if now.since(kept.offered_to_me.max(kept.offered_at)).0 < wait {
             return false;
         }
         kept.offered_at = now;
@@ -268,6 +341,9 @@ impl Node {
         let stays = record.holders.contains(&self.id);
         let asked = if stays { vec![kept.slot.pledge.owner] } else { record.keepers().collect() };
         let ballot = Ballot { epoch: 0, owner: self.id };
+        if asked.iter().all(|n| self.live(*n)) {
+            self.kept.get_mut(task).expect("swept").unanswered += 1;
+        }
         for node in asked {
             if node != self.id && self.live(node) {
                 self.send(node, Message::Claim { task: task.clone(), birth, ballot, stamp });
@@ -276,14 +352,20 @@ impl Node {
         true
     }
 
-    /// A copy that nobody will ask for again: of a task that ended long ago,
-    /// or that other nodes keep by now.
+    /// Another node spoke of this node's copy: it is still known elsewhere.
+    pub(crate) fn hear_of(&mut self, task: &TaskId) {
+        let now = self.now;
+        if let Some(kept) = self.kept.get_mut(task).filter(|k| !k.claimed) {
+            kept.heard_of = now;
+            kept.unanswered = 0;
+        }
+    }
+
+    /// A copy that nobody knows of any more. Wall clocks jump, and a copy that
+    /// goes too early may be one of a majority: so all who should know were
+    /// asked, many times, by this node's own clock.
     pub(crate) fn is_leftover(&self, kept: &Kept) -> bool {
         let retention = self.config.retention;
-        let record = &kept.slot.record;
-        match record.body.state.closed() {
-            Some(closed) => self.wall().since(closed.at) > retention + retention,
-            None => !record.kept_by(self.id) && self.now.since(kept.offered_to_me) > retention,
-        }
+        kept.unanswered >= ASKS_IN_VAIN && self.now.since(kept.heard_of) > retention + retention
     }
 }

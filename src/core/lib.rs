@@ -35,6 +35,7 @@ pub mod limits;
 pub mod message;
 pub mod node;
 mod ownership;
+mod pages;
 mod peers;
 pub mod prng;
 mod promises;

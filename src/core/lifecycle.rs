@@ -101,6 +101,9 @@ impl Node {
             Ok(tasks) => tasks,
             Err(refusal) => return self.answer(origin, Err(refusal)),
         };
+        if let Some(task) = tasks.iter().find(|t| self.damaged.contains(*t)) {
+            return self.ask_for_damaged(origin, task, name, submission);
+        }
         let wall = self.wall();
         let shared = Spec { submitted_at: wall, ..submission.spec.clone() };
         let mut replayed = false;
@@ -204,11 +207,11 @@ impl Node {
     }
 
     pub(crate) fn on_taken(&mut self, from: NodeId, task: &TaskId, refused: Birth, record: &Record, spec: &Arc<Spec>) {
-        let Some(kept) = self.owned(task) else { return };
+        let Some(kept) = self.kept.get(task) else { return };
         if kept.slot.record.birth != refused || record.birth == refused {
             return;
         }
-        if kept.accepted {
+        if kept.accepted || !self.owns(kept) {
             // Ours was promised: the other is of a time when the two of us
             // could not see each other.
             return self.on_stranger(from, task);

@@ -16,6 +16,9 @@ pub const BLOB_BYTES: u64 = 64 * 1024 * 1024;
 pub const BLOB_CHUNK_BYTES: usize = 1024 * 1024;
 /// One message between nodes: a payload, its envelope, and room.
 pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
+/// A list in one message: the rest is room for what goes with it. Longer lists
+/// come in several, or end there.
+pub const ANSWER_BYTES: usize = MESSAGE_BYTES / 2;
 /// A gossiped message: every node forwards it.
 pub const GOSSIP_BYTES: usize = 64 * 1024;
 /// Items of one array submission: one call stays within a second.

@@ -91,8 +91,17 @@ pub struct Node {
 
 /// What waits for a blob.
 pub(crate) enum Fetching {
-    Offer { from: NodeId, record: Box<Record>, spec: Option<Arc<Spec>> },
-    Finished { from: NodeId, finished: Box<Finished> },
+    Offer {
+        from: NodeId,
+        record: Box<Record>,
+        spec: Option<Arc<Spec>>,
+    },
+    Finished {
+        from: NodeId,
+        finished: Box<Finished>,
+    },
+    /// For a record that this node owns, or is about to.
+    Own(TaskId),
 }
 
 /// How long a version that nobody waits for may stay unoffered: most tasks
@@ -242,7 +251,7 @@ impl Node {
             Message::Refuse { task, pledge } => self.on_refuse(&task, pledge),
             Message::Taken { task, refused, record, spec } => self.on_taken(from, &task, refused, &record, &spec),
             Message::Lost { task } => self.on_lost(from, &task),
-            Message::Gone { task, birth } => self.on_gone(&task, birth),
+            Message::Gone { task, birth } => self.on_gone(from, &task, birth),
             Message::Forget { task, stamp } => self.on_forget(from, &task, stamp),
             Message::Claim { task, birth, ballot, stamp } => self.on_claim(from, &task, birth, ballot, stamp),
             Message::Pledge { task, ballot, kept } => self.on_pledge(from, &task, ballot, kept),

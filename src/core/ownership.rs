@@ -34,6 +34,9 @@ pub(crate) struct Kept {
     pub(crate) closed_revision: u32,
     /// It was, or may have been, promised to its submitter.
     pub(crate) accepted: bool,
+    /// Found on the disk as ended and this node's own; another may have taken it
+    /// over since, so it counts only once a majority has confirmed it.
+    pub(crate) found: bool,
     /// The end was told to those who wait for it.
     pub(crate) announced: bool,
     pub(crate) written_at: Millis,
@@ -45,8 +48,14 @@ pub(crate) struct Kept {
     pub(crate) abandoned: bool,
     /// When its owner last offered it.
     pub(crate) offered_to_me: Millis,
+    /// When any node last said anything of it.
+    pub(crate) heard_of: Millis,
+    /// Questions after it since then.
+    pub(crate) unanswered: u32,
     /// To be forgotten as soon as every keeper knows its end.
     pub(crate) doomed: bool,
+    /// Another node was sent it, or may have been.
+    pub(crate) offered: bool,
     /// What the owner knows of the current attempt.
     pub(crate) lease: Option<Box<Lease>>,
 }
@@ -115,6 +124,7 @@ impl Kept {
             config_revision: 0,
             closed_revision: 0,
             accepted: true,
+            found: false,
             announced: false,
             written_at: now,
             offered_at: now,
@@ -122,7 +132,10 @@ impl Kept {
             pledged_at: None,
             abandoned: false,
             offered_to_me: now,
+            heard_of: now,
+            unanswered: 0,
             doomed: false,
+            offered: true,
             lease: None,
         }
     }
@@ -131,6 +144,15 @@ impl Kept {
     /// nobody was ever told of it, and nobody is.
     pub(crate) fn disowned(&self) -> bool {
         self.doomed && !self.accepted
+    }
+
+    /// A majority of those that decide keep another task of this id: nobody can
+    /// ever write this one again.
+    pub(crate) fn has_given_way(&self) -> bool {
+        let record = &self.slot.record;
+        let deciding = if record.prior.is_empty() { &record.holders } else { &record.prior };
+        let left = deciding.iter().filter(|n| !self.strangers.contains(n)).count();
+        left * 2 <= deciding.len() && self.promised_end().is_none()
     }
 
     /// The end of the task, once a majority has it.
@@ -143,6 +165,11 @@ impl Kept {
             | TaskState::Queued { .. }
             | TaskState::Leased { .. } => None,
         }
+    }
+
+    /// It may be another node's by now.
+    pub(crate) fn unconfirmed(&self) -> bool {
+        self.found && self.promised.is_none()
     }
 
     /// A majority of the current holders has `revision`.
@@ -237,6 +264,7 @@ impl Node {
             let mine = record.owner() == self.id && kept.slot.pledge == record.stamp.ballot;
             // An ended task grants nothing, so it needs no new fence.
             kept.claimed = mine && record.closed();
+            kept.found = kept.claimed;
             kept.closed_revision = record.stamp.revision;
             kept.config_revision = record.stamp.revision;
             if kept.slot.pledge != record.stamp.ballot {
@@ -275,6 +303,7 @@ impl Node {
         let mut kept = Kept::new(Slot { pledge, record, spec }, self.now);
         kept.claimed = true;
         kept.accepted = false;
+        kept.offered = false;
         kept.promised = self.majority_revision(&kept);
         if self.vows.remove(&task).is_some() {
             self.erase(Key::Pledge(task.clone()));
@@ -354,6 +383,9 @@ impl Node {
             }
             let spec = acked.is_none().then(|| kept.slot.spec.clone());
             targets.push((node, spec));
+        }
+        if let Some(kept) = self.kept.get_mut(task) {
+            kept.offered |= !targets.is_empty();
         }
         for (node, spec) in targets {
             let record = Box::new(self.kept[task].slot.record.clone());
@@ -471,6 +503,7 @@ impl Node {
         if !self.is_welcome(from, &record, fresh) {
             return;
         }
+        self.hear_of(&task);
         let leaving = !record.holders.contains(&self.id) && self.claims.contains_key(&task);
         if from != record.owner() || leaving {
             return self.on_hearsay(*record, spec);
@@ -629,6 +662,7 @@ impl Node {
     }
 
     pub(crate) fn on_refuse(&mut self, task: &TaskId, pledge: Ballot) {
+        self.hear_of(task);
         if self.kept.get(task).is_some_and(|k| pledge > k.slot.pledge) {
             self.pledge(task, pledge);
         }

@@ -6,6 +6,7 @@ use crate::ids::{NodeId, RequestId, TaskId, WorkerId, rendezvous};
 use crate::limits;
 use crate::message::Message;
 use crate::node::Node;
+use crate::pages::{add_stats, merge_page, wide};
 use crate::task::Priority;
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, Stats, Status, TaskPage, TaskView};
@@ -262,14 +263,7 @@ impl Node {
 
     pub(crate) fn on_response(&mut self, from: NodeId, id: u64, reply: Result<Reply, Refusal>) {
         if let Some(number) = self.requests.parts.remove(&id) {
-            let Some(gather) = self.requests.gathers.get_mut(&number) else { return };
-            if gather.left.remove(&from) {
-                gather.answered += 1;
-            }
-            if let Ok(reply) = reply {
-                self.add_to_gather(number, reply);
-            }
-            return self.finish_gather_if_done(number);
+            return self.on_part(from, number, reply);
         }
         if self.requests.asked.get(&id).is_none_or(|a| a.to != from) {
             return;
@@ -286,6 +280,10 @@ impl Node {
         }
         match (reply, asked.then) {
             (Err(Refusal::NotFound { .. }), then) => {
+                self.ask_next(asked.origin, asked.request, asked.left, asked.silent, then)
+            }
+            // A copy from the past may say that: others know better.
+            (Err(Refusal::Unavailable { .. }), then) if matches!(asked.request, Request::Query(Query::Task { .. })) => {
                 self.ask_next(asked.origin, asked.request, asked.left, asked.silent, then)
             }
             (Ok(Reply::Task(view)), Some(command)) => self.send_to_owner(asked.origin, view.home, command),
@@ -333,11 +331,14 @@ impl Node {
     pub(crate) fn on_command_here(&mut self, origin: Origin, command: Command) {
         let task = match &command {
             Command::Cancel { task, .. } | Command::Reprioritise { task, .. } | Command::Retry { task, .. } => {
-                task.clone()
+                Some(task.clone())
             }
-            _ => return,
+            Command::Submit(submission) => submission.task.clone(),
+            _ => None,
         };
-        if self.owned(&task).is_some() {
+        let Some(task) = task else { return };
+        let submits = matches!(command, Command::Submit(_));
+        if self.owned(&task).is_some() && !submits {
             return self.obey(origin, &task, command);
         }
         let problem = format!("{task} is between owners; try again").into();
@@ -382,6 +383,9 @@ impl Node {
                     .into(),
                     retry_after: self.config.lease,
                 }),
+                (None, Some(Command::Submit(submission))) => {
+                    return self.take_damaged(gather.origin, &name, *submission);
+                }
                 (None, _) => Err(Refusal::NotFound { what: what.into(), name }),
             },
         };
@@ -533,11 +537,11 @@ impl Node {
             let problem = format!("must be 1 to {}, and offset at most {}", limits::PAGE, limits::OFFSET).into();
             return self.answer(origin, Err(Refusal::Invalid { field: "limit".into(), problem }));
         }
-        // Every node gives all that may be in the page: the asker cuts it.
-        let wide = TaskFilter { limit: filter.limit + filter.offset, offset: 0, scope: Scope::Local, ..filter.clone() };
-        let own = self.own_tasks(&wide);
+        let wide = wide(&filter);
+        let from_node = matches!(origin, Origin::Node { .. });
+        let own = self.own_tasks(&wide, if from_node { limits::ANSWER_BYTES } else { usize::MAX });
         if filter.scope == Scope::Local {
-            let page = if matches!(origin, Origin::Node { .. }) { own } else { merge_page(own, &filter, 1, 1) };
+            let page = if from_node { own } else { merge_page(own, &filter, 1, 1) };
             return self.answer(origin, Ok(Reply::Tasks(page)));
         }
         let request = Request::Query(Query::Tasks(Box::new(wide)));
@@ -664,36 +668,4 @@ pub(crate) fn waiting(stats: &Stats) -> u64 {
 
 pub(crate) fn running(stats: &Stats) -> u64 {
     [Status::Leased, Status::Running].iter().filter_map(|s| stats.counts.get(s)).sum()
-}
-
-fn add_stats(sum: &mut Stats, more: Stats) {
-    for (status, n) in more.counts {
-        *sum.counts.entry(status).or_default() += n;
-    }
-    sum.waits = (sum.waits.0 + more.waits.0, sum.waits.1 + more.waits.1);
-    sum.runs = (sum.runs.0 + more.runs.0, sum.runs.1 + more.runs.1);
-    sum.ended += more.ended;
-    sum.oldest_queued = sum.oldest_queued.max(more.oldest_queued);
-    if sum.paused.is_none() {
-        sum.paused = more.paused;
-    }
-    if let Some(workers) = more.workers {
-        sum.workers.get_or_insert_default().extend(workers);
-    }
-    if let Some(minutes) = more.historical {
-        let mut merged: BTreeMap<Unix, (u64, u64)> = BTreeMap::new();
-        for (at, ended, failed) in sum.historical.take().unwrap_or_default().into_iter().chain(minutes) {
-            let minute = merged.entry(at).or_default();
-            *minute = (minute.0 + ended, minute.1 + failed);
-        }
-        sum.historical = Some(merged.into_iter().map(|(at, (ended, failed))| (at, ended, failed)).collect());
-    }
-}
-
-fn merge_page(mut page: TaskPage, filter: &TaskFilter, answered: u32, expected: u32) -> TaskPage {
-    page.tasks.sort_by(|a, b| (a.submitted_at, &a.task).cmp(&(b.submitted_at, &b.task)));
-    page.tasks.dedup_by(|a, b| a.task == b.task);
-    page.tasks = page.tasks.into_iter().skip(filter.offset as usize).take(filter.limit as usize).collect();
-    (page.answered, page.expected) = (answered, expected);
-    page
 }

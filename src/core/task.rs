@@ -81,7 +81,21 @@ pub struct Resources {
     pub named: BTreeMap<Arc<str>, u64>,
 }
 
+impl Requirements {
+    /// About what they take in a message.
+    pub(crate) fn bytes(&self) -> usize {
+        let names = self.capabilities.iter().map(|c| c.len() + 4).sum::<usize>();
+        let labels = self.labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum::<usize>();
+        names + labels + self.resources.bytes()
+    }
+}
+
 impl Resources {
+    /// About what they take in a message.
+    pub(crate) fn bytes(&self) -> usize {
+        self.named.keys().map(|k| k.len() + 16).sum::<usize>() + 40
+    }
+
     /// Whether `self` covers `need`.
     #[must_use]
     pub fn covers(&self, need: &Resources) -> bool {

@@ -7,6 +7,7 @@ use crate::ownership::Kept;
 use crate::task::{Outcome, Spec, TaskState};
 use crate::time::{Millis, Unix};
 use crate::view::{Explanation, Stats, Status, TaskPage, TaskView};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 impl Node {
@@ -165,7 +166,7 @@ impl Node {
     }
 
     /// What passes the filter of the tasks that this node speaks for.
-    pub(crate) fn own_tasks(&self, filter: &TaskFilter) -> TaskPage {
+    pub(crate) fn own_tasks(&self, filter: &TaskFilter, most_bytes: usize) -> TaskPage {
         let mut found: Vec<(Unix, &TaskId)> = self
             .kept
             .iter()
@@ -177,14 +178,15 @@ impl Node {
         let after = filter.after.as_ref();
         let page = found.into_iter().filter(|(at, task)| after.is_none_or(|(a, t)| (*at, *task) > (*a, t)));
         let limit = (filter.limit as usize).min(crate::limits::PAGE + crate::limits::OFFSET);
-        let tasks = page.take(limit).map(|(_, task)| self.task_view(task, Detail::default())).collect();
+        let views = page.take(limit).map(|(_, task)| self.task_view(task, Detail::default()));
+        let tasks = crate::pages::that_fit(views, most_bytes);
         TaskPage { tasks, total, answered: 1, expected: 1 }
     }
 
     /// Its owner, or for as long as that is silent the first of its keepers.
     fn speaks_for(&self, task: &TaskId, kept: &Kept) -> bool {
         if self.owns(kept) {
-            return !kept.disowned();
+            return !kept.disowned() && !kept.unconfirmed();
         }
         let owner = kept.slot.pledge.owner;
         if !kept.slot.record.holders.contains(&self.id) || (owner != self.id && self.live(owner)) {
@@ -217,7 +219,7 @@ impl Node {
     pub(crate) fn own_stats(&self, workers: bool, historical: bool) -> Stats {
         let wall = self.wall();
         Stats {
-            counts: self.counts.clone(),
+            counts: self.confirmed_counts(),
             waits: self.recent.waits(wall),
             runs: self.recent.runs(wall),
             ended: self.recent.throughput(wall),
@@ -228,6 +230,18 @@ impl Node {
             answered: 1,
             expected: 1,
         }
+    }
+
+    /// Owned tasks by status, none that another node may count as well.
+    fn confirmed_counts(&self) -> BTreeMap<Status, u64> {
+        let mut counts = self.counts.clone();
+        let owned = self.unsettled.iter().filter_map(|task| self.owned(task));
+        for kept in owned.filter(|k| k.unconfirmed()) {
+            if let Some(count) = counts.get_mut(&Node::status_of(kept)) {
+                *count = count.saturating_sub(1);
+            }
+        }
+        counts
     }
 
     /// Counts of this node alone, for its own metrics.

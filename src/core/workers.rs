@@ -307,6 +307,12 @@ impl Node {
             let limit = limits::WORKERS as u64;
             return Err(Refusal::Full { what: "this node's worker list".into(), limit, retry_after: Millis(60_000) });
         }
+        let others = self.workers.values().map(|w| &w.spec).filter(|s| s.worker != spec.worker);
+        let advert = others.map(WorkerSpec::bytes).sum::<usize>() + spec.bytes();
+        if advert > limits::ANSWER_BYTES {
+            let (got, limit) = (advert as u64, limits::ANSWER_BYTES as u64);
+            return Err(Refusal::TooLarge { field: "metadata and labels of this node's workers".into(), got, limit });
+        }
         let elsewhere = self.members.iter().find(|(_, m)| m.workers.contains_key(&spec.worker));
         match elsewhere {
             Some((node, _)) if self.live(*node) => {
@@ -523,6 +529,15 @@ impl Node {
                 why.push((*node, Some(seen.spec.worker.clone()), reason));
             }
         }
+        let mut room = limits::ANSWER_BYTES;
+        let mut lines = 0;
+        why.retain(|(_, worker, reason)| {
+            let size = worker.as_ref().map_or(0, |w| w.as_str().len()) + reason.len() + 50;
+            let fits = lines < limits::EXPLAINED && size <= room;
+            room = room.saturating_sub(size);
+            lines += 1;
+            fits
+        });
         why
     }
 
@@ -536,6 +551,9 @@ impl Node {
 
     /// Runs of this node in one of its workers, by phase.
     pub(crate) fn starts_next(&self, worker: &WorkerId) -> Option<TaskId> {
+        if self.controls.paused.is_some() {
+            return None;
+        }
         let found = self.workers.get(worker)?;
         let task = found.waiting.front()?;
         let execution = self.executions.get(task)?;

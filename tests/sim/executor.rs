@@ -186,6 +186,11 @@ impl World {
         }
     }
 
+    /// Whether a run is one that never answers: its owner gives up on it.
+    pub(crate) fn hangs(&self, n: usize, task: &TaskId, fence: Fence) -> bool {
+        self.hosts[n].runs.get(&(task.clone(), fence)).is_some_and(|r| r.ending == Ending::Never)
+    }
+
     /// A node wants a blob from another.
     pub(crate) fn fetch_blob(&mut self, n: usize, hash: BlobHash, from: usize) {
         let life = self.hosts[n].life;

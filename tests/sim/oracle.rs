@@ -12,7 +12,7 @@ use taskmesh_core::record::Birth;
 use taskmesh_core::task::Data;
 use taskmesh_core::view::Status;
 use taskmesh_core::{
-    Ballot, Effect, Entry, Fence, NodeId, Notice, Record, Refusal, Reply, RequestId, Spec, TaskId, Unix,
+    Ballot, Effect, Entry, Fence, Key, NodeId, Notice, Record, Refusal, Reply, RequestId, Spec, TaskId, Unix,
 };
 
 /// The end of a task, as far as somebody said it.
@@ -62,7 +62,7 @@ pub(crate) struct Promise {
     pub(crate) works: BTreeSet<u64>,
     /// The submissions that this is said of; more than one, if nodes that could
     /// not see each other took the same id.
-    births: BTreeSet<Birth>,
+    pub(crate) births: BTreeSet<Birth>,
     /// One copy was enough for the client.
     pub(crate) local: bool,
     /// What a majority has, for each submission of the id.
@@ -76,6 +76,8 @@ pub(crate) struct Promise {
     /// Ends that were accepted: of which submission, under which right, by
     /// which node, from which revision on.
     ends: BTreeSet<(Birth, Ballot, NodeId, u32)>,
+    /// The greatest right under which its owner forgot it.
+    pub(crate) forgotten: Ballot,
     /// Rights to write it that were won.
     won: BTreeSet<(Birth, Ballot)>,
 }
@@ -240,9 +242,26 @@ impl World {
             Effect::Persist(entry) => self.hosts[n].disk.write(entry),
             Effect::Forget(key) => {
                 self.show(Seen::Forgotten { node: n, key: &key });
+                self.note_forgotten(n, &key);
                 self.hosts[n].disk.forget(&key);
             }
             _ => unreachable!("only writes are written"),
+        }
+    }
+
+    /// An owner forgets a task that has ended.
+    fn note_forgotten(&mut self, n: usize, key: &Key) {
+        let Key::Task(task) = key else { return };
+        let Some(copy) = self.hosts[n].disk.copies.get(task) else { return };
+        let ballot = copy.record.stamp.ballot;
+        if copy.record.closed() && ballot.owner == NodeId::test(n as u64) {
+            let promise = self.oracle.promise(task);
+            promise.forgotten = ballot.max(promise.forgotten);
+            // From here on its id is free.
+            if promise.ended() {
+                promise.fresh = 0;
+                promise.works.clear();
+            }
         }
     }
 
@@ -301,7 +320,14 @@ impl World {
     fn is_pledged(&self, task: &TaskId, record: &Record, ballot: Ballot) -> bool {
         let pledges = &self.oracle.promises[task].pledges;
         let pledged = |h: NodeId| pledges.get(&h).is_some_and(|p| *p >= ballot);
-        record.keepers().filter_map(|h| self.copy_of(h, task)).any(|c| c.record.majority(pledged))
+        // Who wrote a change of holders knows that it is not done yet: the prior
+        // ones are enough for it.
+        let resumes = self.copy_of(ballot.owner, task).is_some_and(|c| {
+            let prior = &c.record.prior;
+            let own = c.record.owner() == ballot.owner && c.record.stamp.ballot < ballot;
+            own && prior.iter().filter(|h| pledged(**h)).count() * 2 > prior.len()
+        });
+        resumes || record.keepers().filter_map(|h| self.copy_of(h, task)).any(|c| c.record.majority(pledged))
     }
 
     pub(crate) fn copy_of(&self, node: NodeId, task: &TaskId) -> Option<&Copy> {
@@ -316,15 +342,25 @@ impl World {
     }
 
     /// Whether the copies of `task` would outlive the loss of the one on `n`.
+    /// A holder that keeps another task of the id never kept this one.
     pub(crate) fn may_lose(&self, n: usize, task: &TaskId) -> bool {
-        let lost = |h: &NodeId| index_of(*h) == n || self.gone(*h, task);
         self.hosts.iter().filter_map(|host| host.disk.copies.get(task)).all(|copy| {
+            let other = |h: NodeId| self.copy_of(h, task).is_some_and(|c| c.record.birth != copy.record.birth);
+            let lost = |h: &NodeId| index_of(*h) == n || self.gone(*h, task) || other(*h);
             let sets = [&copy.record.holders, &copy.record.prior];
             sets.into_iter().filter(|set| !set.is_empty()).all(|set| {
                 let dead = set.iter().filter(|h| lost(h)).count();
                 dead * 2 < set.len()
             })
         })
+    }
+
+    /// Whether its holders were chosen so that half of them are gone for ever:
+    /// by a node that could not know, and no promise covers that. (Of what is
+    /// kept already, faults take less than that.)
+    pub(crate) fn born_among_the_dead(&self, record: &Record) -> bool {
+        let dead = record.holders.iter().filter(|h| self.hosts[index_of(**h)].fate == Fate::Destroyed);
+        dead.count() * 2 >= record.holders.len() && record.owner() == record.birth.node
     }
 
     /// A node answers a client.
@@ -338,10 +374,10 @@ impl World {
             (Asked::Submit { tasks, work, local }, Ok(Reply::Submitted(submitted))) => {
                 for task in &tasks {
                     self.oracle.promise(task).local |= local;
-                    self.accept(n, task, work, submitted.replayed);
+                    self.accept(n, task, work, submitted.replayed, Some(submitted.home));
                 }
             }
-            (Asked::Retry, Ok(Reply::Retried { retry, .. })) => self.accept(n, &retry, 0, true),
+            (Asked::Retry, Ok(Reply::Retried { retry, .. })) => self.accept(n, &retry, 0, true, None),
             (Asked::View { must_know: MustKnow::Ended, task }, answer) => {
                 let known = matches!(&answer, Ok(Reply::Task(view)) if view.status.terminal());
                 if !known {
@@ -379,8 +415,9 @@ impl World {
         if births.is_empty() { copies().map(|r| r.birth).collect() } else { births }
     }
 
-    fn accept(&mut self, n: usize, task: &TaskId, work: u64, replayed: bool) {
-        let births = self.births_of(task);
+    fn accept(&mut self, n: usize, task: &TaskId, work: u64, replayed: bool, home: Option<NodeId>) {
+        let here = home.and_then(|home| self.copy_of(home, task)).map(|c| c.record.birth);
+        let births = here.map_or_else(|| self.births_of(task), |birth| BTreeSet::from([birth]));
         let promise = self.oracle.promise(task);
         if promise.accepted.is_none() {
             promise.accepted = Some(self.now);

@@ -51,8 +51,13 @@ fn one_granting_owner_notices_a_claim_without_a_majority() {
 }
 
 #[test]
-fn finishes_notices_claims_of_what_is_no_longer_kept() {
-    caught_by_any(Planted::ClaimUnkept, &["finishes", "holders_converge"]);
+fn finishes_notices_offers_that_are_never_repeated() {
+    caught(Planted::NeverResend, "finishes");
+}
+
+#[test]
+fn known_everywhere_notices_claims_of_what_is_no_longer_kept() {
+    caught(Planted::ClaimUnkept, "known_everywhere");
 }
 
 #[test]

@@ -68,15 +68,21 @@ impl World {
         self.heal();
         let bound = self.now + PATIENCE;
         self.run_until(self.now + 15_000);
-        while self.now < bound && self.violations.is_empty() && unfinished_business(&self) {
-            self.run_until(self.now + 2_000);
-        }
+        self.settle(bound);
         if self.violations.is_empty() {
             self.ask_about_everything();
             self.run_until(self.now + 10_000);
+            // Something may have been forgotten just now.
+            self.settle(bound + 30_000);
             self.examine();
         }
         self.sum_up()
+    }
+
+    fn settle(&mut self, bound: Time) {
+        while self.now < bound && self.violations.is_empty() && unfinished_business(self) {
+            self.run_until(self.now + 2_000);
+        }
     }
 
     fn sum_up(mut self) -> Outcome {

@@ -8,7 +8,7 @@ use crate::run::Outcome;
 use crate::workload::plain_spec;
 use crate::world::{Doom, Fate, World, index};
 use taskmesh_core::command::{ClearScope, Detail, Scope, Submission};
-use taskmesh_core::task::Priority;
+use taskmesh_core::task::{Durability, Priority};
 use taskmesh_core::view::Status;
 use taskmesh_core::{Command, Millis, NodeId, Query, Record, Request, Spec, TaskId};
 
@@ -270,6 +270,80 @@ fn a_cancel_at_any_node_ends_a_task_wherever_it_is() {
     }
     assert!(world.hosts.iter().all(|h| h.runs.is_empty()), "no program is left behind");
     fine(world);
+}
+
+#[test]
+fn a_node_that_lost_its_copy_does_not_take_the_task_anew() {
+    let mut world = settled(13, 5);
+    let task = TaskId::new("a").expect("a valid name");
+    let spec = plain_spec(Program::Good, 100, false);
+    let submission = Submission { task: Some(task.clone()), spec, priority: Priority::NORMAL, items: Vec::new() };
+    world.submit(1, submission.clone(), 1);
+    world.run_until(world.now + 5_000);
+    let home = owner_of(&world, &task);
+    let before = newest(&world, &task).birth;
+    world.die(home);
+    world.hosts[home].disk.damage(&task);
+    world.agenda.at(world.now + 1, crate::agenda::Event::Boot { node: home });
+    world.run_until(world.now + 2_000);
+    for n in 0..5 {
+        world.submit(n, submission.clone(), 1);
+    }
+    world.run_until(world.now + 20_000);
+    let births: Vec<_> = world.hosts.iter().filter_map(|h| h.disk.copies.get(&task)).map(|c| c.record.birth).collect();
+    assert!(births.iter().all(|birth| *birth == before), "{}", world.whereabouts(&task));
+    fine(world);
+}
+
+#[test]
+fn an_ended_task_is_counted_by_one_node_when_its_owner_comes_back() {
+    let mut world = settled(14, 5);
+    let tasks: Vec<_> = (0..20).map(|i| give(&mut world, i % 5, &format!("a{i}"), 100)).collect();
+    world.run_until(world.now + 10_000);
+    let owner = owner_of(&world, &tasks[0]);
+    world.die(owner);
+    world.run_until(world.now + 20_000);
+    world.agenda.at(world.now + 1, crate::agenda::Event::Boot { node: owner });
+    for _ in 0..3_000 {
+        world.run_until(world.now + 1);
+        let counts = world.hosts.iter().filter_map(|h| h.node.as_ref()).map(|n| n.stats().counts);
+        let completed: u64 = counts.filter_map(|c| c.get(&Status::Completed).copied()).sum();
+        assert!(completed <= 20, "{completed} of 20 completed");
+    }
+    fine(world);
+}
+
+#[test]
+fn a_change_of_holders_under_way_when_the_queue_is_cleared_is_finished() {
+    let mut world = settled(15, 5);
+    world.faults.clears = true;
+    let spec = plain_spec(Program::Bad, 100, false);
+    let task = submit(&mut world, 0, "a", spec);
+    world.run_until(world.now + 20_000);
+    let owner = owner_of(&world, &task);
+    let gone = index(*newest(&world, &task).holders.iter().find(|h| index(**h) != owner).expect("another holder"));
+    assert!(world.destroy(gone));
+    world.run_until(world.now + 100);
+    let clear = Command::Clear { which: ClearScope::Failed, scope: Scope::Mesh };
+    world.ask(owner, Request::Command(clear), Asked::Other);
+    world.run_until(world.now + 60_000);
+    assert!(world.hosts.iter().all(|h| !h.disk.copies.contains_key(&task)), "{}", world.whereabouts(&task));
+    fine(world);
+}
+
+#[test]
+fn holders_that_were_gone_before_a_task_was_offered_are_chosen_anew() {
+    let mut world = settled(16, 6);
+    let (alone, gone) = (0, [1, 2, 3]);
+    part(&mut world, &[alone]);
+    world.run_until(world.now + 15_000);
+    gone.iter().for_each(|n| assert!(world.destroy(*n)));
+    let spec = Spec { durability: Durability::Local, ..plain_spec(Program::Good, 100, false) };
+    let tasks: Vec<_> = (0..20).map(|i| submit(&mut world, alone, &format!("a{i}"), spec.clone())).collect();
+    world.run_until(world.now + 5_000);
+    world.mend_network();
+    world.run_until(world.now + 60_000);
+    tasks.iter().for_each(|task| assert_completed(&world, task));
 }
 
 /// A mesh of `nodes` that know each other.

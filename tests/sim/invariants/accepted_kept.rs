@@ -52,6 +52,11 @@ fn needed_no_more(world: &World, node: usize, task: &TaskId) -> Result<(), Strin
     let Some(birth) = world.copy_of(me, task).map(|c| c.record.birth) else { return Ok(()) };
     let open = world.oracle.promises.get(task).is_some_and(|p| p.open() && !p.gave_up(birth));
     let keeper = newest(world, task, birth).is_some_and(|record| record.kept_by(me));
+    // Accepted on one copy alone, it gives way to another task of its id.
+    let other = |h: &crate::world::Host| h.disk.copies.get(task).is_some_and(|c| c.record.birth != birth);
+    if world.oracle.promises.get(task).is_some_and(|p| p.local) && world.hosts.iter().any(other) {
+        return Ok(());
+    }
     if !open || !keeper {
         return Ok(());
     }
@@ -66,11 +71,12 @@ fn newest<'a>(world: &'a World, task: &TaskId, birth: Birth) -> Option<&'a Recor
 /// Accepted tasks that nobody has any more, though they never ended.
 pub(crate) fn lost(world: &World) -> impl Iterator<Item = &TaskId> {
     let accepted = world.oracle.promises.iter().filter(|(_, p)| p.open());
-    let unprotected = |local: bool| local && world.tally.destroyed > 0;
     accepted
         .filter(move |(task, p)| {
             let kept = world.hosts.iter().any(|h| h.disk.copies.contains_key(*task));
-            !kept && !unprotected(p.local)
+            // One copy was enough for its client, and a fault took that one.
+            let taken = p.local && p.births.iter().all(|birth| world.gone(birth.node, task));
+            !kept && !taken
         })
         .map(|(task, _)| task)
 }

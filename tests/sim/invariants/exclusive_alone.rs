@@ -19,7 +19,7 @@ impl Invariant for ExclusiveAlone {
         }
         let runs = world.oracle.runs.get(*task).into_iter().flatten();
         let mut others = runs.filter(|r| r.until.is_none() && r.submitted_at == spec.submitted_at);
-        match others.next() {
+        match others.find(|r| !world.hangs(r.node, task, r.fence)) {
             None => Ok(()),
             Some(other) => Err(format!(
                 "{task} starts on n{node} under {fence:?} while it runs on n{} under {:?}",

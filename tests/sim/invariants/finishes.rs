@@ -1,6 +1,7 @@
 //! What was accepted ends, within a bound after the faults are over.
 
 use super::Invariant;
+use crate::disk::Copy;
 use crate::world::World;
 use taskmesh_core::TaskId;
 
@@ -21,5 +22,10 @@ impl Invariant for Finishes {
 /// Accepted tasks without an outcome that somebody still has.
 pub(crate) fn unfinished(world: &World) -> impl Iterator<Item = &TaskId> {
     let open = world.oracle.promises.iter().filter(|(_, p)| p.open());
-    open.filter(|(task, _)| world.hosts.iter().any(|h| h.disk.copies.contains_key(*task))).map(|(task, _)| task)
+    let copies = |task| world.hosts.iter().filter_map(move |h| h.disk.copies.get(task));
+    open.filter(move |(task, p)| {
+        let covered = |c: &Copy| !(p.local && world.born_among_the_dead(&c.record));
+        copies(*task).any(covered)
+    })
+    .map(|(task, _)| task)
 }

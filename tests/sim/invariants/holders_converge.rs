@@ -34,7 +34,13 @@ pub(crate) fn diverged(world: &World) -> Vec<String> {
         let record = &copy.record;
         record.holders.iter().any(|h| world.hosts[index(*h)].disk.copies.contains_key(&record.task))
     };
-    newest.into_values().filter(kept).filter_map(|copy| problem(world, &copy.record)).collect()
+    // A later owner forgot it: what an earlier one has left over ends there.
+    let forgotten = |copy: &&Copy| {
+        let record = &copy.record;
+        world.oracle.promises.get(&record.task).is_some_and(|p| p.forgotten > record.stamp.ballot)
+    };
+    let to_see = |copy: &&Copy| kept(copy) && !forgotten(copy) && !world.born_among_the_dead(&copy.record);
+    newest.into_values().filter(to_see).filter_map(|copy| problem(world, &copy.record)).collect()
 }
 
 fn problem(world: &World, record: &Record) -> Option<String> {
