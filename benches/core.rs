@@ -8,6 +8,7 @@ use std::time::Instant;
 use taskmesh_core::command::{Command, Detail, Query, Request, Submission, WorkerSpec};
 use taskmesh_core::execution::{Event, Verdict};
 use taskmesh_core::task::{Priority, Report, Spec};
+use taskmesh_core::token::Caller;
 use taskmesh_core::{Config, Disk, Effect, Input, Millis, Node, NodeId, RequestId, TaskId, Unix, WorkerId};
 
 const ROUNDS: usize = 5;
@@ -44,7 +45,7 @@ fn node(slots: u32) -> Node {
             metadata: None,
         };
         let request = Request::Command(Command::Register(worker));
-        node.handle(Millis(1), Input::Request { id: RequestId(0), request }, &mut effects);
+        node.handle(Millis(1), Input::Request { id: RequestId(0), caller: Caller::Node, request }, &mut effects);
     }
     node
 }
@@ -52,7 +53,11 @@ fn node(slots: u32) -> Node {
 fn submit(id: u64, name: Option<TaskId>) -> Input {
     let spec = Spec { payload: (&br#"{"n":1}"#[..]).into(), ..taskmesh_core::testing::spec() };
     let submission = Submission { task: name, spec, priority: Priority::NORMAL, items: Vec::new() };
-    Input::Request { id: RequestId(id), request: Request::Command(Command::Submit(Box::new(submission))) }
+    Input::Request {
+        id: RequestId(id),
+        caller: Caller::Node,
+        request: Request::Command(Command::Submit(Box::new(submission))),
+    }
 }
 
 fn rate(n: u64, start: Instant) -> f64 {
@@ -106,7 +111,7 @@ fn status() -> Vec<(&'static str, f64)> {
         let query = Query::Task { task, detail: Detail::default(), wait: Millis(0) };
         node.handle(
             Millis(2),
-            Input::Request { id: RequestId(n as u64), request: Request::Query(query) },
+            Input::Request { id: RequestId(n as u64), caller: Caller::Node, request: Request::Query(query) },
             &mut effects,
         );
         black_box(&effects);

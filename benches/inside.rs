@@ -6,6 +6,8 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use taskmesh::api::Feed;
+use taskmesh::api::audit::Audit;
+use taskmesh::api::auth::Gate;
 use taskmesh::api::client::Client;
 use taskmesh::api::http::{Doors, Face, serve};
 use taskmesh::api::serve::Door;
@@ -17,6 +19,7 @@ use taskmesh::ops::Offer;
 use taskmesh::store::{SledStore, Store};
 use taskmesh_core::command::{Command, Detail, Query, Submission};
 use taskmesh_core::task::{Priority, Spec};
+use taskmesh_core::token::RootKey;
 use taskmesh_core::view::{Status, TaskView};
 use taskmesh_core::{Config, Millis, Node, Reply, Request, TaskId};
 use tokio::net::TcpListener;
@@ -94,7 +97,8 @@ async fn start(folder: PathBuf, config: Config) -> Inside {
     let executors = executors.expect("executors");
     let (identity, mesh_key) = (secret(), secret());
     let id = net::node_of(&identity).expect("an identity");
-    let config = Config { executors: executors.capabilities(), ..config };
+    let root = Some(RootKey::of_mesh(&mesh_key));
+    let config = Config { executors: executors.capabilities(), root, ..config };
     let node = Node::new(id, config, 1, disk);
     let (net, addresses) = start_net(identity, mesh_key, &inbox).await;
     let parts = Parts { node, store: Box::new(store), blobs, net, executors, observer: Box::new(|_| {}) };
@@ -103,9 +107,10 @@ async fn start(folder: PathBuf, config: Config) -> Inside {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let url = format!("http://{address}/mcp");
+    let gate = Gate::new(handle.clone(), RootKey::of_mesh(&mesh_key), "bench", None).expect("random numbers");
     let face = Face {
-        handle: handle.clone(),
-        token: "bench".to_owned(),
+        gate,
+        audit: Audit::open(&folder).expect("an audit log"),
         meter: Arc::new(|_, _, _| {}),
         hosts: Vec::new(),
         feed: Feed::default(),

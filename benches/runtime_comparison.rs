@@ -20,6 +20,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use taskmesh::ops::{self, Context};
+use taskmesh_core::token::Caller;
 use taskmesh_core::{Config, Disk, Effect, Input, Millis, Node, NodeId, Reply, RequestId, Unix, testing};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpListener;
@@ -72,7 +73,11 @@ impl Direct {
         let prepared = operation.prepare(arguments).expect("right arguments");
         self.next += 1;
         let id = RequestId(self.next);
-        self.node.handle(Millis(2), Input::Request { id, request: prepared.request.clone() }, &mut self.effects);
+        self.node.handle(
+            Millis(2),
+            Input::Request { id, caller: Caller::Node, request: prepared.request.clone() },
+            &mut self.effects,
+        );
         let reply = self.effects.drain(..).find_map(|effect| match effect {
             Effect::Reply { reply, .. } => Some(reply),
             _ => None,

@@ -277,5 +277,6 @@ fn spec(n: u64) -> Spec {
         idempotency_key: None,
         retry_of: None,
         submitted_at: Unix(1_700_000_000_000),
+        submitter: None,
     }
 }

@@ -30,6 +30,8 @@ pub struct Config {
     pub api: Api,
     /// `[api]`, what begins with `p2p_`.
     pub p2p: P2p,
+    /// `[auth]`
+    pub auth: Auth,
     /// `[metrics]`
     pub metrics: Listener,
     /// `[worker]`
@@ -53,6 +55,19 @@ pub struct Node {
     pub name: String,
     /// How long running tasks may go on after SIGTERM, in milliseconds.
     pub drain_ms: u64,
+}
+
+/// An authorisation server that vouches for callers. Empty: there is none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Auth {
+    /// `iss` of its tokens.
+    pub issuer: String,
+    /// `aud` of tokens for this mesh.
+    pub audience: String,
+    /// Its keys: a path, or an address.
+    pub jwks: String,
+    /// How clients reach the MCP endpoint; empty: as it listens.
+    pub resource: String,
 }
 
 /// The network of nodes.
@@ -318,6 +333,7 @@ impl Config {
                 read_only: false,
             },
             p2p: P2p::default(),
+            auth: Auth::default(),
             metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 4781)) },
             worker: Worker {
                 slots: inputs.cores.clamp(1, taskmesh_core::limits::SLOTS),
@@ -360,6 +376,13 @@ impl Config {
                 found.push(Problem { place: self.source(key).clone(), problem: format!("{key} {problem}") });
             }
         };
+        let auth = &self.auth;
+        let set = [&auth.issuer, &auth.audience, &auth.jwks].map(|text| !text.is_empty());
+        require(
+            set.iter().all(|set| *set) || !set.contains(&true),
+            "auth.issuer",
+            "needs auth.audience and auth.jwks, and each of them the others".to_owned(),
+        );
         let (beat, lease, away) = (self.mesh.beat.0, self.mesh.lease.0, self.mesh.away.0);
         require(
             beat.saturating_mul(3) <= lease,

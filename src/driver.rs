@@ -161,9 +161,9 @@ impl Driver {
 
     fn input_of(&mut self, event: Event) -> Option<Input> {
         Some(match event {
-            Event::Ask { id, request, answer } => {
+            Event::Ask { id, caller, request, answer } => {
                 self.answers.insert(id, answer);
-                Input::Request { id, request }
+                Input::Request { id, caller, request }
             }
             Event::Abandoned(id) => {
                 self.answers.remove(&id);

@@ -208,6 +208,31 @@ impl Client {
         self.understood(status, answer)
     }
 
+    /// Asks the endpoint beside MCP at `path`: its answer, with `success: true`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, ClientError> {
+        let method = method.parse().map_err(|_| self.broken(format!("{method} is no method")))?;
+        let url = self.target.strip_suffix(PATH).unwrap_or(&self.target);
+        let request = self.authorized(self.http.request(method, format!("{url}{path}"))).timeout(CALL);
+        let request = match body {
+            Some(body) => request.header(CONTENT_TYPE, "application/json").body(body.to_string()),
+            None => request,
+        };
+        let response = request.send().await.map_err(|e| self.failed(&e))?;
+        let status = response.status();
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(ClientError::Unauthenticated { url: self.url.clone() });
+        }
+        let text = response.bytes().await.map_err(|e| self.failed(&e))?;
+        match serde_json::from_slice(&text) {
+            Ok(Value::Object(answer)) if answer.get("success") == Some(&Value::Bool(true)) => Ok(Value::Object(answer)),
+            Ok(Value::Object(envelope)) => Err(ClientError::Refused(Box::new(envelope))),
+            _ => Err(self.broken(format!("HTTP {status}"))),
+        }
+    }
+
     fn understood(&self, status: StatusCode, mut answer: Value) -> Result<Value, ClientError> {
         match answer_of(answer["result"].take()) {
             Ok(content) => Ok(content),

@@ -1,18 +1,20 @@
 //! MCP over Streamable HTTP, for both eras of the protocol on one path, and
 //! the metrics and health endpoints on another listener.
 //!
-//! The accept loop of both is in `serve`. The first is guarded by a token, by checks of `Host` and `Origin` (a web page
-//! must not talk to a node on its reader's machine), and by bounds on bodies,
+//! The accept loop of both is in `serve`. The first is guarded by tokens, by
+//! checks of `Host` and `Origin` (a web page must not talk to a node on its reader's machine), and by bounds on bodies,
 //! requests under way and sessions. The second only tells, and needs no token.
 
+use super::audit::Audit;
+use super::auth::external::METADATA;
+use super::auth::{self, Gate, Visitor};
 use super::mcp::Facade;
-use super::serve::{Door, until};
+use super::serve::{self, Door, until};
 use super::{Feed, Meter};
-use crate::driver::Handle;
 use crate::ops::{Code, Failure, Offer};
 use axum::Router;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -25,6 +27,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use taskmesh_core::Millis;
+use taskmesh_core::authority::TokenId;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -49,10 +52,10 @@ const RETRY: Millis = Millis(1_000);
 
 /// What the MCP endpoint stands on.
 pub struct Face {
-    /// The node.
-    pub handle: Handle,
-    /// What a client must show.
-    pub token: String,
+    /// The node, and who may ask it what.
+    pub gate: Gate,
+    /// Told of each call that would change something.
+    pub audit: Audit,
     /// Told of each call.
     pub meter: Meter,
     /// Names in `Host` that are let in, beside the listener's address and those
@@ -80,11 +83,7 @@ pub struct Doors {
 /// # Errors
 /// A door fails for good.
 pub async fn serve(doors: Doors, face: Face, shutdown: CancellationToken) -> io::Result<()> {
-    #[cfg(feature = "conformance")]
-    let token = face.token.clone();
     let router = router(face, doors.address, Arc::new(sessions()), &shutdown);
-    #[cfg(feature = "conformance")]
-    let router = router.layer(middleware::from_fn(move |request, next| with_token(token.clone(), request, next)));
     let open = until(doors.open, router.clone(), shutdown.clone());
     let Some(local) = doors.local else { return open.await };
     tokio::try_join!(open, until(Door::Unix(local), router, shutdown)).map(|_| ())
@@ -98,37 +97,44 @@ pub async fn observe(listener: TcpListener, routes: Routes, shutdown: Cancellati
     until(Door::Tcp(listener), observe_router(routes), shutdown).await
 }
 
-/// The conformance suite can send no token: here, and only in a build for it,
-/// each request gets the right one before it comes to the guard.
-#[cfg(feature = "conformance")]
-async fn with_token(token: String, mut request: Request, next: Next) -> Response {
-    if let Ok(value) = HeaderValue::try_from(format!("Bearer {token}")) {
-        request.headers_mut().insert(header::AUTHORIZATION, value);
-    }
-    next.run(request).await
+/// The use of a legacy session.
+struct Used {
+    at: Instant,
+    by: Option<TokenId>,
 }
 
 struct Guard {
-    token: blake3::Hash,
+    gate: Gate,
     in_flight: Semaphore,
     sessions: Arc<LocalSessionManager>,
-    /// When each session was used last.
-    used: Mutex<HashMap<Arc<str>, Instant>>,
+    /// When each session was used last, and whose it is.
+    used: Mutex<HashMap<Arc<str>, Used>>,
 }
 
 impl Guard {
-    fn used(&self) -> MutexGuard<'_, HashMap<Arc<str>, Instant>> {
+    fn used(&self) -> MutexGuard<'_, HashMap<Arc<str>, Used>> {
         self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A session is used, or was opened.
-    fn note(&self, headers: &HeaderMap) {
-        let Some(id) = headers.get("mcp-session-id").and_then(|id| id.to_str().ok()) else { return };
-        // Ids that clients make up are many; the node's own are few.
-        let mut used = self.used();
-        if used.len() < 2 * SESSIONS || used.contains_key(id) {
-            used.insert(id.into(), Instant::now());
+    /// A session was opened by whoever has this token. Only ids that the node
+    /// made come here: those that clients make up are many.
+    fn note(&self, headers: &HeaderMap, by: Option<TokenId>) {
+        if let Some(id) = session(headers) {
+            self.used().insert(id.into(), Used { at: Instant::now(), by });
         }
+    }
+
+    /// A session is used.
+    fn touch(&self, headers: &HeaderMap) {
+        let Some(id) = session(headers) else { return };
+        if let Some(used) = self.used().get_mut(id) {
+            used.at = Instant::now();
+        }
+    }
+
+    /// Whether the session that is named was opened with another token.
+    fn is_foreign(&self, headers: &HeaderMap, by: Option<TokenId>) -> bool {
+        session(headers).is_some_and(|id| self.used().get(id).is_some_and(|used| used.by != by))
     }
 
     /// Whether there is room for one more session, or was made.
@@ -137,8 +143,8 @@ impl Guard {
         let oldest = {
             let mut used = self.used();
             used.retain(|id, _| live.contains(id));
-            let oldest = used.iter().min_by_key(|(_, at)| **at);
-            oldest.filter(|(_, at)| at.elapsed() >= yields).map(|(id, _)| id.clone())
+            let oldest = used.iter().min_by_key(|(_, used)| used.at);
+            oldest.filter(|(_, used)| used.at.elapsed() >= yields).map(|(id, _)| id.clone())
         };
         if live.len() < SESSIONS {
             return true;
@@ -181,44 +187,78 @@ pub(super) fn router(
         ip if ip.is_unspecified() => config.disable_allowed_hosts(),
         _ => config.with_allowed_hosts(hosts),
     };
-    let facade = Facade::new(face.handle, face.meter, face.feed, face.offer);
+    let facade = Facade::new(face.gate.clone(), face.audit.clone(), face.meter, face.feed, face.offer);
     let service = StreamableHttpService::new(move || Ok(facade.for_connection()), sessions.clone(), config);
-    let guard = Guard {
-        // Hashes are compared, in constant time, so that a wrong token tells
-        // nothing about the right one.
-        token: blake3::hash(face.token.as_bytes()),
-        in_flight: Semaphore::new(IN_FLIGHT),
-        sessions,
-        used: Mutex::default(),
-    };
-    Router::new().route_service(PATH, service).layer(middleware::from_fn_with_state(Arc::new(guard), admit))
+    let guard =
+        Guard { gate: face.gate.clone(), in_flight: Semaphore::new(IN_FLIGHT), sessions, used: Mutex::default() };
+    let found = metadata(&face.gate);
+    let admin = auth::admin::routes(face.gate, face.audit);
+    let guarded = Router::new().route_service(PATH, service).merge(admin);
+    guarded.layer(middleware::from_fn_with_state(Arc::new(guard), admit)).merge(found)
 }
 
-/// Lets in who has the token, while there is room.
-async fn admit(State(guard): State<Arc<Guard>>, request: Request, next: Next) -> Response {
-    if !bearer(request.headers()).is_some_and(|token| blake3::hash(token) == guard.token) {
-        let failure = Failure::new(Code::Unauthenticated, "send the node's token: Authorization: Bearer <token>");
-        let mut response = refusal(&failure);
-        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"taskmesh\""));
-        return response;
-    }
+/// How a client that has no token finds the server that gives one (RFC 9728).
+fn metadata(gate: &Gate) -> Router {
+    let Some(external) = gate.external() else { return Router::new() };
+    let metadata = axum::Json(external.metadata());
+    let tell = move || async move { metadata };
+    METADATA.into_iter().fold(Router::new(), |router, path| router.route(path, get(tell.clone())))
+}
+
+/// Lets in who has a token, while there is room.
+async fn admit(State(guard): State<Arc<Guard>>, mut request: Request, next: Next) -> Response {
+    let visitor = match visitor(&guard.gate, request.headers(), request.extensions()).await {
+        Ok(visitor) => visitor,
+        Err(challenge) => return challenge,
+    };
+    let token = visitor.token();
     let Ok(_permit) = guard.in_flight.try_acquire() else { return full("requests under way", IN_FLIGHT) };
     let method = request.method().clone();
     if opens_session(&method, request.headers()) && !guard.room(SESSION_YIELDS).await {
         return full("sessions", SESSIONS);
     }
-    guard.note(request.headers());
+    if guard.is_foreign(request.headers(), token) {
+        return refusal(&Failure::new(Code::NotFound, "there is no such session of this token; greet again"));
+    }
+    guard.touch(request.headers());
+    request.extensions_mut().insert(visitor);
     let request = match whole(request).await {
         Ok(request) => request,
         Err(failure) => return refusal(&failure),
     };
     let mut response = next.run(request).await;
-    guard.note(response.headers());
+    guard.note(response.headers(), token);
     // Clients in Python take nothing but 200 and 204 for an ended session.
     if method == Method::DELETE && response.status() == StatusCode::ACCEPTED {
         *response.status_mut() = StatusCode::NO_CONTENT;
     }
     response
+}
+
+/// Who sent `request`, or what to answer nobody.
+async fn visitor(gate: &Gate, headers: &HeaderMap, extensions: &Extensions) -> Result<Visitor, Response> {
+    let shown = bearer(headers);
+    let admitted = match shown {
+        Some(shown) => gate.admit(shown).await,
+        None => gate.anybody(),
+    };
+    let (transport, peer) = match extensions.get::<serve::Caller>() {
+        Some(serve::Caller::Tcp(address)) => ("http", Some(address.to_string().into())),
+        Some(serve::Caller::Unix) => ("socket", None),
+        None => ("http", None),
+    };
+    admitted.map(|caller| Visitor { caller, transport, peer }).map_err(|failure| {
+        let mut response = refusal(&failure);
+        if let Ok(challenge) = HeaderValue::try_from(gate.challenge(&failure, shown.is_some())) {
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    })
+}
+
+/// The legacy session that is named.
+fn session(headers: &HeaderMap) -> Option<&str> {
+    headers.get("mcp-session-id").and_then(|id| id.to_str().ok())
 }
 
 /// The request with all of its body, which must come soon and fit.
@@ -294,7 +334,7 @@ mod tests {
     #[tokio::test]
     async fn the_session_that_was_not_used_for_longest_makes_room() {
         let guard = Guard {
-            token: blake3::hash(b""),
+            gate: crate::api::testing::gate().0,
             in_flight: Semaphore::new(1),
             sessions: Arc::new(sessions()),
             used: Mutex::default(),
@@ -305,10 +345,10 @@ mod tests {
             let (id, transport) = guard.sessions.create_session().await.expect("a session");
             let mut headers = HeaderMap::new();
             headers.insert("mcp-session-id", id.parse().expect("a header"));
-            guard.note(&headers);
+            guard.note(&headers, None);
             open.push((headers, id, transport));
         }
-        guard.note(&open[0].0);
+        guard.note(&open[0].0, None);
         assert!(!guard.room(SESSION_YIELDS).await, "all are in use");
         assert!(guard.room(Duration::ZERO).await);
         let left = guard.sessions.sessions.read().await;

@@ -2,6 +2,8 @@
 //! client that the command line speaks MCP with. They translate and guard;
 //! what an operation means is in `ops` and in the core.
 
+pub mod audit;
+pub mod auth;
 pub mod client;
 pub mod http;
 mod mcp;

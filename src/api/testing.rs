@@ -2,6 +2,8 @@
 //! the facade alone.
 
 use super::Feed;
+use super::audit::Audit;
+use super::auth::Gate;
 use super::http::{Face, PATH, router, sessions};
 use super::serve::{Door, until};
 use crate::driver::{Event, Handle, Inbox};
@@ -14,24 +16,25 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use taskmesh_core::token::RootKey;
 use taskmesh_core::{BlobHash, NodeId, Refusal, Reply, Request};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, UnixListener};
 use tokio_util::sync::CancellationToken;
 
-pub(super) const TOKEN: &str = "the-right-token";
+pub(in crate::api) const TOKEN: &str = "the-right-token";
 
 /// What the scripted node's disk does when it is read.
-pub(super) const PANIC: &str = "a planted panic";
+pub(in crate::api) const PANIC: &str = "a planted panic";
 
 /// What the node does with a request.
-pub(super) enum Act {
+pub(in crate::api) enum Act {
     Answer(Result<Reply, Refusal>),
     /// Never answers.
     Keep,
 }
 
 /// The one blob that the scripted node has; another panics, but for zeros.
-pub(super) const BLOB: &[u8] = b"some content that is large, let us say";
+pub(in crate::api) const BLOB: &[u8] = b"some content that is large, let us say";
 
 fn disk(hash: BlobHash, offset: u64, len: usize) -> Option<Vec<u8>> {
     if hash == BlobHash([0; 32]) {
@@ -41,18 +44,37 @@ fn disk(hash: BlobHash, offset: u64, len: usize) -> Option<Vec<u8>> {
     Some(BLOB.iter().skip(usize::try_from(offset).expect("small")).take(len).copied().collect())
 }
 
+/// What tokens of the scripted node's mesh are made with.
+pub(in crate::api) fn root() -> RootKey {
+    RootKey::of_mesh(&[7; 32])
+}
+
+/// A gate before a node that does nothing yet.
+pub(in crate::api) fn gate() -> (Gate, Arc<Inbox>) {
+    let inbox = Arc::new(Inbox::default());
+    let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(disk));
+    (gate_before(handle), inbox)
+}
+
+/// A gate before a node.
+pub(in crate::api) fn gate_before(handle: Handle) -> Gate {
+    Gate::new(handle, root(), TOKEN, None).expect("random numbers")
+}
+
 type Script = dyn Fn(&Request) -> Act + Send + Sync;
 
 /// An endpoint, what its node was asked, and what its meter was told.
-pub(super) struct Endpoint {
-    pub(super) url: String,
-    pub(super) http: reqwest::Client,
-    pub(super) asked: Arc<Mutex<Vec<Request>>>,
-    pub(super) abandoned: Arc<Mutex<usize>>,
-    pub(super) metered: Arc<Mutex<Vec<(String, String)>>>,
-    pub(super) feed: Feed,
-    pub(super) shutdown: CancellationToken,
+pub(in crate::api) struct Endpoint {
+    pub(in crate::api) url: String,
+    pub(in crate::api) http: reqwest::Client,
+    pub(in crate::api) asked: Arc<Mutex<Vec<Request>>>,
+    pub(in crate::api) abandoned: Arc<Mutex<usize>>,
+    pub(in crate::api) metered: Arc<Mutex<Vec<(String, String)>>>,
+    pub(in crate::api) feed: Feed,
+    pub(in crate::api) shutdown: CancellationToken,
     sessions: Arc<LocalSessionManager>,
+    pub(in crate::api) gate: Gate,
+    pub(in crate::api) folder: tempfile::TempDir,
     stop: Arc<AtomicBool>,
 }
 
@@ -65,19 +87,26 @@ impl Drop for Endpoint {
 
 impl Endpoint {
     /// In the clear, on loopback.
-    pub(super) async fn start(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
+    pub(in crate::api) async fn start(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
         Endpoint::offering(Offer::default(), script).await
     }
 
     /// An endpoint that offers some of the operations.
-    pub(super) async fn offering(offer: Offer, script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
+    pub(in crate::api) async fn offering(
+        offer: Offer,
+        script: impl Fn(&Request) -> Act + Send + Sync + 'static,
+    ) -> Endpoint {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
         Endpoint::through(Door::Tcp(listener), &format!("http://{address}{PATH}"), offer, script)
     }
 
     /// Behind another door; the listener is on 127.0.0.1.
-    pub(super) fn behind(door: Door, url: &str, script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Endpoint {
+    pub(in crate::api) fn behind(
+        door: Door,
+        url: &str,
+        script: impl Fn(&Request) -> Act + Send + Sync + 'static,
+    ) -> Endpoint {
         Endpoint::through(door, url, Offer::default(), script)
     }
 
@@ -87,8 +116,9 @@ impl Endpoint {
         offer: Offer,
         script: impl Fn(&Request) -> Act + Send + Sync + 'static,
     ) -> Endpoint {
-        let inbox = Arc::new(Inbox::default());
-        let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(disk));
+        let (gate, inbox) = gate();
+        let folder = tempfile::tempdir().expect("a folder");
+        let audit = Audit::open(folder.path()).expect("an audit log");
         let metered = Arc::new(Mutex::new(Vec::new()));
         let told = metered.clone();
         let meter = move |operation: &str, code: &str, _: Duration| {
@@ -97,9 +127,12 @@ impl Endpoint {
         let shutdown = CancellationToken::new();
         let feed = Feed::default();
         let meter = Arc::new(meter);
-        let face = Face { handle, token: TOKEN.into(), meter, hosts: Vec::new(), feed: feed.clone(), offer };
+        let kept = gate.clone();
+        let face = Face { gate, audit, meter, hosts: Vec::new(), feed: feed.clone(), offer };
         let sessions = Arc::new(sessions());
         let router = router(face, SocketAddr::from(([127, 0, 0, 1], 0)), sessions.clone(), &shutdown);
+        let local = UnixListener::bind(folder.path().join("api.sock")).expect("a socket");
+        tokio::spawn(until(Door::Unix(local), router.clone(), shutdown.clone()));
         tokio::spawn(until(door, router, shutdown.clone()));
         let endpoint = Endpoint {
             url: url.to_owned(),
@@ -110,6 +143,8 @@ impl Endpoint {
             feed,
             sessions,
             shutdown,
+            gate: kept,
+            folder,
             stop: Arc::default(),
         };
         let (asked, abandoned) = (endpoint.asked.clone(), endpoint.abandoned.clone());
@@ -117,22 +152,37 @@ impl Endpoint {
         endpoint
     }
 
-    pub(super) fn post(&self) -> RequestBuilder {
+    pub(in crate::api) fn post(&self) -> RequestBuilder {
+        self.post_as(TOKEN)
+    }
+
+    pub(in crate::api) fn post_as(&self, token: &str) -> RequestBuilder {
         self.http
             .post(&self.url)
-            .header("Authorization", format!("Bearer {TOKEN}"))
+            .header("Authorization", format!("Bearer {token}"))
             .header("Accept", "application/json, text/event-stream")
             .header("Content-Type", "application/json")
     }
 
     /// One request of a modern client.
-    pub(super) fn modern(&self, method: &str, params: Value, capabilities: Value) -> RequestBuilder {
+    pub(in crate::api) fn modern(&self, method: &str, params: Value, capabilities: Value) -> RequestBuilder {
+        self.modern_as(TOKEN, method, params, capabilities)
+    }
+
+    /// The same, by whoever has `token`.
+    pub(in crate::api) fn modern_as(
+        &self,
+        token: &str,
+        method: &str,
+        params: Value,
+        capabilities: Value,
+    ) -> RequestBuilder {
         let mut params = params;
         let meta = &mut params["_meta"];
         meta["io.modelcontextprotocol/protocolVersion"] = "2026-07-28".into();
         meta["io.modelcontextprotocol/clientCapabilities"] = capabilities;
         meta["io.modelcontextprotocol/clientInfo"] = json!({"name": "test", "version": "1"});
-        let mut request = self.post().header("MCP-Protocol-Version", "2026-07-28").header("Mcp-Method", method);
+        let mut request = self.post_as(token).header("MCP-Protocol-Version", "2026-07-28").header("Mcp-Method", method);
         if let Some(name) = params["name"].as_str().or(params["uri"].as_str()).or(params["taskId"].as_str()) {
             request = request.header("Mcp-Name", name);
         }
@@ -140,7 +190,7 @@ impl Endpoint {
     }
 
     /// One call of a modern client: the whole reply.
-    pub(super) async fn call(&self, name: &str, arguments: Value) -> Value {
+    pub(in crate::api) async fn call(&self, name: &str, arguments: Value) -> Value {
         let params = json!({"name": name, "arguments": arguments});
         let response = self.modern("tools/call", params, json!({})).send().await.expect("a response");
         let reply = body(response).await;
@@ -153,17 +203,17 @@ impl Endpoint {
     }
 
     /// The legacy sessions that there are.
-    pub(super) async fn sessions(&self) -> Vec<String> {
+    pub(in crate::api) async fn sessions(&self) -> Vec<String> {
         self.sessions.sessions.read().await.keys().map(ToString::to_string).collect()
     }
 
     /// Forgets a legacy session, as a restarted node does.
-    pub(super) async fn end_session(&self, id: &str) {
+    pub(in crate::api) async fn end_session(&self, id: &str) {
         self.sessions.close_session(&id.to_owned().into()).await.expect("ended");
     }
 
     /// Waits until `done`, for at most ten seconds.
-    pub(super) async fn until(&self, what: &str, done: impl Fn(&Endpoint) -> bool) {
+    pub(in crate::api) async fn until(&self, what: &str, done: impl Fn(&Endpoint) -> bool) {
         let deadline = Instant::now() + Duration::from_secs(10);
         while !done(self) {
             assert!(Instant::now() < deadline, "{what} did not happen");
@@ -173,7 +223,7 @@ impl Endpoint {
 }
 
 /// A node that is a script, alone; it ends with the guard.
-pub(super) fn scripted(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> (Handle, ScriptGuard) {
+pub(in crate::api) fn scripted(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> (Handle, ScriptGuard) {
     let inbox = Arc::new(Inbox::default());
     let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(|_, _, _| None));
     let stop = Arc::new(AtomicBool::new(false));
@@ -182,7 +232,7 @@ pub(super) fn scripted(script: impl Fn(&Request) -> Act + Send + Sync + 'static)
 }
 
 /// Its drop ends the script.
-pub(super) struct ScriptGuard(Arc<AtomicBool>);
+pub(in crate::api) struct ScriptGuard(Arc<AtomicBool>);
 
 impl Drop for ScriptGuard {
     fn drop(&mut self) {
@@ -222,7 +272,7 @@ fn obey(
 }
 
 /// The JSON of a response, which may come as the events of a stream.
-pub(super) async fn body(response: Response) -> Value {
+pub(in crate::api) async fn body(response: Response) -> Value {
     let text = response.text().await.expect("a body");
     if let Ok(value) = serde_json::from_str(&text) {
         return value;
@@ -232,12 +282,12 @@ pub(super) async fn body(response: Response) -> Value {
 }
 
 /// A paused queue: an answer that is easy to make.
-pub(super) fn paused() -> Act {
+pub(in crate::api) fn paused() -> Act {
     Act::Answer(Ok(Reply::Paused { at: taskmesh_core::Unix(0), queued: 1, running: 2 }))
 }
 
 /// The session of a legacy client, and how it was greeted.
-pub(super) async fn greet(endpoint: &Endpoint) -> (String, Value) {
+pub(in crate::api) async fn greet(endpoint: &Endpoint) -> (String, Value) {
     let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
         "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "old", "version": "1"}}});
     let response = endpoint.post().body(hello.to_string()).send().await.expect("a response");

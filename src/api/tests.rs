@@ -44,7 +44,7 @@ async fn the_tools_are_listed_in_order_with_everything_that_a_client_needs() {
     let tools = list["result"]["tools"].as_array().expect("tools").clone();
     let names: Vec<_> = tools.iter().filter_map(|t| t["name"].as_str()).collect();
     assert_eq!(names, ops::offered().iter().map(|o| o.name).collect::<Vec<_>>());
-    assert_eq!((&list["result"]["cacheScope"], &list["result"]["ttlMs"]), (&json!("public"), &json!(3_600_000)));
+    assert_eq!((&list["result"]["cacheScope"], &list["result"]["ttlMs"]), (&json!("private"), &json!(3_600_000)));
     for tool in tools {
         for field in ["title", "description", "inputSchema", "outputSchema", "annotations"] {
             assert!(!tool[field].is_null(), "{} has no {field}", tool["name"]);

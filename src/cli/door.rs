@@ -2,11 +2,10 @@
 //! and says where it is.
 
 use super::node::Prepared;
-use crate::api::Meter;
+use crate::api::http;
 use crate::api::p2p::{self, Face, Limits, Visit};
-use crate::driver::{Foreign, Handle};
+use crate::driver::Foreign;
 use crate::net::door::{self, Door};
-use crate::ops::Offer;
 use anyhow::Context as _;
 use serde_json::json;
 use std::io::Write as _;
@@ -17,16 +16,14 @@ use tokio_util::sync::CancellationToken;
 /// The door's addresses, in the data folder.
 const FILE: &str = "door.json";
 
-/// Opens it, and serves who comes until `shutdown`.
+/// Opens it, and serves who comes until `shutdown`, as the face `beside` does.
 ///
 /// # Errors
 /// It can't listen where it was told to, or a file can't be written.
 pub(super) async fn open(
     prepared: &Prepared,
-    handle: &Handle,
+    beside: &http::Face,
     foreign: Foreign,
-    meter: Meter,
-    offer: Offer,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<()> {
     let config = &prepared.config;
@@ -39,7 +36,7 @@ pub(super) async fn open(
     let Door { addresses, mut visits, open } =
         door::open(&prepared.identity, &config.p2p.listen).await.context("api.p2p_listen")?;
     tracing::info!(?addresses, "MCP over libp2p");
-    let peer = handle.node().to_string();
+    let peer = beside.gate.node().to_string();
     let told = json!({"peer_id": peer, "multiaddr": addresses.first(), "multiaddrs": addresses});
     write(&file, &told).with_context(|| format!("can't write {}", file.display()))?;
     for announce in &config.p2p.announce {
@@ -62,7 +59,9 @@ pub(super) async fn open(
         }
     });
     let limits = Limits { streams_per_peer: door::STREAMS_PER_PEER, ..Limits::default() };
-    let face = Face { handle: handle.clone(), foreign, token: prepared.token.clone(), meter, offer, limits };
+    let (gate, audit) = (beside.gate.clone(), beside.audit.clone());
+    let (meter, offer) = (beside.meter.clone(), beside.offer.clone());
+    let face = Face { gate, audit, foreign, meter, offer, limits };
     tokio::spawn(p2p::serve(served, face, shutdown.clone()));
     Ok(())
 }

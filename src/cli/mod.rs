@@ -12,9 +12,11 @@ pub mod reach;
 pub mod reference;
 pub mod run;
 
+mod audit;
 mod door;
 mod settings;
 mod submit;
+mod token;
 mod tree;
 mod wait;
 
@@ -30,6 +32,7 @@ use output::Form;
 use reach::Node;
 use serde_json::Value;
 use std::process::ExitCode;
+use token::TokenCommand;
 pub use tree::Cli;
 use tree::{Command, Global, PeerCommand, QueueCommand, TaskCommand, UpArgs, WorkerCommand};
 
@@ -54,6 +57,13 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Command::Man { dir } => reference::man(dir.as_deref()),
         Command::Mcp(args) => on_runtime(&global, async |node| node.bridge(&args.toolsets, args.read_only).await),
         Command::Interface => interface(Form::of(global.json)),
+        Command::Token(TokenCommand::Attenuate(args)) => token::attenuate(Form::of(global.json), &args),
+        Command::Token(TokenCommand::Inspect { token }) => {
+            let folder = load(&global, &[])?.node.data_dir;
+            token::inspect(Form::of(global.json), &token, &folder.join(crate::store::identity::MESH_FILE))
+        }
+        Command::Token(command) => on_runtime(&global, async |node| token::run(&node, &command).await),
+        Command::Audit(args) => audit::run(Form::of(global.json), &load(&global, &[])?.node.data_dir, &args),
         Command::Invite => on_runtime(&global, async |node| invite(&node)),
         Command::Submit(args) => on_runtime(&global, async |node| submit::run(&node, &args).await),
         Command::Task(TaskCommand::Wait(args)) => on_runtime(&global, async |node| wait::run(&node, &args).await),

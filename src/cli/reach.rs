@@ -159,6 +159,16 @@ impl Node {
         Ok(Node { form, info, line: Line::Http(client) })
     }
 
+    /// Asks beside the operations, at `path` of its HTTP endpoint.
+    pub(super) async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, Exit> {
+        let Line::Http(client) = &self.line else {
+            return Err(Exit::usage(
+                "tokens are made and revoked over HTTP: leave out --via, or give --url".to_owned(),
+            ));
+        };
+        client.admin(method, path, body).await.map_err(Exit::from)
+    }
+
     /// Calls one operation; the answer is its object.
     pub(super) async fn call(&self, name: &str, arguments: Value) -> Result<Value, Exit> {
         match &self.line {

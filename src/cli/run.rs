@@ -4,14 +4,17 @@
 use super::node::{Announced, Prepared, Running, announce, listener, remember};
 use super::reach::socket_path;
 use crate::api::Feed;
-use crate::api::http::{Doors, Face, Routes, observe, serve};
+use crate::api::audit::Audit;
+use crate::api::auth::Gate;
+use crate::api::auth::external::{External, Settings, Source};
+use crate::api::http::{Doors, Face, PATH, Routes, observe, serve};
 use crate::api::serve::Door;
 use crate::api::tls::{Fingerprint, Identity};
-use crate::config::{Api, Config, LogFormat};
+use crate::config::{Api, Auth, Config, LogFormat};
 use crate::driver::{self, Event, Foreign, Handle, Inbox, Observation, Parts};
 use crate::exec::{ExecConfig, Executors};
 use crate::net::{self, BlobAccess, Mdns, Net, NetConfig, NetEvent, Pace};
-use crate::ops::{Changes, Offer};
+use crate::ops::{Changes, Failure, Offer};
 use crate::store::{Blobs, SledStore, Store, StoreError};
 use crate::telemetry::process::LoadProbe;
 use crate::telemetry::{Metrics, NetCounts, Vitals, health, logging};
@@ -21,6 +24,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use taskmesh_core::command::{Command, WorkerSpec};
+use taskmesh_core::token::RootKey;
 use taskmesh_core::{BlobHash, Disk, Millis, Node, NodeId, Refusal, Request};
 use tokio::net::{TcpListener, UnixListener};
 use tokio::signal::unix::{SignalKind, signal};
@@ -175,15 +179,34 @@ impl Started {
             Arc::new(move |operation: &str, code: &str, took: Duration| metrics.call(operation, code, took))
         };
         let (hosts, offer) = (config.api.hosts.clone(), offer(&config.api)?);
+        let root = RootKey::of_mesh(&prepared.mesh_key);
+        let external = external(&config.auth, &running).map_err(|e| anyhow!("{e}"))?;
+        let gate = Gate::new(handle.clone(), root, &prepared.token, external).map_err(|e| anyhow!("{e}"))?;
+        let audit = Audit::open(&config.node.data_dir).context("the audit log can't be opened")?;
+        tokio::spawn(audit.clone().keep_flushed(shutdown.clone()));
         let foreign =
             Foreign::start(handle.clone(), executors.desk(), executors.capabilities(), shutdown.clone()).await;
-        super::door::open(prepared, &handle, foreign, meter.clone(), offer.clone(), &shutdown).await?;
-        let face = Face { handle: handle.clone(), token: prepared.token.clone(), meter, hosts, feed, offer };
+        let face = Face { gate, audit, meter, hosts, feed, offer };
+        super::door::open(prepared, &face, foreign, &shutdown).await?;
         spawn_server("api", serve(doors, face, shutdown.clone()));
         spawn_server("metrics", observe(watch, routes(&handle, metrics, meters), shutdown.clone()));
         tokio::spawn(tell_load(handle.clone(), shutdown.clone()));
         Ok(Started { handle, driver, executors, running, shutdown })
     }
+}
+
+/// The authorisation server that the settings name, if they name one.
+fn external(auth: &Auth, running: &Running) -> Result<Option<External>, Failure> {
+    if auth.issuer.is_empty() {
+        return Ok(None);
+    }
+    let jwks = auth.jwks.clone();
+    let keys = if jwks.contains("://") { Source::Url(jwks) } else { Source::File(jwks.into()) };
+    let scheme = if running.fingerprint.is_some() { "https" } else { "http" };
+    let listens = format!("{scheme}://{}{PATH}", running.api);
+    let resource = if auth.resource.is_empty() { listens } else { auth.resource.clone() };
+    let (issuer, audience) = (auth.issuer.clone(), auth.audience.clone());
+    External::new(Settings { issuer, audience, keys, resource }).map(Some)
 }
 
 /// The MCP endpoint's address, with TLS where it is not loopback or was asked
@@ -257,6 +280,7 @@ fn restore(prepared: &Prepared, disk: Disk, executors: Vec<Arc<str>>) -> anyhow:
     let id = net::node_of(&prepared.identity)?;
     let mut config = prepared.config.core();
     config.executors = executors;
+    config.root = Some(RootKey::of_mesh(&prepared.mesh_key));
     let mut seed = [0; 8];
     getrandom::fill(&mut seed).map_err(|e| anyhow!("no randomness from the system: {e}"))?;
     Ok(Node::new(id, config, u64::from_le_bytes(seed), disk))

@@ -103,6 +103,13 @@ pub(super) enum Command {
     /// Other nodes of the mesh.
     #[command(subcommand)]
     Peer(PeerCommand),
+    /// Who may call, and what: tokens for programs and people.
+    #[command(subcommand)]
+    Token(super::token::TokenCommand),
+    /// Show who called what would change something, and what came of it.
+    ///
+    /// Reads the log in the data folder of one node; the node need not run.
+    Audit(super::audit::AuditArgs),
     /// Show or check the settings.
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -131,6 +131,18 @@ macro_rules! list {
     };
 }
 
+macro_rules! text {
+    ($section:ident . $field:ident, $check:expr) => {
+        (
+            |c: &mut Config, v: Raw| {
+                c.$section.$field = $check(v.text().to_owned())?;
+                Ok(())
+            },
+            |c: &Config| Value::String(c.$section.$field.clone()),
+        )
+    };
+}
+
 macro_rules! file {
     ($section:ident . $field:ident) => {
         (
@@ -298,6 +310,44 @@ pub static SETTINGS: &[Setting] = &[
             },
             |c| Value::Boolean(c.api.read_only),
         ),
+    ),
+    like(
+        setting(
+            "auth.issuer",
+            Kind::Text(512),
+            "The authorisation server whose JSON Web Tokens are accepted beside the mesh's own\n\
+             tokens: `iss`. Scopes taskmesh:viewer to taskmesh:admin give the role. Default: none.",
+            text!(auth.issuer, http),
+        ),
+        "\"https://id.example\"",
+    ),
+    like(
+        setting(
+            "auth.audience",
+            Kind::Text(512),
+            "`aud` of tokens for this mesh; a token for anything else is refused.",
+            text!(auth.audience, Ok::<String, String>),
+        ),
+        "\"https://mesh.example/mcp\"",
+    ),
+    like(
+        setting(
+            "auth.jwks",
+            Kind::Text(1024),
+            "Its public keys: a file, or an address that is fetched when needed, at most every 10 s.",
+            text!(auth.jwks, keys),
+        ),
+        "\"https://id.example/keys\"",
+    ),
+    like(
+        setting(
+            "auth.resource",
+            Kind::Text(512),
+            "How clients reach the MCP endpoint, for the metadata by which they find the server.\n\
+             Default: the address that it listens on.",
+            text!(auth.resource, http),
+        ),
+        "\"https://mesh.example/mcp\"",
     ),
     setting(
         "metrics.listen",
@@ -497,6 +547,21 @@ fn multiaddr(text: String) -> Result<String, String> {
         return Ok(text);
     }
     Err(format!("has {text:?}; it must have multiaddresses, such as /ip4/0.0.0.0/tcp/4770"))
+}
+
+/// Empty, or an address of the web: in the clear only on this machine.
+fn http(text: String) -> Result<String, String> {
+    let plain = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
+    let right = text.starts_with("https://") || plain.iter().any(|start| text.starts_with(start));
+    if text.is_empty() || (right && !text.contains(char::is_whitespace)) {
+        return Ok(text);
+    }
+    Err(format!("is {text:?}; it must start with https:// (http:// only on this machine)"))
+}
+
+/// A path, or an address as above.
+fn keys(text: String) -> Result<String, String> {
+    if text.contains("://") { http(text) } else { Ok(text) }
 }
 
 fn peer(text: String) -> Result<NodeId, String> {

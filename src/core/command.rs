@@ -1,7 +1,9 @@
 //! What a node may be asked: commands change something, queries do not. And
 //! the closed set of reasons for which it says no.
 
+use crate::authority::TokenId;
 use crate::ids::{NodeId, TaskId, WorkerId};
+use crate::register::Issued;
 use crate::task::{Priority, Resources, Spec};
 use crate::time::Millis;
 use crate::view::Status;
@@ -111,6 +113,11 @@ pub enum Command {
         /// Stop dialling there.
         max_connections: u32,
     },
+    /// List a token that was made. → [`crate::Reply::Token`]
+    Issue(Box<Issued>),
+    /// Refuse a token from now on, in the whole mesh, and whatever is made from
+    /// it. → [`crate::Reply::Token`]
+    Revoke(TokenId),
 }
 
 /// A question.
@@ -163,6 +170,8 @@ pub enum Query {
         /// Its measurements over time too, this many hours back (0: none).
         history_hours: u32,
     },
+    /// The register of tokens. → [`crate::Reply::Tokens`]
+    Tokens,
 }
 
 /// Where an answer is gathered.
@@ -355,6 +364,12 @@ pub enum Refusal {
     Deadline {
         /// How long it was waited for.
         waited: Millis,
+    },
+    /// The caller may not. Nothing was changed.
+    #[error("{problem}")]
+    Denied {
+        /// What is needed.
+        problem: Arc<str>,
     },
     /// Too large.
     #[error("{field} has {got} bytes; the limit is {limit}")]

@@ -1,6 +1,7 @@
 //! What a user may choose of the core's behaviour.
 
 use crate::time::Millis;
+use crate::token::RootKey;
 
 /// The core's settings. The defaults are right for a fleet on one network.
 #[derive(Clone, Debug, PartialEq)]
@@ -43,6 +44,8 @@ pub struct Config {
     /// What the shell can execute: `echo`, `exec:sha256sum`, …: a worker's
     /// capabilities are among these.
     pub executors: Vec<std::sync::Arc<str>>,
+    /// What callers' tokens are verified with; `None`: none holds.
+    pub root: Option<RootKey>,
     /// A planted bug, for checking that the invariants would catch it.
     #[doc(hidden)]
     pub planted: Option<Planted>,
@@ -67,6 +70,7 @@ impl Default for Config {
             request_timeout: Millis(5_000),
             joins: false,
             executors: Vec::new(),
+            root: None,
             planted: None,
         }
     }

@@ -1,12 +1,15 @@
 //! What goes into a node and what comes out: plain data.
 
+use crate::authority::TokenId;
 use crate::command::{Refusal, Request, WorkerSpec};
 use crate::execution::Event;
 use crate::ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
 use crate::message::{Controls, Message};
 use crate::record::{Ballot, Fence, Record, Slot};
+use crate::register::Issued;
 use crate::task::Spec;
 use crate::time::{Millis, Unix};
+use crate::token::Caller;
 use crate::view::{NodeLoad, Reply, Status};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -22,6 +25,8 @@ pub enum Input {
     Request {
         /// The driver's number for it.
         id: RequestId,
+        /// On whose behalf.
+        caller: Caller,
         /// What.
         request: Request,
     },
@@ -297,6 +302,8 @@ pub enum Entry {
     Boot(u64),
     /// A task that was forgotten: hash of its id and birth, and when.
     Tombstone(u64, Unix),
+    /// A token that was issued or revoked.
+    Token(Issued),
 }
 
 /// What a node remembers of a member over restarts.
@@ -325,6 +332,8 @@ pub enum Key {
     Peer(NodeId),
     /// A tombstone.
     Tombstone(u64),
+    /// A token.
+    Token(TokenId),
 }
 
 /// What a node finds on its disk when it starts.
@@ -346,6 +355,8 @@ pub struct Disk {
     pub boot: u64,
     /// Forgotten tasks.
     pub tombstones: Vec<(u64, Unix)>,
+    /// The register of tokens.
+    pub tokens: Vec<Issued>,
     /// Blobs that are whole.
     pub blobs: BTreeSet<BlobHash>,
 }

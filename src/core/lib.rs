@@ -18,8 +18,11 @@
 //! - **fence**: ballot and attempt; a result counts only with its fence.
 //! - **beat**: the periodic sign of life; **lease**: how long one beat lasts.
 //! - **step**: one task of a workflow.
+//! - **caller**: on whose behalf a request is made: a node, or the **bearer** of
+//!   a **token**; its **authority** is what it may do, its **subject** who it is.
 #![forbid(unsafe_code)]
 
+pub mod authority;
 mod blobs;
 mod claims;
 pub mod command;
@@ -34,6 +37,7 @@ mod lifecycle;
 pub mod limits;
 pub mod message;
 pub mod node;
+mod origin;
 mod ownership;
 mod pages;
 mod peers;
@@ -42,6 +46,7 @@ mod promises;
 mod queue;
 mod ranked;
 pub mod record;
+pub mod register;
 mod requests;
 mod stats;
 pub mod task;
@@ -50,6 +55,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 pub mod time;
+pub mod token;
 pub mod view;
 mod views;
 mod workers;

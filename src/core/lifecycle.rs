@@ -105,7 +105,7 @@ impl Node {
             return self.ask_for_damaged(origin, task, name, submission);
         }
         let wall = self.wall();
-        let shared = Spec { submitted_at: wall, ..submission.spec.clone() };
+        let shared = Spec { submitted_at: wall, submitter: origin.submitter(), ..submission.spec.clone() };
         let mut replayed = false;
         let mut born = Vec::new();
         for (n, task) in tasks.iter().enumerate() {
@@ -113,7 +113,9 @@ impl Node {
             if let Some(payload) = submission.items.get(n) {
                 spec.payload = payload.clone();
             }
-            match self.kept.get(task).map(|k| same_work(&k.slot.spec, &spec)) {
+            // What a caller may not look at, it is told nothing of.
+            let same = |k: &Kept| same_work(&k.slot.spec, &spec) && origin.sees(task, &k.slot.spec);
+            match self.kept.get(task).map(same) {
                 Some(true) => replayed = true,
                 Some(false) => return self.answer(origin, Err(Refusal::Conflict { name: name.to_string().into() })),
                 None => born.push((task.clone(), Arc::new(spec))),
@@ -230,6 +232,9 @@ impl Node {
 
     /// What a command on one task does, on its owner.
     pub(crate) fn obey(&mut self, origin: Origin, task: &TaskId, command: Command) {
+        if let Err(refusal) = self.permit_change(&origin, task) {
+            return self.answer(origin, Err(refusal));
+        }
         match command {
             Command::Cancel { reason, force, .. } => self.cancel(origin, task, reason, force),
             Command::Reprioritise { priority, requeue, .. } => self.reprioritise(origin, task, priority, requeue),
@@ -242,7 +247,9 @@ impl Node {
             | Command::Unregister { .. }
             | Command::Connect { .. }
             | Command::Disconnect { .. }
-            | Command::Bootstrap { .. } => unreachable!("not a command on one task"),
+            | Command::Bootstrap { .. }
+            | Command::Issue(_)
+            | Command::Revoke(_) => unreachable!("not a command on one task"),
         }
     }
 
@@ -301,6 +308,10 @@ impl Node {
         let (record, mut spec) = (&kept.slot.record, (*kept.slot.spec).clone());
         let count = record.body.retries + 1;
         let priority = record.body.priority;
+        let ceiling = origin.caller().authority().map_or(Ok(()), |authority| authority.allows_priority(priority));
+        if let Err(refusal) = ceiling {
+            return self.answer(origin, Err(refusal));
+        }
         let name = format!("{task}-retry-{count}");
         let Ok(retry) = TaskId::new(&name) else {
             let problem = format!("{name} is longer than {} bytes", TaskId::MAX_BYTES).into();
@@ -490,7 +501,7 @@ impl Node {
 
 /// Whether two submissions of one name ask for the same.
 fn same_work(ours: &Spec, theirs: &Spec) -> bool {
-    let plain = |s: &Spec| Spec { submitted_at: Unix(0), ..s.clone() };
+    let plain = |s: &Spec| Spec { submitted_at: Unix(0), submitter: None, ..s.clone() };
     ours.payload == theirs.payload && plain(ours) == plain(theirs)
 }
 

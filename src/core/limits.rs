@@ -69,5 +69,11 @@ pub const ANNOUNCED: usize = 200;
 pub const EXPLAINED: usize = 10_000;
 /// Workers in one answer.
 pub const WORKER_VIEWS: usize = 10_000;
+/// Tokens that are issued and not revoked: for people and programs, not for
+/// each of their calls.
+pub const TOKENS: usize = 1_000;
+/// Entries in the register of tokens: those, and the revoked ones until they
+/// would have expired. All of them fit into one message.
+pub const REGISTER: usize = 4_000;
 /// Minutes in one answer's history.
 pub const MINUTES: usize = 1_440;

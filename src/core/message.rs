@@ -6,8 +6,10 @@
 use crate::command::{Refusal, Request, WorkerSpec};
 use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::record::{Ballot, Birth, Fence, Record, Stamp};
+use crate::register::Issued;
 use crate::task::{Report, Spec};
 use crate::view::{Pause, Reply};
+use std::fmt;
 use std::sync::Arc;
 
 /// One message. A sender is known from its connection, never from the message.
@@ -163,6 +165,8 @@ pub enum Message {
     Request {
         /// The asker's own number.
         id: u64,
+        /// On whose behalf.
+        by: By,
         /// What.
         request: Box<Request>,
     },
@@ -175,6 +179,34 @@ pub enum Message {
     },
     /// The queue's controls, newer than yours. Answered with the sender's own.
     Controls(Controls),
+    /// What I have in the register of tokens.
+    Tokens {
+        /// What all of it adds up to.
+        digest: u64,
+        /// Some of it, or all.
+        entries: Vec<Issued>,
+        /// It answers such a message, and repeats what that one brought.
+        answer: bool,
+    },
+}
+
+/// On whose behalf a node asks another.
+#[derive(Clone, PartialEq, Eq)]
+pub enum By {
+    /// The node's own; also what a node says that does not know of tokens: it
+    /// has no callers without all rights.
+    Node,
+    /// Whoever showed this token to it, as bytes that are not verified yet.
+    Token(Arc<[u8]>),
+}
+
+impl fmt::Debug for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            By::Node => "Node",
+            By::Token(_) => "Token(…)",
+        })
+    }
 }
 
 /// A node's full account of itself.
@@ -194,6 +226,8 @@ pub struct Hello {
     pub members: Vec<NodeId>,
     /// The queue's controls as it knows them.
     pub controls: Controls,
+    /// What its register of tokens adds up to; `None`: it has none.
+    pub tokens: Option<u64>,
 }
 
 /// A sign of life.
@@ -209,6 +243,8 @@ pub struct Beat {
     pub queued: u64,
     /// Version of its controls.
     pub controls: (u64, NodeId),
+    /// What its register of tokens adds up to; `None`: it has none.
+    pub tokens: Option<u64>,
 }
 
 /// What the whole queue obeys. The greater version wins (a last-writer-wins

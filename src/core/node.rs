@@ -9,13 +9,14 @@ use crate::config::Config;
 use crate::effect::{Disk, Effect, Entry, Input, Key, Notice};
 use crate::execution::{Execution, Over};
 use crate::ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
-use crate::message::{Controls, Finished, Message};
+use crate::message::{By, Controls, Finished, Message};
 use crate::ownership::{Claim, Kept, Tombstones};
 use crate::peers::Member;
 use crate::prng::Prng;
 use crate::queue::Queue;
 use crate::record::{Ballot, Record, Slot};
-use crate::requests::Requests;
+use crate::register::Register;
+use crate::requests::{Origin, Requests};
 use crate::stats::Recent;
 use crate::task::Spec;
 use crate::time::{Millis, Unix};
@@ -73,6 +74,7 @@ pub struct Node {
     pub(crate) over: Over,
     pub(crate) controls: Controls,
     pub(crate) requests: Requests,
+    pub(crate) register: Register,
     /// Blobs on this node's disk, and how many records refer to each.
     pub(crate) blobs: BTreeMap<BlobHash, u32>,
     pub(crate) fetching: BTreeMap<BlobHash, Vec<Fetching>>,
@@ -145,6 +147,7 @@ impl Node {
             over: Over::default(),
             controls: disk.controls,
             requests: Requests::numbered_from((disk.boot + 1) << 32),
+            register: Register::new(disk.tokens),
             blobs: disk.blobs.into_iter().map(|hash| (hash, 0)).collect(),
             fetching: BTreeMap::new(),
             hello_version: 0,
@@ -221,7 +224,7 @@ impl Node {
         match input {
             Input::Tick => self.on_tick(),
             Input::Clock(wall) => self.clock = (self.now, wall),
-            Input::Request { id, request } => self.on_request(crate::requests::Origin::Face(id), request),
+            Input::Request { id, caller, request } => self.on_request(Origin::Face { id, caller }, request),
             Input::Abandoned(id) => self.on_abandoned(id),
             Input::Received { from, message } => self.on_received(from, message),
             Input::Execution { task, fence, event } => self.on_execution(&task, fence, event),
@@ -267,11 +270,10 @@ impl Node {
             Message::Finished(finished) => self.on_finished(from, finished),
             Message::Settled { task, fence } => self.on_settled(&task, fence),
             Message::Stop { task, fence, force } => self.on_stop(&task, fence, force),
-            Message::Request { id, request } => {
-                self.on_request(crate::requests::Origin::Node { from, id }, *request);
-            }
+            Message::Request { id, by, request } => self.on_request_of_node(from, id, &by, *request),
             Message::Response { id, reply } => self.on_response(from, id, *reply),
             Message::Controls(controls) => self.on_controls(from, controls),
+            Message::Tokens { digest, entries, answer } => self.on_tokens(from, digest, entries, answer),
         }
     }
 
@@ -297,6 +299,7 @@ impl Node {
         self.adopt();
         self.confess_again();
         self.forget_old();
+        self.tend_register();
         self.on_requests_due();
         self.queue.stir();
     }
@@ -350,8 +353,16 @@ impl Node {
         self.next_beat = self.now;
     }
 
-    fn on_request(&mut self, origin: crate::requests::Origin, request: Request) {
-        if let Err(refusal) = self.admit(&origin, &request) {
+    fn on_request_of_node(&mut self, from: NodeId, id: u64, by: &By, request: Request) {
+        match self.caller_of(by) {
+            Ok(caller) => self.on_request(Origin::Node { from, id, caller }, request),
+            Err(refusal) => self.send(from, Message::Response { id, reply: Box::new(Err(refusal)) }),
+        }
+    }
+
+    fn on_request(&mut self, origin: Origin, request: Request) {
+        let admitted = self.permit(origin.caller(), &request).and_then(|()| self.admit(&origin, &request));
+        if let Err(refusal) = admitted {
             self.answer(origin, Err(refusal));
             return;
         }
@@ -361,7 +372,7 @@ impl Node {
         }
     }
 
-    fn on_command(&mut self, origin: crate::requests::Origin, command: Command) {
+    fn on_command(&mut self, origin: Origin, command: Command) {
         match command {
             Command::Submit(submission) => self.on_submit(origin, submission),
             Command::Cancel { ref task, .. }
@@ -378,10 +389,12 @@ impl Node {
             Command::Connect { .. } | Command::Disconnect { .. } | Command::Bootstrap { .. } => {
                 self.on_net_command(origin, command);
             }
+            Command::Issue(entry) => self.on_issue(origin, *entry),
+            Command::Revoke(id) => self.on_revoke(origin, id),
         }
     }
 
-    fn on_query(&mut self, origin: crate::requests::Origin, query: Query) {
+    fn on_query(&mut self, origin: Origin, query: Query) {
         match query {
             Query::Task { task, detail, wait } => self.on_query_task(origin, &task, detail, wait),
             Query::Tasks(filter) => self.on_query_tasks(origin, *filter),
@@ -397,6 +410,7 @@ impl Node {
                 self.answer(origin, Ok(Reply::Peers { peers, total }));
             }
             Query::Peer { peer, history_hours } => self.on_query_peer(origin, peer, history_hours),
+            Query::Tokens => self.on_query_tokens(origin),
         }
     }
 

@@ -23,12 +23,13 @@ impl Node {
             return;
         }
         if let Some(rest) = rest {
+            let by = gather.origin.by();
             let part = self.requests.number();
             self.requests.parts.insert(part, number);
-            self.send(from, Message::Request { id: part, request: Box::new(rest) });
+            self.send(from, Message::Request { id: part, by, request: Box::new(rest) });
         } else {
             // A refusal of another kind may hide what is looked for.
-            let told = matches!(reply, Ok(_) | Err(Refusal::NotFound { .. }));
+            let told = matches!(reply, Ok(_) | Err(Refusal::NotFound { .. } | Refusal::Denied { .. }));
             if gather.left.remove(&from) && told {
                 gather.answered += 1;
             }
@@ -148,7 +149,7 @@ mod tests {
         let mut seen = Vec::new();
         for id in 0.. {
             let request = Box::new(Request::Query(Query::Tasks(Box::new(filter.clone()))));
-            let message = Message::Request { id, request };
+            let message = Message::Request { id, by: crate::message::By::Node, request };
             let effects = solo.feed(Input::Received { from: NodeId::test(2), message });
             let page = effects.iter().find_map(|e| match e {
                 crate::Effect::Send { message: Message::Response { reply, .. }, .. } => Some((**reply).clone()),

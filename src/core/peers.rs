@@ -228,6 +228,7 @@ impl Node {
             free: self.free_now(),
             members: std::iter::once(self.id).chain(self.members.keys().copied()).take(limits::MEMBERS).collect(),
             controls: self.controls.clone(),
+            tokens: Some(self.register.digest()),
         };
         self.send(to, Message::Hello(Box::new(hello)));
     }
@@ -239,6 +240,7 @@ impl Node {
             free: self.free_now(),
             queued: self.counts.get(&crate::view::Status::Queued).copied().unwrap_or(0),
             controls: self.controls.version,
+            tokens: Some(self.register.digest()),
         };
         self.out.push(Effect::Publish(Message::Beat(beat)));
     }
@@ -263,6 +265,7 @@ impl Node {
         }
         self.on_room(from, &hello.free);
         self.on_controls_seen(from, hello.controls);
+        self.on_digest(from, hello.tokens);
         self.queue.workers_changed();
     }
 
@@ -282,6 +285,7 @@ impl Node {
             let controls = self.controls.clone();
             self.send(from, Message::Controls(controls));
         }
+        self.on_digest(from, beat.tokens);
         self.on_room(from, &beat.free);
     }
 
@@ -435,7 +439,7 @@ impl Node {
     }
 
     pub(crate) fn on_net_command(&mut self, origin: Origin, command: Command) {
-        let Origin::Face(id) = origin else { return };
+        let Origin::Face { id, .. } = origin else { return };
         let mut handed_back = 0;
         let (net, patience) = match &command {
             Command::Connect { peer, address, timeout, retries, persist } => {
@@ -479,7 +483,9 @@ impl Node {
             | Command::Resume { .. }
             | Command::Clear { .. }
             | Command::Register(_)
-            | Command::Unregister { .. } => unreachable!("dispatched elsewhere"),
+            | Command::Unregister { .. }
+            | Command::Issue(_)
+            | Command::Revoke(_) => unreachable!("dispatched elsewhere"),
         };
         self.wait_for_net(id, Wait::Net { command, handed_back }, patience);
         self.out.push(Effect::Net(net));
@@ -510,7 +516,7 @@ impl Node {
     }
 
     pub(crate) fn on_discover(&mut self, origin: Origin, capabilities: Vec<Arc<str>>, max: u32, timeout: Millis) {
-        let Origin::Face(id) = origin else { return };
+        let Origin::Face { id, .. } = origin else { return };
         self.wait_for_net(id, Wait::Discover { capabilities, max }, timeout);
         self.out.push(Effect::Net(NetCommand::Find { id, max, timeout }));
     }

@@ -1,28 +1,19 @@
 //! Requests on their way: what is asked of other nodes, what is gathered from
 //! all of them, and what waits for a promise, an end or the network.
 
+use crate::authority::Touch;
 use crate::command::{ClearScope, Command, Detail, Query, Refusal, Request, Scope, TaskFilter};
 use crate::ids::{NodeId, RequestId, TaskId, WorkerId, rendezvous};
 use crate::limits;
 use crate::message::Message;
 use crate::node::Node;
+pub(crate) use crate::origin::Origin;
 use crate::pages::{add_stats, merge_page, wide};
 use crate::task::Priority;
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, Stats, Status, TaskPage, TaskView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Who asks.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Origin {
-    /// A face of this node.
-    Face(RequestId),
-    /// Another node, under its own number.
-    Node { from: NodeId, id: u64 },
-    /// This node, to learn whether what a task depends on has ended.
-    Dependency(TaskId),
-}
 
 /// What is under way.
 #[derive(Default)]
@@ -172,14 +163,6 @@ impl Node {
         Ok(())
     }
 
-    pub(crate) fn answer(&mut self, origin: Origin, reply: Result<Reply, Refusal>) {
-        match origin {
-            Origin::Face(id) => self.reply(id, reply),
-            Origin::Node { from, id } => self.send(from, Message::Response { id, reply: Box::new(reply) }),
-            Origin::Dependency(task) => self.on_dependency(&task, reply),
-        }
-    }
-
     /// Sends a request to one node, and its answer back.
     pub(crate) fn forward(&mut self, origin: Origin, to: NodeId, request: Request) {
         self.ask(origin, request, vec![to], None);
@@ -192,7 +175,7 @@ impl Node {
         let to = nodes.remove(0);
         let number = self.requests.number();
         let by = self.now + patience(&request, self.config.request_timeout);
-        self.send(to, Message::Request { id: number, request: Box::new(request.clone()) });
+        self.send(to, Message::Request { id: number, by: origin.by(), request: Box::new(request.clone()) });
         self.requests.asked.insert(number, Asked { origin, request, to, left: nodes, silent: 0, by, then, hops: 0 });
     }
 
@@ -214,6 +197,7 @@ impl Node {
         let number = self.requests.number();
         let nodes: BTreeSet<_> = self.live_members().collect();
         let silent = self.members.len() - nodes.len();
+        let by = origin.by();
         let gather = Gather {
             origin,
             plan,
@@ -233,7 +217,7 @@ impl Node {
         for node in nodes {
             let part = self.requests.number();
             self.requests.parts.insert(part, number);
-            self.send(node, Message::Request { id: part, request: Box::new(request.clone()) });
+            self.send(node, Message::Request { id: part, by: by.clone(), request: Box::new(request.clone()) });
         }
         self.finish_gather_if_done(number);
     }
@@ -303,7 +287,8 @@ impl Node {
         asked.hops += 1;
         asked.to = owner;
         asked.by = self.now + patience(&asked.request, self.config.request_timeout);
-        self.send(owner, Message::Request { id: number, request: Box::new(asked.request.clone()) });
+        let by = asked.origin.by();
+        self.send(owner, Message::Request { id: number, by, request: Box::new(asked.request.clone()) });
         self.requests.asked.insert(number, asked);
     }
 
@@ -424,6 +409,9 @@ impl Node {
     pub(crate) fn on_query_task(&mut self, origin: Origin, task: &TaskId, detail: Detail, wait: Millis) {
         let wait = Millis(wait.0.min(limits::WAIT_MS));
         if let Some(kept) = self.owned(task).filter(|k| !k.disowned()) {
+            if let Err(refusal) = origin.allows_task(task, &kept.slot.spec, Touch::Look) {
+                return self.answer(origin, Err(refusal));
+            }
             let ended = kept.promised_end().is_some();
             let unconfirmed = kept.slot.record.closed() && !ended;
             if ended || (wait == Millis(0) && !unconfirmed) {
@@ -454,6 +442,9 @@ impl Node {
             let name = task.as_str().into();
             return self.answer(origin, Err(Refusal::NotFound { what: "task".into(), name }));
         };
+        if let Err(refusal) = origin.allows_task(task, &kept.slot.spec, Touch::Look) {
+            return self.answer(origin, Err(refusal));
+        }
         let owner = kept.slot.pledge.owner;
         let asker = if let Origin::Node { from, .. } = origin { Some(from) } else { None };
         let owner_is_there = owner != self.id && self.live(owner) && Some(owner) != asker;
@@ -466,12 +457,11 @@ impl Node {
     }
 
     pub(crate) fn on_abandoned(&mut self, id: RequestId) {
-        let gone = Origin::Face(id);
-        self.requests.asked.retain(|_, a| a.origin != gone);
-        self.requests.gathers.retain(|_, g| g.origin != gone);
+        self.requests.asked.retain(|_, a| !a.origin.is_face(id));
+        self.requests.gathers.retain(|_, g| !g.origin.is_face(id));
         self.requests.net.remove(&id);
         for waiters in self.requests.waiters.values_mut() {
-            waiters.retain(|w| w.origin != gone);
+            waiters.retain(|w| !w.origin.is_face(id));
         }
         self.requests.waiters.retain(|_, w| !w.is_empty());
     }
@@ -545,7 +535,7 @@ impl Node {
         }
         let wide = wide(&filter);
         let from_node = matches!(origin, Origin::Node { .. });
-        let own = self.own_tasks(&wide, if from_node { limits::ANSWER_BYTES } else { usize::MAX });
+        let own = self.own_tasks(&wide, &origin, if from_node { limits::ANSWER_BYTES } else { usize::MAX });
         if filter.scope == Scope::Local {
             let page = if from_node { own } else { merge_page(own, &filter, 1, 1) };
             return self.answer(origin, Ok(Reply::Tasks(page)));

@@ -45,6 +45,9 @@ pub struct Spec {
     pub retry_of: Option<TaskId>,
     /// When the accepting node took it.
     pub submitted_at: Unix,
+    /// The subject of the token that it was submitted with, as the accepting
+    /// node verified it; `None`: a node of an older version took it.
+    pub submitter: Option<Arc<str>>,
 }
 
 /// How many copies a promise waits for.

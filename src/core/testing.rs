@@ -23,6 +23,7 @@ pub fn spec() -> Spec {
         idempotency_key: None,
         retry_of: None,
         submitted_at: Unix(0),
+        submitter: None,
     }
 }
 
@@ -32,6 +33,7 @@ use crate::execution::{Event, Verdict};
 use crate::ids::{NodeId, RequestId, TaskId, WorkerId};
 use crate::task::{Priority, Report};
 use crate::time::Millis;
+use crate::token::Caller;
 use crate::view::Reply;
 use crate::{Config, Node, Refusal};
 use std::collections::BTreeMap;
@@ -88,9 +90,14 @@ impl Solo {
 
     /// A request, and its answer if it came at once.
     pub fn ask(&mut self, request: Request) -> Answered {
+        self.ask_as(Caller::Node, request)
+    }
+
+    /// The same, on behalf of `caller`.
+    pub fn ask_as(&mut self, caller: Caller, request: Request) -> Answered {
         self.next += 1;
         let id = RequestId(self.next);
-        let effects = self.feed(Input::Request { id, request });
+        let effects = self.feed(Input::Request { id, caller, request });
         let reply = effects.iter().find_map(|e| match e {
             Effect::Reply { id: answered, reply } if *answered == id => Some(reply.clone()),
             _ => None,

@@ -215,6 +215,7 @@ fn an_explanation_fits_into_one_message() {
             free: Vec::new(),
             members: Vec::new(),
             controls: Controls::default(),
+            tokens: None,
         };
         solo.feed(Input::Received { from: NodeId::test(node as u64), message: Message::Hello(Box::new(hello)) });
     }
@@ -237,7 +238,11 @@ fn a_restarted_node_takes_no_answer_to_what_it_asked_before() {
         let task = TaskId::new("a").expect("a valid id");
         let query = Query::Task { task, detail: Detail::default(), wait: Millis(0) };
         let request = Request::Query(query);
-        node.handle(Millis(3), Input::Request { id: RequestId(1), request }, &mut effects);
+        node.handle(
+            Millis(3),
+            Input::Request { id: RequestId(1), caller: crate::token::Caller::Node, request },
+            &mut effects,
+        );
         effects.iter().find_map(|e| match e {
             Effect::Send { message: Message::Request { id, .. }, .. } => Some(*id),
             _ => None,

@@ -2,6 +2,7 @@
 //! each as it was measured. What was not measured is `None`.
 
 use crate::ids::{NodeId, TaskId, WorkerId};
+use crate::register::Issued;
 use crate::task::{Outcome, Priority, Report, Requirements, Resources};
 use crate::time::{Millis, Unix};
 use std::collections::BTreeMap;
@@ -98,6 +99,10 @@ pub enum Reply {
         /// Tasks handed back.
         abandoned: u64,
     },
+    /// To `Issue` and `Revoke`.
+    Token(Box<Issued>),
+    /// To `Query::Tokens`.
+    Tokens(Vec<Issued>),
     /// To `Query::Task`.
     Task(Box<TaskView>),
     /// To `Query::Tasks`.

@@ -3,6 +3,7 @@
 use crate::command::{Detail, TaskFilter};
 use crate::ids::TaskId;
 use crate::node::Node;
+use crate::origin::Origin;
 use crate::ownership::Kept;
 use crate::task::{Outcome, Spec, TaskState};
 use crate::time::{Millis, Unix};
@@ -165,12 +166,14 @@ impl Node {
         Explanation { summary, nodes, next: next.into(), next_at: self.estimate_start(Some(position), false) }
     }
 
-    /// What passes the filter of the tasks that this node speaks for.
-    pub(crate) fn own_tasks(&self, filter: &TaskFilter, most_bytes: usize) -> TaskPage {
+    /// What passes the filter of the tasks that this node speaks for and the
+    /// asker may look at.
+    pub(crate) fn own_tasks(&self, filter: &TaskFilter, origin: &Origin, most_bytes: usize) -> TaskPage {
         let mut found: Vec<(Unix, &TaskId)> = self
             .kept
             .iter()
             .filter(|(task, kept)| self.speaks_for(task, kept) && self.passes(task, kept, filter))
+            .filter(|(task, kept)| origin.sees(task, &kept.slot.spec))
             .map(|(task, kept)| (kept.slot.spec.submitted_at, task))
             .collect();
         let total = found.len() as u64;

@@ -1,17 +1,21 @@
 //! How the faces talk to the node.
 
 use super::inbox::{Event, Inbox, Rejected};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
+use taskmesh_core::authority::TokenId;
+use taskmesh_core::token::Caller;
 use taskmesh_core::view::NodeLoad;
 use taskmesh_core::{BlobHash, Millis, Node, NodeId, Refusal, Reply, Request, RequestId};
 use tokio::sync::oneshot;
 
-/// How the faces talk to the node. Cheap to clone.
+/// How the faces talk to the node, on behalf of one caller. Cheap to clone.
 #[derive(Clone)]
 pub struct Handle {
     shared: Arc<Shared>,
+    caller: Caller,
 }
 
 struct Shared {
@@ -26,6 +30,9 @@ struct Shared {
     holders: AtomicUsize,
     draining: AtomicBool,
     idle: AtomicBool,
+    /// Which state of the register the next is of.
+    register: AtomicU64,
+    revoked: RwLock<BTreeSet<TokenId>>,
 }
 
 type ReadBlob = Arc<dyn Fn(BlobHash, u64, usize) -> Option<Vec<u8>> + Send + Sync>;
@@ -76,8 +83,24 @@ impl Handle {
             holders: AtomicUsize::new(1),
             draining: AtomicBool::new(false),
             idle: AtomicBool::new(true),
+            register: AtomicU64::new(0),
+            revoked: RwLock::default(),
         };
-        Handle { shared: Arc::new(shared) }
+        Handle { shared: Arc::new(shared), caller: Caller::Node }
+    }
+
+    /// The same, for what `caller` asks. A new handle asks as the node itself.
+    #[must_use]
+    pub fn on_behalf_of(&self, caller: Caller) -> Handle {
+        Handle { shared: self.shared.clone(), caller }
+    }
+
+    /// Whether a token, or one that it was made from, was revoked, as far as
+    /// this node knows.
+    #[must_use]
+    pub fn revokes(&self, ids: &[TokenId]) -> bool {
+        let revoked = self.shared.revoked.read().unwrap_or_else(PoisonError::into_inner);
+        ids.iter().any(|id| revoked.contains(id))
     }
 
     /// This node's name.
@@ -95,7 +118,8 @@ impl Handle {
     pub async fn ask(&self, request: Request) -> Result<Reply, Refusal> {
         let id = RequestId(self.shared.next.fetch_add(1, Ordering::Relaxed));
         let (answer, reply) = oneshot::channel();
-        self.shared.inbox.push_ask(Event::Ask { id, request, answer }).map_err(|why| match why {
+        let caller = self.caller.clone();
+        self.shared.inbox.push_ask(Event::Ask { id, caller, request, answer }).map_err(|why| match why {
             Rejected::Full(limit) => {
                 Refusal::Full { what: "this node's inbox".into(), limit: limit as u64, retry_after: Millis(100) }
             }
@@ -105,6 +129,12 @@ impl Handle {
         let reply = reply.await;
         waiting.answered = true;
         reply.unwrap_or_else(|_| Err(stopping()))
+    }
+
+    /// Makes the token `id` one that is revoked, without a node.
+    #[cfg(test)]
+    pub(crate) fn revoke_for_test(&self, id: TokenId) {
+        self.shared.revoked.write().unwrap_or_else(PoisonError::into_inner).insert(id);
     }
 
     /// Up to `len` bytes of a blob on this node's disk, from `offset`; `None`
@@ -157,6 +187,11 @@ impl Handle {
     /// The driver's sign of life after each batch.
     pub(super) fn beat(&self, node: &Node) {
         let shared = &self.shared;
+        if shared.register.load(Ordering::Relaxed) != node.register_changes() {
+            let (changes, revoked) = node.revoked_tokens();
+            *shared.revoked.write().unwrap_or_else(PoisonError::into_inner) = revoked;
+            shared.register.store(changes, Ordering::Relaxed);
+        }
         let now = u64::try_from(shared.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         shared.idle.store(node.idle(), Ordering::Relaxed);
         if now < shared.looped_ms.load(Ordering::Relaxed) + 50 {

@@ -6,6 +6,7 @@ use crate::net::NetEvent;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+use taskmesh_core::token::Caller;
 use taskmesh_core::view::NodeLoad;
 use taskmesh_core::{Fence, Message, NodeId, Refusal, Reply, Request, RequestId, TaskId};
 use tokio::sync::oneshot;
@@ -16,6 +17,8 @@ pub enum Event {
     Ask {
         /// Under this number.
         id: RequestId,
+        /// On whose behalf.
+        caller: Caller,
         /// What.
         request: Request,
         /// Where the answer goes.

@@ -133,6 +133,7 @@ pub(super) fn spec(task_type: &str, payload: &str) -> Spec {
         idempotency_key: None,
         retry_of: None,
         submitted_at: Unix(0),
+        submitter: None,
     }
 }
 

@@ -12,6 +12,7 @@ mod refusal;
 mod reply;
 mod request;
 mod task;
+mod tokens;
 mod weigh;
 
 #[cfg(test)]

@@ -159,6 +159,7 @@ impl From<Refusal> for Failure {
             }
             Refusal::Unavailable { problem: _, retry_after } => (Code::Unavailable, Some(retry_after), Value::Null),
             Refusal::Deadline { waited } => (Code::DeadlineExceeded, None, json!({"waited_ms": waited.0})),
+            Refusal::Denied { problem: _ } => (Code::PermissionDenied, None, Value::Null),
             Refusal::TooLarge { field, got, limit } => {
                 (Code::PayloadTooLarge, None, json!({"field": &*field, "bytes": got, "limit": limit}))
             }

@@ -345,6 +345,7 @@ impl TaskSubmit {
             idempotency_key: self.idempotency_key.as_deref().map(Arc::from),
             retry_of: None,
             submitted_at: Unix(0),
+            submitter: None,
         })
     }
 }

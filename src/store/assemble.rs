@@ -47,6 +47,8 @@ impl Assembly {
                 // pledges nothing for this task until it is given a place anew.
                 Name::Pledge(task) => drop(self.damaged.insert(task.clone())),
                 Name::Worker(_) | Name::Controls | Name::Peer(_) | Name::Boot(_) | Name::Tombstone(_) | Name::Seal => {}
+                // A revocation that is damaged is told again by the other nodes.
+                Name::Token(_) => {}
             }
         }
         taken
@@ -85,6 +87,7 @@ impl Assembly {
                 let (ballot, at) = format::decode_pledge(&envelope)?;
                 self.disk.pledges.push((task.clone(), ballot, at));
             }
+            Name::Token(_) => self.disk.tokens.push(format::decode_token(&envelope)?),
             Name::Seal => self.seal = Some(format::decode_seal(&envelope)?),
             Name::Tombstone(hash) => self.disk.tombstones.push((*hash, format::decode_tombstone(&envelope)?)),
         }

@@ -15,3 +15,4 @@ mod reads;
 mod restart;
 mod size;
 mod stranger;
+mod tokens;

@@ -2,9 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use taskmesh_core::authority::TokenId;
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
 use taskmesh_core::message::Controls;
+use taskmesh_core::register::Issued;
 use taskmesh_core::{Ballot, BlobHash, Disk, Entry, Key, NodeId, Record, Slot, Spec, TaskId, Unix, WorkerId};
 
 /// A copy of a record, with the pledge that it was written with.
@@ -36,6 +38,7 @@ pub(crate) struct SimDisk {
     workers: BTreeMap<WorkerId, (WorkerSpec, Unix)>,
     peers: BTreeMap<NodeId, PeerBook>,
     tombstones: BTreeMap<u64, Unix>,
+    tokens: BTreeMap<TokenId, Issued>,
     boot: u64,
 }
 
@@ -69,6 +72,9 @@ impl SimDisk {
             Entry::Tombstone(hash, at) => {
                 self.tombstones.insert(hash, at);
             }
+            Entry::Token(entry) => {
+                self.tokens.insert(entry.id, entry);
+            }
         }
     }
 
@@ -91,6 +97,9 @@ impl SimDisk {
             }
             Key::Tombstone(hash) => {
                 self.tombstones.remove(hash);
+            }
+            Key::Token(id) => {
+                self.tokens.remove(id);
             }
         }
     }
@@ -127,6 +136,7 @@ impl SimDisk {
             peers: self.peers.iter().map(|(peer, book)| (*peer, book.clone())).collect(),
             boot: self.boot,
             tombstones: self.tombstones.iter().map(|(hash, at)| (*hash, *at)).collect(),
+            tokens: self.tokens.values().cloned().collect(),
             blobs: self.blobs.clone(),
         }
     }

@@ -284,6 +284,7 @@ fn kind(message: &Message) -> &'static str {
         Message::Request { .. } => "request",
         Message::Response { .. } => "response",
         Message::Controls(_) => "controls",
+        Message::Tokens { .. } => "tokens",
     }
 }
 

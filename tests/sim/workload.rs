@@ -10,6 +10,7 @@ use std::sync::Arc;
 use taskmesh_core::command::{ClearScope, Detail, Scope, Submission, TaskFilter, WorkerSpec};
 use taskmesh_core::effect::NetResult;
 use taskmesh_core::task::{Durability, Priority, RetryPolicy};
+use taskmesh_core::token::Caller;
 use taskmesh_core::{
     Command, Input, Millis, NetCommand, NodeId, PeerEvent, Query, Refusal, Request, RequestId, Spec, TaskId, Unix,
     WorkerId,
@@ -67,7 +68,7 @@ impl World {
         }
         let id = RequestId(self.number());
         self.oracle.asked(id, n, self.now, asked);
-        self.receive(n, Input::Request { id, request });
+        self.receive(n, Input::Request { id, caller: Caller::Node, request });
     }
 
     /// A new node makes its workers.
@@ -306,6 +307,7 @@ pub(crate) fn plain_spec(program: Program, cost: Time, blob: bool) -> Spec {
         idempotency_key: None,
         retry_of: None,
         submitted_at: Unix(EPOCH),
+        submitter: None,
     }
 }
 

@@ -28,6 +28,7 @@ const CRATE_HOME: &[(&str, &[&str])] = &[
     ("bincode", &["src/store/"]),
     ("axum", &["src/api/"]),
     ("rmcp", &["src/api/", "src/exec/mcp.rs"]),
+    ("jsonwebtoken", &["src/api/"]),
     ("clap", &["src/cli/", "src/ops/"]),
     ("clap_complete", &["src/cli/"]),
     ("clap_mangen", &["src/cli/"]),

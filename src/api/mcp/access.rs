@@ -5,7 +5,11 @@
 
 use super::uri::Uri;
 use super::{Facade, trace};
-use crate::ops::{Code, Failure, Operation};
+use crate::api::audit::Act;
+use crate::api::auth::Visitor;
+use crate::driver::Handle;
+use crate::ops::value::Object;
+use crate::ops::{Code, Failure, Kind, Operation};
 use futures::FutureExt as _;
 use rmcp::RoleServer;
 use rmcp::service::RequestContext;
@@ -53,6 +57,36 @@ impl Access<'_> {
         }
     }
 
+    /// The operation whose role it needs.
+    fn operation(&self) -> &'static str {
+        match self {
+            Access::Tool(operation, _) => operation.name,
+            Access::List => "task_list",
+            Access::Read(uri) | Access::Watch(uri) => match uri {
+                Uri::Task(_) => "task_status",
+                Uri::Queue | Uri::Workers => "queue_stats",
+                Uri::Peers => "peer_list",
+                Uri::Blob { .. } => "task_result",
+            },
+            Access::Prompt(_) => "queue_stats",
+            Access::Task(_) => "task_result",
+            #[cfg(feature = "conformance")]
+            Access::Fixture(_) => "queue_stats",
+        }
+    }
+
+    /// The node, if `visitor` may do that.
+    fn enter(&self, facade: &Facade, visitor: &Visitor) -> Result<Handle, Failure> {
+        let node = facade.node.gate.enter(&visitor.caller, self.operation())?;
+        let by_hash = matches!(self, Access::Read(Uri::Blob { .. }));
+        if by_hash && visitor.authority().is_some_and(|authority| authority.is_scoped()) {
+            let error = "content is not told apart by task: a token that is limited to some tasks reads what a task \
+                         left with task_result";
+            return Err(Failure::new(Code::PermissionDenied, error));
+        }
+        Ok(node)
+    }
+
     fn span(&self) -> tracing::Span {
         tracing::info_span!(
             "call",
@@ -77,16 +111,18 @@ impl Access<'_> {
 }
 
 impl Facade {
-    /// Runs `call` for a client; `None`: the client has gone.
+    /// Runs `call` for a client with the node, if the client may; `None`: the
+    /// client has gone.
     pub(super) async fn guarded<T>(
         &self,
         access: Access<'_>,
         context: &RequestContext<RoleServer>,
-        call: impl Future<Output = Result<T, Failure>>,
+        call: impl AsyncFnOnce(Handle) -> Result<T, Failure>,
     ) -> Option<Result<T, Failure>> {
         let span = access.span();
         trace::record(&context.meta, &span);
-        self.measured(access.name(), span, &context.ct, call).await
+        let run = async { call(access.enter(self, &Visitor::of(context)?)?).await };
+        self.measured(access.name(), span, &context.ct, run).await
     }
 
     /// Runs `call` for a client that is not told of by rmcp. Dropping the
@@ -94,10 +130,12 @@ impl Facade {
     pub(super) async fn guarded_plainly<T>(
         &self,
         access: Access<'_>,
-        call: impl Future<Output = Result<T, Failure>>,
+        visitor: &Visitor,
+        call: impl AsyncFnOnce(Handle) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let never = CancellationToken::new();
-        self.measured(access.name(), access.span(), &never, call).await.unwrap_or_else(|| Err(defect()))
+        let run = async { call(access.enter(self, visitor)?).await };
+        self.measured(access.name(), access.span(), &never, run).await.unwrap_or_else(|| Err(defect()))
     }
 
     async fn measured<T>(
@@ -109,17 +147,31 @@ impl Facade {
     ) -> Option<Result<T, Failure>> {
         let started = Instant::now();
         let outcome = within(CALL, gone, call.instrument(span.clone())).await;
-        let code = match &outcome {
-            None => "abandoned",
-            Some(Ok(_)) => "ok",
-            Some(Err(failure)) => failure.code.meaning().name,
-        };
+        let code = code(outcome.as_ref());
         (self.node.meter)(operation, code, started.elapsed());
         span.in_scope(|| match &outcome {
             Some(Err(failure)) => tracing::debug!(code, error = %failure, "refused"),
             _ => tracing::debug!(code, "done"),
         });
         outcome
+    }
+}
+
+impl Facade {
+    /// Writes down a call that would change something, whatever came of it.
+    pub(super) fn note(&self, operation: &Operation, visitor: &Result<Visitor, Failure>, code: &str, about: &Object) {
+        let (Ok(visitor), true) = (visitor, operation.kind != Kind::Read) else { return };
+        let ids = about.iter().filter_map(|(name, id)| Some((name.as_str(), id.as_str()?)));
+        self.node.audit.record(&Act::of(visitor, operation.name, code, ids));
+    }
+}
+
+/// What a call came to, in one of a fixed set of words.
+pub(super) fn code<T>(outcome: Option<&Result<T, Failure>>) -> &'static str {
+    match outcome {
+        None => "abandoned",
+        Some(Ok(_)) => "ok",
+        Some(Err(failure)) => failure.code.meaning().name,
     }
 }
 

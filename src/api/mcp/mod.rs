@@ -25,7 +25,8 @@ pub(super) use tool::tools;
 pub(super) use tool::{READ_ONLY, TOOLSETS};
 
 use super::Meter;
-use crate::driver::Handle;
+use super::audit::Audit;
+use super::auth::{Gate, Visitor};
 use crate::ops::{Failure, Offer};
 use access::Access;
 use rmcp::model::{
@@ -58,7 +59,8 @@ pub(crate) struct Facade {
 
 /// What all connections share.
 struct Node {
-    handle: Handle,
+    gate: Gate,
+    audit: Audit,
     meter: Meter,
     feed: Feed,
     places: Arc<Semaphore>,
@@ -66,8 +68,8 @@ struct Node {
 }
 
 impl Facade {
-    pub(crate) fn new(handle: Handle, meter: Meter, feed: Feed, offer: Offer) -> Facade {
-        let node = Node { handle, meter, feed, places: subscription::places(), offer };
+    pub(crate) fn new(gate: Gate, audit: Audit, meter: Meter, feed: Feed, offer: Offer) -> Facade {
+        let node = Node { gate, audit, meter, feed, places: subscription::places(), offer };
         Facade { node: Arc::new(node), subscriptions: Arc::default() }
     }
 
@@ -113,7 +115,8 @@ impl ServerHandler for Facade {
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
         let (offer, scope) = self.offered(&context)?;
-        let list = tool::list(&offer);
+        let visitor = Visitor::of(&context).map_err(|e| protocol_error(&e))?;
+        let list = tool::list(&offer, &visitor);
         #[cfg(feature = "conformance")]
         let list = [list, fixture::tools()].concat();
         Ok(ListToolsResult::with_all_items(list).with_ttl_ms(FIXED_TTL_MS).with_cache_scope(scope))
@@ -126,7 +129,7 @@ impl ServerHandler for Facade {
     ) -> Result<CallToolResponse, ErrorData> {
         #[cfg(feature = "conformance")]
         if let Some(name) = fixture::name_of(&request.name) {
-            let call = async { Ok(fixture::call(name, request, &context).await) };
+            let call = async |_| Ok(fixture::call(name, request, &context).await);
             return answered(self.guarded(Access::Fixture(name), &context, call).await)?;
         }
         self.call(request, &context).await
@@ -138,7 +141,8 @@ impl ServerHandler for Facade {
         context: RequestContext<RoleServer>,
     ) -> Result<ListResourcesResult, ErrorData> {
         let cursor = request.and_then(|r| r.cursor);
-        let list = answered(self.guarded(Access::List, &context, resource::list(&self.node.handle, cursor)).await)?;
+        let listed = async |node| resource::list(&node, cursor).await;
+        let list = answered(self.guarded(Access::List, &context, listed).await)?;
         #[cfg(feature = "conformance")]
         let list = fixture::with_resources(list);
         Ok(list)
@@ -163,10 +167,10 @@ impl ServerHandler for Facade {
     ) -> Result<ReadResourceResponse, ErrorData> {
         #[cfg(feature = "conformance")]
         if let Some(read) = fixture::read(&request.uri) {
-            return answered(self.guarded(Access::Fixture("resource"), &context, async { Ok(read) }).await);
+            return answered(self.guarded(Access::Fixture("resource"), &context, async |_| Ok(read)).await);
         }
         let uri = uri::Uri::parse(&request.uri).map_err(|e| protocol_error(&e.into()))?;
-        let read = resource::read(&self.node.handle, &uri, &request.uri);
+        let read = async |node| resource::read(&node, &uri, &request.uri).await;
         answered(self.guarded(Access::Read(&uri), &context, read).await).map(Into::into)
     }
 
@@ -220,10 +224,10 @@ impl ServerHandler for Facade {
     ) -> Result<GetPromptResponse, ErrorData> {
         #[cfg(feature = "conformance")]
         if let Some(prompt) = fixture::prompt(&request) {
-            return answered(self.guarded(Access::Fixture("prompt"), &context, async { Ok(prompt) }).await);
+            return answered(self.guarded(Access::Fixture("prompt"), &context, async |_| Ok(prompt)).await);
         }
         let asked = prompt::Asked::of(&request).map_err(|e| protocol_error(&e))?;
-        let written = prompt::write(&self.node.handle, &asked);
+        let written = async |node| prompt::write(&node, &asked).await;
         answered(self.guarded(Access::Prompt(asked.name()), &context, written).await).map(Into::into)
     }
 
@@ -232,7 +236,7 @@ impl ServerHandler for Facade {
         request: CompleteRequestParams,
         context: RequestContext<RoleServer>,
     ) -> Result<CompleteResult, ErrorData> {
-        let completed = complete::complete(&self.node.handle, &request);
+        let completed = async |node| complete::complete(&node, &request).await;
         answered(self.guarded(Access::List, &context, completed).await)
     }
 
@@ -241,10 +245,8 @@ impl ServerHandler for Facade {
         request: GetTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<GetTaskResult, ErrorData> {
-        answered(
-            self.guarded(Access::Task(&request.task_id), &context, task::look(&self.node.handle, &request.task_id))
-                .await,
-        )
+        let look = async |node| task::look(&node, &request.task_id).await;
+        answered(self.guarded(Access::Task(&request.task_id), &context, look).await)
     }
 
     async fn update_task(
@@ -254,7 +256,7 @@ impl ServerHandler for Facade {
     ) -> Result<(), ErrorData> {
         // No task of the mesh asks its submitter anything: whatever is answered
         // stands for no outstanding request, and such answers are let go.
-        let known = task::look(&self.node.handle, &request.task_id);
+        let known = async |node| task::look(&node, &request.task_id).await;
         answered(self.guarded(Access::Task(&request.task_id), &context, known).await).map(drop)
     }
 
@@ -265,8 +267,11 @@ impl ServerHandler for Facade {
     ) -> Result<(), ErrorData> {
         let (offer, _) = self.offered(&context)?;
         let operation = task::cancelling(&offer).map_err(|e| protocol_error(&e))?;
-        let cancelled = task::cancel(&self.node.handle, &request.task_id);
-        answered(self.guarded(Access::Tool(operation, &request.task_id), &context, cancelled).await)
+        let cancel = async |node| task::cancel(&node, &request.task_id).await;
+        let done = self.guarded(Access::Tool(operation, &request.task_id), &context, cancel).await;
+        let about = tool::named("task_id", &request.task_id);
+        self.note(operation, &Visitor::of(&context), access::code(done.as_ref()), &about);
+        answered(done)
     }
 
     #[cfg(feature = "conformance")]

@@ -6,6 +6,8 @@ use super::access::Access;
 use super::feed::Topic;
 use super::uri::Uri;
 use super::{Facade, answered, gone};
+use crate::api::auth::{Gate, Visitor};
+use crate::driver::Handle;
 use crate::ops::failure::invalid;
 use crate::ops::{Code, Failure};
 use rmcp::model::{ResourceUpdatedNotificationParam, SubscriptionFilter};
@@ -14,7 +16,9 @@ use rmcp::{ErrorData, RoleServer};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use taskmesh_core::Millis;
+use taskmesh_core::command::Detail;
+use taskmesh_core::token::Caller;
+use taskmesh_core::{Millis, Query, Request};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -66,6 +70,18 @@ pub(super) fn accepted(requested: &SubscriptionFilter) -> SubscriptionFilter {
     accepted
 }
 
+/// Whether `visitor` may hear of `topic`, which one watcher looks at for all: a
+/// limited token asks for the task by itself first.
+async fn may_watch(node: &Handle, visitor: &Visitor, topic: &Topic) -> Result<(), Failure> {
+    let limited = visitor.authority().is_none_or(|authority| authority.is_scoped());
+    let Topic::Task(task) = topic else { return Ok(()) };
+    if limited {
+        let query = Query::Task { task: task.clone(), detail: Detail::default(), wait: Millis(0) };
+        node.ask(Request::Query(query)).await?;
+    }
+    Ok(())
+}
+
 fn topic(uri: &str) -> Result<(Uri, Topic), Failure> {
     let uri = Uri::parse(uri)?;
     let topic =
@@ -75,15 +91,17 @@ fn topic(uri: &str) -> Result<(Uri, Topic), Failure> {
 
 /// One subscription: a place, and the changes.
 struct Subscription {
+    gate: Gate,
+    caller: Caller,
     _place: OwnedSemaphorePermit,
     uri: String,
     changes: watch::Receiver<u64>,
 }
 
 impl Subscription {
-    /// Says each change with `tell` until nobody can hear it.
+    /// Says each change with `tell` until nobody can hear it, or may.
     async fn relay<E>(mut self, tell: impl AsyncFn(String) -> Result<(), E>) {
-        while self.changes.changed().await.is_ok() {
+        while self.changes.changed().await.is_ok() && self.gate.holds(&self.caller) {
             match timeout(TAKEN, tell(self.uri.clone())).await {
                 Ok(Ok(())) => sleep(GAP).await,
                 Ok(Err(_)) | Err(_) => return,
@@ -96,9 +114,13 @@ impl Facade {
     async fn subscription(&self, uri: String, context: &RequestContext<RoleServer>) -> Result<Subscription, ErrorData> {
         let (known, topic) = topic(&uri).map_err(|e| super::protocol_error(&e))?;
         let node = &self.node;
-        let begin = async {
+        let visitor = Visitor::of(context).map_err(|e| super::protocol_error(&e))?;
+        let begin = async |handle| {
+            may_watch(&handle, &visitor, &topic).await?;
             let place = node.places.clone().try_acquire_owned().map_err(|_| full("this node has", ALL))?;
-            Ok(Subscription { _place: place, uri, changes: node.feed.changes(topic, &node.handle) })
+            let (gate, caller) = (node.gate.clone(), visitor.caller.clone());
+            let changes = node.feed.changes(topic, node.gate.for_all());
+            Ok(Subscription { gate, caller, _place: place, uri, changes })
         };
         answered(self.guarded(Access::Watch(&known), context, begin).await)
     }

@@ -1,11 +1,12 @@
 //! The operations as MCP tools, driven by the table in `ops`: which are offered
 //! to whom, and a call from its arguments to its answer.
 
-use super::access::{Access, defect};
+use super::access::{Access, code, defect};
 use super::confirm::{confirmed, unasked};
 use super::progress::{self, Waited};
 use super::uri::Uri;
 use super::{Facade, gone, task};
+use crate::api::auth::Visitor;
 use crate::driver::Handle;
 use crate::ops::value::{self, Object};
 use crate::ops::{self, Changes, Code, Context, Failure, Kind, Offer, Operation, Prepared};
@@ -45,7 +46,8 @@ impl Facade {
     /// It asked for a toolset that there is not.
     pub(super) fn offered(&self, context: &RequestContext<RoleServer>) -> Result<(Offer, CacheScope), ErrorData> {
         let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
-        let Some(wanted) = headers.and_then(wanted) else { return Ok((self.node.offer.clone(), CacheScope::Public)) };
+        // What one token may call is nothing for a cache that others share.
+        let Some(wanted) = headers.and_then(wanted) else { return Ok((self.node.offer.clone(), CacheScope::Private)) };
         let wanted = wanted.map_err(|problem| ErrorData::invalid_params(problem, None))?;
         Ok((self.node.offer.narrowed(&wanted), CacheScope::Private))
     }
@@ -62,9 +64,17 @@ impl Facade {
         }
         let ids = sent_ids(request.arguments.as_ref());
         let subject = ids.values().next().and_then(Value::as_str).unwrap_or_default();
-        let run = async { answer(self.run(operation, request, context).await?) };
-        match self.guarded(Access::Tool(operation, subject), context, run).await {
-            Some(Ok(response)) => Ok(response),
+        let run = async |node| {
+            let done = run(&node, operation, request, context).await?;
+            let made = if let Done::Answer(object) = &done { sent_ids(Some(object)) } else { Object::new() };
+            Ok((answer(done)?, made))
+        };
+        let outcome = self.guarded(Access::Tool(operation, subject), context, run).await;
+        let made = outcome.iter().flatten().flat_map(|(_, made)| made.clone());
+        let about = ids.clone().into_iter().chain(made).collect();
+        self.note(operation, &Visitor::of(context), code(outcome.as_ref()), &about);
+        match outcome {
+            Some(Ok((response, _))) => Ok(response),
             Some(Err(failure)) => Ok(refused(&failure, ids)),
             None => Err(gone()),
         }
@@ -75,57 +85,60 @@ impl Facade {
         ops::operation(name).is_some_and(|operation| self.node.offer.has(operation))
     }
 
-    /// The definitions of what is offered.
-    pub(in crate::api) fn tools(&self) -> Vec<Tool> {
-        list(&self.node.offer)
+    /// The definitions of what is offered to `visitor`.
+    pub(in crate::api) fn tools(&self, visitor: &Visitor) -> Vec<Tool> {
+        list(&self.node.offer, visitor)
     }
 
     /// One call of a client that can't be asked anything back, and the ids that
     /// it sent, which a refusal repeats.
     pub(in crate::api) async fn call_plainly(
         &self,
+        visitor: &Visitor,
         operation: &'static Operation,
         arguments: Object,
     ) -> (Result<Object, Failure>, Object) {
         let ids = sent_ids(Some(&arguments));
         let subject = ids.values().next().and_then(Value::as_str).unwrap_or_default();
-        let run = async {
+        let run = async |node: Handle| {
             let prepared = operation.prepare(arguments)?;
             if prepared.question.is_some() {
                 return Err(unasked());
             }
-            let reply = self.node.handle.ask(prepared.request.clone()).await?;
-            written(&self.node.handle, prepared, reply).await
+            let reply = node.ask(prepared.request.clone()).await?;
+            written(&node, prepared, reply).await
         };
-        let done = self.guarded_plainly(Access::Tool(operation, subject), run).await;
+        let done = self.guarded_plainly(Access::Tool(operation, subject), visitor, run).await;
+        let made = done.iter().flat_map(|object| sent_ids(Some(object)));
+        let about = ids.clone().into_iter().chain(made).collect();
+        self.note(operation, &Ok(visitor.clone()), code(Some(&done)), &about);
         (done, ids)
     }
+}
 
-    /// From arguments to the answer.
-    async fn run(
-        &self,
-        operation: &'static Operation,
-        request: CallToolRequestParams,
-        context: &RequestContext<RoleServer>,
-    ) -> Result<Done, Failure> {
-        let prepared = operation.prepare(request.arguments.unwrap_or_default())?;
-        if let Some(question) = &prepared.question
-            && let Some(ask) = confirmed(question, request.input_responses.as_ref(), context).await?
-        {
-            return Ok(Done::Ask(Box::new(ask)));
-        }
-        let handle = &self.node.handle;
-        let reply = match &prepared.request {
-            Request::Query(Query::Task { task, detail, wait }) if wait.0 > 0 => {
-                match progress::until_ended(handle, task, *detail, *wait, context).await? {
-                    Waited::Reply(reply) => reply,
-                    Waited::Follow(view) => return Ok(Done::Follow(Box::new(task::handle(&view)))),
-                }
-            }
-            request => handle.ask(request.clone()).await?,
-        };
-        written(handle, prepared, reply).await.map(Done::Answer)
+/// From arguments to the answer.
+async fn run(
+    node: &Handle,
+    operation: &'static Operation,
+    request: CallToolRequestParams,
+    context: &RequestContext<RoleServer>,
+) -> Result<Done, Failure> {
+    let prepared = operation.prepare(request.arguments.unwrap_or_default())?;
+    if let Some(question) = &prepared.question
+        && let Some(ask) = confirmed(question, request.input_responses.as_ref(), context).await?
+    {
+        return Ok(Done::Ask(Box::new(ask)));
     }
+    let reply = match &prepared.request {
+        Request::Query(Query::Task { task, detail, wait }) if wait.0 > 0 => {
+            match progress::until_ended(node, task, *detail, *wait, context).await? {
+                Waited::Reply(reply) => reply,
+                Waited::Follow(view) => return Ok(Done::Follow(Box::new(task::handle(&view)))),
+            }
+        }
+        request => node.ask(request.clone()).await?,
+    };
+    written(node, prepared, reply).await.map(Done::Answer)
 }
 
 /// The answer to an operation that a program of the facade itself asks.
@@ -167,6 +180,11 @@ fn wanted(headers: &HeaderMap) -> Option<Result<Offer, String>> {
         Some(_) => Changes::Withheld,
     };
     Some(Offer::new(names, changes))
+}
+
+/// One id, under its name.
+pub(super) fn named(name: &str, id: &str) -> Object {
+    Object::from_iter([(name.to_owned(), Value::from(id.chars().take(256).collect::<String>()))])
 }
 
 /// The ids among the arguments, to be repeated in a failure.
@@ -226,9 +244,12 @@ fn withheld(name: &str) -> ErrorData {
     ErrorData::invalid_params(format!("tool {name:?} {why}; tools/list has those there are"), None)
 }
 
-/// The definitions of the tools that `offer` has, in the order of the contract.
-pub(super) fn list(offer: &Offer) -> Vec<Tool> {
-    ops::offered().iter().zip(tools()).filter(|(operation, _)| offer.has(operation)).map(|(_, t)| t.clone()).collect()
+/// The definitions of the tools that `offer` has and `visitor` may call, in the
+/// order of the contract.
+pub(super) fn list(offer: &Offer, visitor: &Visitor) -> Vec<Tool> {
+    let may = |name| visitor.authority().is_some_and(|authority| authority.allows_operation(name).is_ok());
+    let all = ops::offered().iter().zip(tools());
+    all.filter(|(operation, _)| offer.has(operation) && may(operation.name)).map(|(_, tool)| tool.clone()).collect()
 }
 
 /// The definitions of all tools, in the order of the contract.

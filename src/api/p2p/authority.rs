@@ -1,50 +1,36 @@
-//! Who may ask. A peer id proves who speaks, and is no authority: that is in a
+//! Who asks. A peer id proves who speaks, and is no authority: that is in a
 //! token, which every request carries or which `initialize` carried for its
-//! stream. All authorisation of this face goes through [`Authority::admit`].
+//! stream. All authorisation of this face goes through [`admit`] and the gate
+//! behind it.
 
 use super::reply::Fault;
+use crate::api::auth::{Gate, Visitor};
 use crate::ops::value::Object;
 use serde_json::Value;
+use std::sync::Arc;
 
 /// The key of the token in `_meta`.
 pub const TOKEN_KEY: &str = "taskmesh/token";
 
-/// What is asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Wish<'a> {
-    /// The token that the request carries.
-    pub(super) token: Option<&'a str>,
-    /// Its stream was opened by an `initialize` with a right token.
-    pub(super) greeted: bool,
-    /// The method, or the tool.
-    pub(super) what: &'a str,
-}
-
-/// Who may do what: at present, whoever has the node's token, everything.
-pub(super) struct Authority {
-    token: blake3::Hash,
-}
-
-impl Authority {
-    pub(super) fn new(token: &str) -> Authority {
-        Authority { token: blake3::hash(token.as_bytes()) }
-    }
-
-    /// Whether it may be done. A token that is shown decides, also where the
-    /// stream was greeted with a right one. Hashes are compared, in constant
-    /// time, so that a wrong token tells nothing about the right one.
-    pub(super) fn admit(&self, wish: &Wish<'_>) -> Result<(), Fault> {
-        let admitted = match wish.token {
-            Some(token) => blake3::hash(token.as_bytes()) == self.token,
-            None => wish.greeted,
-        };
-        if admitted {
-            return Ok(());
-        }
-        tracing::debug!(what = wish.what, shown = wish.token.is_some(), "refused: no token, or a wrong one");
-        let how = format!("send the node's token as params._meta[{TOKEN_KEY:?}], in `initialize` or in each request");
-        Err(Fault::new(-32001, "unauthorized").because(how))
-    }
+/// Whoever shows `token`, over the connection of `peer`. A token that is shown
+/// decides, also where the stream was `greeted` with a right one.
+pub(super) async fn admit(
+    gate: &Gate,
+    peer: &Arc<str>,
+    token: Option<&str>,
+    greeted: Option<&Visitor>,
+) -> Result<Visitor, Fault> {
+    let why = match (token, greeted) {
+        (Some(token), _) => match gate.admit(token.as_bytes()).await {
+            Ok(caller) => return Ok(Visitor { caller, transport: "libp2p", peer: Some(peer.clone()) }),
+            Err(failure) => failure.error,
+        },
+        (None, Some(visitor)) if gate.holds(&visitor.caller) => return Ok(visitor.clone()),
+        (None, Some(_)) => "the token of this stream has ended or was revoked".to_owned(),
+        (None, None) => format!("send a token as params._meta[{TOKEN_KEY:?}], in `initialize` or in each request"),
+    };
+    tracing::debug!(peer = &**peer, shown = token.is_some(), "refused: no token, or a wrong one");
+    Err(Fault::new(-32001, "unauthorized").because(why))
 }
 
 /// Takes the token out of the parameters of a request: `_meta`, `token`, or

@@ -1,10 +1,11 @@
 //! The methods of this face: what each is, and who may ask for it.
 
-use super::authority::{Authority, Wish, token_of};
+use super::authority::{admit, token_of};
 use super::dialect::Dialect;
 use super::queue::{self, Queue};
 use super::quota::Limits;
 use super::reply::{Fault, Outcome};
+use crate::api::auth::{Gate, Visitor};
 use crate::api::client::PROTOCOL as MODERN;
 use crate::api::mcp::Facade;
 use crate::ops::interface;
@@ -30,29 +31,41 @@ pub(super) struct Caller {
     pub(super) peer: Arc<str>,
     /// How its stream speaks.
     pub(super) dialect: Dialect,
-    /// Its stream was opened with a right token.
-    pub(super) greeted: bool,
+    /// Who it is by its token; greetings need none.
+    pub(super) visitor: Option<Visitor>,
+}
+
+impl Caller {
+    /// Who it is, where somebody must be.
+    fn visitor(&self) -> Result<&Visitor, Fault> {
+        self.visitor.as_ref().ok_or_else(|| Fault::new(-32001, "unauthorized").because("send a token".to_owned()))
+    }
 }
 
 /// The methods, and what they stand on.
 pub(super) struct Methods {
     pub(super) facade: Facade,
     pub(super) queue: Queue,
-    pub(super) authority: Authority,
+    pub(super) gate: Gate,
     pub(super) limits: Limits,
     pub(super) me: Arc<str>,
 }
 
 impl Methods {
-    /// Whether `caller` may ask for that; takes the token out of `params`. The
-    /// answer is whether a right token came with it: greetings need none.
-    pub(super) fn admit(&self, caller: &Caller, method: &str, params: &mut Object) -> Result<bool, Fault> {
+    /// Who asks for that, where the stream of `peer` was `greeted` or not; takes
+    /// the token out of `params`. Greetings need none.
+    pub(super) async fn admit(
+        &self,
+        peer: &Arc<str>,
+        greeted: Option<&Visitor>,
+        method: &str,
+        params: &mut Object,
+    ) -> Result<Option<Visitor>, Fault> {
         let token = token_of(params);
-        let wish = Wish { token: token.as_deref(), greeted: caller.greeted, what: method };
-        match self.authority.admit(&wish) {
-            Ok(()) => Ok(true),
+        match admit(&self.gate, peer, token.as_deref(), greeted).await {
+            Ok(visitor) => Ok(Some(visitor)),
             // A wrong token is told; none is none.
-            Err(_) if token.is_none() && matches!(method, "initialize" | "server/discover" | "ping") => Ok(false),
+            Err(_) if token.is_none() && matches!(method, "initialize" | "server/discover" | "ping") => Ok(None),
             Err(fault) => Err(fault),
         }
     }
@@ -63,7 +76,7 @@ impl Methods {
             "initialize" if caller.dialect == Dialect::Legacy => Ok(Outcome::Plain(self.initialize(&params))),
             "server/discover" => Ok(Outcome::Plain(self.discover())),
             "ping" => Ok(Outcome::Plain(Object::new())),
-            "tools/list" | "tools.list" => Ok(Outcome::Plain(self.tools())),
+            "tools/list" | "tools.list" => Ok(Outcome::Plain(self.tools(caller.visitor()?))),
             "tools/call" | "tools.call" => self.call(caller, params).await,
             "interfaces/list" => Ok(Outcome::Plain(interfaces())),
             "interfaces/get" => interface_of(&params),
@@ -99,7 +112,7 @@ impl Methods {
 
     async fn tool(&self, caller: &Caller, name: &str, mut arguments: Object) -> Result<Outcome, Fault> {
         if name == queue::TOOL {
-            return Ok(Outcome::Queue(self.queue.perform(caller, arguments).await));
+            return Ok(Outcome::Queue(self.queue.perform(caller, caller.visitor()?, arguments).await));
         }
         if caller.dialect == Dialect::Envelope {
             arguments.remove("_meta");
@@ -107,18 +120,19 @@ impl Methods {
         let Some(operation) = ops::operation(name) else {
             return Err(Fault::new(-32002, "unknown_tool"));
         };
-        let (done, ids): (Result<Object, Failure>, Object) = self.facade.call_plainly(operation, arguments).await;
+        let (done, ids): (Result<Object, Failure>, Object) =
+            self.facade.call_plainly(caller.visitor()?, operation, arguments).await;
         Ok(Outcome::Tool(done, ids))
     }
 
-    fn tools(&self) -> Object {
-        let mut tools = serde_json::to_value(self.facade.tools()).unwrap_or_default();
+    fn tools(&self, visitor: &Visitor) -> Object {
+        let mut tools = serde_json::to_value(self.facade.tools(visitor)).unwrap_or_default();
         if let Some(tools) = tools.as_array_mut()
             && self.has_queue()
         {
             tools.push(queue::definition());
         }
-        object(json!({"tools": tools, "ttlMs": TTL_MS, "cacheScope": "public"}))
+        object(json!({"tools": tools, "ttlMs": TTL_MS, "cacheScope": "private"}))
     }
 
     fn is_tool(&self, name: &str) -> bool {

@@ -23,10 +23,11 @@ pub use quota::Limits;
 pub use remote::{Remote, RemoteError};
 
 use super::Meter;
+use super::audit::Audit;
+use super::auth::Gate;
 use super::mcp::{Facade, Feed};
-use crate::driver::{Foreign, Handle};
+use crate::driver::Foreign;
 use crate::ops::Offer;
-use authority::Authority;
 use frame::Budget;
 use methods::Methods;
 use queue::Queue;
@@ -54,12 +55,12 @@ pub struct Visit {
 
 /// What this face stands on.
 pub struct Face {
-    /// The node.
-    pub handle: Handle,
+    /// The node, and who may ask it what.
+    pub gate: Gate,
+    /// Told of each call that would change something.
+    pub audit: Audit,
     /// Foreign programs that work for it.
     pub foreign: Foreign,
-    /// What a client must show.
-    pub token: String,
     /// Told of each call.
     pub meter: Meter,
     /// Which operations there are.
@@ -78,11 +79,11 @@ struct Shared {
 
 /// Serves every stream that comes until `shutdown`, or until no more can come.
 pub async fn serve(mut visits: mpsc::Receiver<Visit>, face: Face, shutdown: CancellationToken) {
-    let me: Arc<str> = face.handle.node().to_string().into();
+    let me: Arc<str> = face.gate.node().to_string().into();
     let methods = Methods {
-        queue: Queue { handle: face.handle.clone(), foreign: face.foreign, me: me.clone() },
-        facade: Facade::new(face.handle, face.meter, Feed::default(), face.offer),
-        authority: Authority::new(&face.token),
+        queue: Queue { gate: face.gate.clone(), audit: face.audit.clone(), foreign: face.foreign, me: me.clone() },
+        facade: Facade::new(face.gate.clone(), face.audit, face.meter, Feed::default(), face.offer),
+        gate: face.gate,
         limits: face.limits.clone(),
         me: me.clone(),
     };

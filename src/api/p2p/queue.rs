@@ -7,6 +7,8 @@
 //! handle, `<task id>~<lease>`; it may be used wherever a task id may.
 
 use super::methods::Caller;
+use crate::api::audit::{Act, Audit};
+use crate::api::auth::{Gate, Visitor};
 use crate::driver::{Claim, Completion, Foreign, ForeignError, Handle, LeaseProof};
 use crate::ops::value::{self, Object};
 use crate::ops::{self, Context, Failure};
@@ -31,9 +33,43 @@ const NORMAL_PRIORITY: f64 = 5.0;
 /// Hexadecimal digits of the lease in a handle.
 const LEASE_DIGITS: usize = 32;
 
+/// What needs the right to work for the mesh.
+const LEASES: [&str; 13] = [
+    "claim",
+    "claim_next",
+    "claim_many",
+    "claim_batch",
+    "complete",
+    "task.complete",
+    "complete_task",
+    "release",
+    "task.release",
+    "release_task",
+    "heartbeat",
+    "peer.heartbeat",
+    "peer",
+];
+/// What changes something, and its name in the audit log.
+const CHANGES: [(&str, &str); 13] = [
+    ("submit", "task_submit"),
+    ("claim", "task_queue.claim"),
+    ("claim_next", "task_queue.claim"),
+    ("claim_many", "task_queue.claim"),
+    ("claim_batch", "task_queue.claim"),
+    ("complete", "task_queue.complete"),
+    ("task.complete", "task_queue.complete"),
+    ("complete_task", "task_queue.complete"),
+    ("release", "task_queue.release"),
+    ("task.release", "task_queue.release"),
+    ("release_task", "task_queue.release"),
+    ("cancel", "task_cancel"),
+    ("task.cancel", "task_cancel"),
+];
+
 /// The queue of this node, for its foreign clients.
 pub(super) struct Queue {
-    pub(super) handle: Handle,
+    pub(super) gate: Gate,
+    pub(super) audit: Audit,
     pub(super) foreign: Foreign,
     pub(super) me: Arc<str>,
 }
@@ -49,8 +85,9 @@ type Answer = Result<Object, No>;
 
 impl Queue {
     /// Does one operation. The answer says `ok`, and whose it is.
-    pub(super) async fn perform(&self, caller: &Caller, arguments: Object) -> Object {
-        let done = self.dispatch(caller, &arguments).await;
+    pub(super) async fn perform(&self, caller: &Caller, visitor: &Visitor, arguments: Object) -> Object {
+        let done = self.dispatch(caller, visitor, &arguments).await;
+        self.note(visitor, &arguments, &done);
         let mut answer = done.unwrap_or_else(|no| {
             let mut answer = object(json!({"ok": false, "error": no.word, "detail": no.detail}));
             if let Some(after) = no.retry_after {
@@ -63,20 +100,38 @@ impl Queue {
         answer
     }
 
-    async fn dispatch(&self, caller: &Caller, arguments: &Object) -> Answer {
+    /// Writes down what would change something, whatever came of it.
+    fn note(&self, visitor: &Visitor, arguments: &Object, done: &Answer) {
         let op = text(arguments, "op").unwrap_or_default();
+        let Some((_, operation)) = CHANGES.iter().find(|(name, _)| *name == op) else { return };
+        let made = done.as_ref().ok().and_then(|answer| text(answer, "task_id"));
+        // A handle holds the lease, which is a secret.
+        let task = made.or_else(|| text(arguments, "task_id")).map(|named| split(named).0.chars().take(256).collect());
+        let task: Option<String> = task;
+        let ids = task.as_deref().map(|task| ("task_id", task));
+        let code = done.as_ref().map_or_else(|no| no.word.as_str(), |_| "ok");
+        self.audit.record(&Act::of(visitor, operation, code, ids));
+    }
+
+    async fn dispatch(&self, caller: &Caller, visitor: &Visitor, arguments: &Object) -> Answer {
+        let op = text(arguments, "op").unwrap_or_default();
+        let enter = |operation| self.gate.enter(&visitor.caller, operation);
+        if LEASES.contains(&op) {
+            let named = arguments.get("supported_task_types").or_else(|| arguments.get("task_types"));
+            self.gate.enter_as_worker(&visitor.caller, names(named).as_deref())?;
+        }
         match op {
-            "submit" => self.submit(arguments).await,
+            "submit" => submit(&enter("task_submit")?, arguments).await,
             "claim" | "claim_next" => self.claim(caller, arguments, 1).await,
             "claim_many" | "claim_batch" => self.claim_many(caller, arguments).await,
             "complete" | "task.complete" | "complete_task" => self.complete(caller, arguments).await,
             "release" | "task.release" | "release_task" => self.release(caller, arguments).await,
             "heartbeat" | "peer.heartbeat" | "peer" => self.heartbeat(caller, arguments),
-            "list" | "tasks.list" | "queue.list" => self.list(arguments).await,
-            "get" => self.get(arguments, Millis(0)).await,
-            "wait" => self.wait(arguments).await,
-            "cancel" | "task.cancel" => self.cancel(arguments).await,
-            "status" | "capabilities" | "describe" => self.status(arguments).await,
+            "list" | "tasks.list" | "queue.list" => self.list(&enter("task_list")?, arguments).await,
+            "get" => self.get(&enter("task_result")?, arguments, Millis(0)).await,
+            "wait" => self.wait(&enter("task_result")?, arguments).await,
+            "cancel" | "task.cancel" => cancel(&enter("task_cancel")?, arguments).await,
+            "status" | "capabilities" | "describe" => status(&enter("queue_stats")?, arguments).await,
             "cache" | "cache.get" | "cache.has" | "cache.set" | "cache.delete" => Err(No::new(
                 "unsupported",
                 "this queue keeps no cache: the mesh stores tasks and their results, and nothing else",
@@ -86,28 +141,6 @@ impl Queue {
             }
             _ => Err(No::new("unknown_op", format!("there is no op {:?}", op.chars().take(40).collect::<String>()))),
         }
-    }
-
-    async fn submit(&self, arguments: &Object) -> Answer {
-        let payload = match arguments.get("payload") {
-            Some(Value::Object(payload)) => payload.clone(),
-            other => object(json!({"payload": other.cloned().unwrap_or_default()})),
-        };
-        let key = payload.get("idempotency_key").or_else(|| arguments.get("idempotency_key")).cloned();
-        let urgency = payload.get("priority").or_else(|| arguments.get("priority"));
-        let urgency = urgency.and_then(Value::as_f64).map_or(NORMAL_PRIORITY, |p| p.clamp(1.0, 10.0));
-        let model = text(arguments, "model_name").unwrap_or_default();
-        let call = json!({
-            "task_type": text(arguments, "task_type").unwrap_or("text-generation"),
-            "payload": payload,
-            "priority": urgency / NORMAL_PRIORITY,
-            "idempotency_key": key,
-            "metadata": {"model_name": model},
-            // A failed completion is final in that queue.
-            "retry_policy": {"max_retries": 0},
-        });
-        let answer = self.operation("task_submit", object(call)).await?;
-        Ok(object(json!({"task_id": answer.get("task_id")})))
     }
 
     async fn claim_many(&self, caller: &Caller, arguments: &Object) -> Answer {
@@ -217,7 +250,7 @@ impl Queue {
         Ok(object(json!({"peer": &*caller.peer, "leases": leases})))
     }
 
-    async fn list(&self, arguments: &Object) -> Answer {
+    async fn list(&self, node: &Handle, arguments: &Object) -> Answer {
         let statuses = match text(arguments, "status") {
             None => Vec::new(),
             Some("queued") => vec![Status::Queued, Status::Blocked, Status::Delayed],
@@ -245,7 +278,7 @@ impl Queue {
                 scope: Scope::Mesh,
                 ..TaskFilter::default()
             };
-            match self.handle.ask(Request::Query(Query::Tasks(Box::new(filter)))).await? {
+            match node.ask(Request::Query(Query::Tasks(Box::new(filter)))).await? {
                 Reply::Tasks(page) => tasks.extend(page.tasks),
                 other => unreachable!("tasks were asked for: {other:?}"),
             }
@@ -256,12 +289,12 @@ impl Queue {
         Ok(object(json!({"tasks": tasks})))
     }
 
-    async fn get(&self, arguments: &Object, wait: Millis) -> Answer {
+    async fn get(&self, node: &Handle, arguments: &Object, wait: Millis) -> Answer {
         let task = Lease::of(arguments)?.task;
         let detail = Detail { report: true, live: true, explain: false };
-        match self.handle.ask(Request::Query(Query::Task { task, detail, wait })).await {
+        match node.ask(Request::Query(Query::Task { task, detail, wait })).await {
             Ok(Reply::Task(view)) => {
-                let queue_view = self.with_result(*view).await;
+                let queue_view = self.with_result(node, *view).await;
                 Ok(object(json!({"task": queue_view})))
             }
             Ok(other) => unreachable!("a task was asked for: {other:?}"),
@@ -270,46 +303,11 @@ impl Queue {
         }
     }
 
-    async fn wait(&self, arguments: &Object) -> Answer {
+    async fn wait(&self, node: &Handle, arguments: &Object) -> Answer {
         let wait = arguments.get("timeout_s").filter(|wait| !wait.is_null());
         let wait = wait.map_or(Ok(60.0), |wait| seconds("timeout_s", wait))?;
         let wait = Duration::from_secs_f64(wait).as_millis().min(u128::from(limits::WAIT_MS));
-        self.get(arguments, Millis(u64::try_from(wait).unwrap_or(limits::WAIT_MS))).await
-    }
-
-    async fn cancel(&self, arguments: &Object) -> Answer {
-        let task = Lease::of(arguments)?.task;
-        let reason = text(arguments, "reason").map(|reason| {
-            let end = reason.floor_char_boundary(limits::REASON_BYTES);
-            reason[..end].into()
-        });
-        match self.handle.ask(Request::Command(Command::Cancel { task, reason, force: false })).await {
-            Ok(_) => Ok(object(json!({"cancelled": true}))),
-            // Over already: nothing was cancelled.
-            Err(Refusal::State { .. } | Refusal::NotFound { .. }) => Ok(object(json!({"cancelled": false}))),
-            Err(refusal) => Err(refusal.into()),
-        }
-    }
-
-    async fn status(&self, arguments: &Object) -> Answer {
-        let mut answer = object(json!({
-            "capabilities": {"server": "taskmesh", "version": env!("CARGO_PKG_VERSION"), "cache": false},
-            "session": "",
-        }));
-        if arguments.get("detail") == Some(&Value::Bool(true)) {
-            let stats = self.operation("queue_stats", Object::new()).await?;
-            answer.insert("queue".into(), Value::Object(stats));
-        }
-        Ok(answer)
-    }
-
-    /// An operation of the mesh, as every face does it.
-    async fn operation(&self, name: &str, arguments: Object) -> Result<Object, No> {
-        let operation = ops::operation(name).ok_or_else(|| No::new("internal", "an operation is missing"))?;
-        let prepared = operation.prepare(arguments)?;
-        let reply = self.handle.ask(prepared.request.clone()).await?;
-        let blobs = |hash, offset, len| self.handle.blob(hash, offset, len);
-        Ok(prepared.write(reply, &Context { now: crate::driver::wall_clock(), blobs: &blobs })?)
+        self.get(node, arguments, Millis(u64::try_from(wait).unwrap_or(limits::WAIT_MS))).await
     }
 
     fn shown(&self, task: &TaskView) -> Value {
@@ -333,13 +331,13 @@ impl Queue {
 
     /// With what it left, if it left something; a file is read where that may
     /// block.
-    async fn with_result(&self, task: TaskView) -> Value {
+    async fn with_result(&self, node: &Handle, task: TaskView) -> Value {
         let mut shown = self.shown(&task);
         let Some(report) = task.report else { return shown };
         let text = match report.result {
             Data::Inline(text) => Some(text.to_vec()),
             Data::Blob { hash, bytes } if bytes <= RESULT_BYTES => {
-                let handle = self.handle.clone();
+                let handle = node.clone();
                 let len = usize::try_from(bytes).unwrap_or(0);
                 tokio::task::spawn_blocking(move || handle.blob(hash, 0, len)).await.unwrap_or_default()
             }
@@ -351,6 +349,63 @@ impl Queue {
         }
         shown
     }
+}
+
+async fn submit(node: &Handle, arguments: &Object) -> Answer {
+    let payload = match arguments.get("payload") {
+        Some(Value::Object(payload)) => payload.clone(),
+        other => object(json!({"payload": other.cloned().unwrap_or_default()})),
+    };
+    let key = payload.get("idempotency_key").or_else(|| arguments.get("idempotency_key")).cloned();
+    let urgency = payload.get("priority").or_else(|| arguments.get("priority"));
+    let urgency = urgency.and_then(Value::as_f64).map_or(NORMAL_PRIORITY, |p| p.clamp(1.0, 10.0));
+    let model = text(arguments, "model_name").unwrap_or_default();
+    let call = json!({
+        "task_type": text(arguments, "task_type").unwrap_or("text-generation"),
+        "payload": payload,
+        "priority": urgency / NORMAL_PRIORITY,
+        "idempotency_key": key,
+        "metadata": {"model_name": model},
+        // A failed completion is final in that queue.
+        "retry_policy": {"max_retries": 0},
+    });
+    let answer = operation(node, "task_submit", object(call)).await?;
+    Ok(object(json!({"task_id": answer.get("task_id")})))
+}
+
+async fn cancel(node: &Handle, arguments: &Object) -> Answer {
+    let task = Lease::of(arguments)?.task;
+    let reason = text(arguments, "reason").map(|reason| {
+        let end = reason.floor_char_boundary(limits::REASON_BYTES);
+        reason[..end].into()
+    });
+    match node.ask(Request::Command(Command::Cancel { task, reason, force: false })).await {
+        Ok(_) => Ok(object(json!({"cancelled": true}))),
+        // Over already: nothing was cancelled.
+        Err(Refusal::State { .. } | Refusal::NotFound { .. }) => Ok(object(json!({"cancelled": false}))),
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+async fn status(node: &Handle, arguments: &Object) -> Answer {
+    let mut answer = object(json!({
+        "capabilities": {"server": "taskmesh", "version": env!("CARGO_PKG_VERSION"), "cache": false},
+        "session": "",
+    }));
+    if arguments.get("detail") == Some(&Value::Bool(true)) {
+        let stats = operation(node, "queue_stats", Object::new()).await?;
+        answer.insert("queue".into(), Value::Object(stats));
+    }
+    Ok(answer)
+}
+
+/// An operation of the mesh, as every face does it.
+async fn operation(node: &Handle, name: &str, arguments: Object) -> Result<Object, No> {
+    let operation = ops::operation(name).ok_or_else(|| No::new("internal", "an operation is missing"))?;
+    let prepared = operation.prepare(arguments)?;
+    let reply = node.ask(prepared.request.clone()).await?;
+    let blobs = |hash, offset, len| node.blob(hash, offset, len);
+    Ok(prepared.write(reply, &Context { now: crate::driver::wall_clock(), blobs: &blobs })?)
 }
 
 /// A result above this does not go into a frame: `task_result` has all of it.

@@ -7,6 +7,7 @@ use super::methods::{Caller, Methods};
 use super::quota::{Admitted, REQUEST_TIME};
 use super::reply::{Asked, Fault, Outcome, answer, too_large};
 use super::{Duplex, Shared};
+use crate::api::auth::Visitor;
 use crate::ops::value::Object;
 use futures::FutureExt as _;
 use futures::future::BoxFuture;
@@ -27,8 +28,8 @@ struct Session {
     admitted: Admitted,
     peer: Arc<str>,
     dialect: Dialect,
-    /// `initialize` came with a right token.
-    greeted: bool,
+    /// Whose token `initialize` came with.
+    greeted: Option<Visitor>,
     writer: WriteHalf<Box<dyn Duplex>>,
     running: FuturesUnordered<BoxFuture<'static, Option<Done>>>,
     cancels: HashMap<String, CancellationToken>,
@@ -76,7 +77,7 @@ pub(super) async fn serve(stream: Box<dyn Duplex>, peer: Arc<str>, admitted: Adm
         admitted,
         peer,
         dialect,
-        greeted: false,
+        greeted: None,
         writer,
         running: FuturesUnordered::new(),
         cancels: HashMap::new(),
@@ -154,7 +155,7 @@ impl Session {
             Ok(permit) => permit,
             Err(fault) => return self.refuse_for_now(id, fault).await,
         };
-        let wish = match self.wish(frame, id.clone()) {
+        let wish = match self.wish(frame, id.clone()).await {
             Ok(wish) => wish,
             Err(fault) if fault.code == UNAUTHORIZED => return self.refuse_for_now(id, fault).await,
             Err(fault) => return self.refuse_request(id, fault).await.map(|()| Next::Go),
@@ -165,7 +166,7 @@ impl Session {
     }
 
     /// What a message asks, once its sender may ask it.
-    fn wish(&mut self, mut frame: Frame, id: Option<Value>) -> Result<Wish, Fault> {
+    async fn wish(&mut self, mut frame: Frame, id: Option<Value>) -> Result<Wish, Fault> {
         let method = frame.message.get("method").and_then(Value::as_str).unwrap_or_default().to_owned();
         let mut params = match frame.message.remove("params") {
             Some(Value::Object(params)) => params,
@@ -175,11 +176,11 @@ impl Session {
         if self.dialect == Dialect::Envelope && frame.message.get("type").is_some_and(|kind| kind != "request") {
             return Err(Fault::new(-32600, "invalid_message").because("`type` must be \"request\""));
         }
-        let caller = Caller { peer: self.peer.clone(), dialect: self.dialect, greeted: self.greeted };
-        let admitted = self.shared.methods.admit(&caller, &method, &mut params)?;
+        let visitor = self.shared.methods.admit(&self.peer, self.greeted.as_ref(), &method, &mut params).await?;
         if method == "initialize" && self.dialect == Dialect::Legacy {
-            self.greeted = admitted;
+            self.greeted = visitor.clone();
         }
+        let caller = Caller { peer: self.peer.clone(), dialect: self.dialect, visitor };
         let asked = Asked { id: id.unwrap_or(Value::Null), method };
         Ok(Wish { asked, params, caller, frame })
     }

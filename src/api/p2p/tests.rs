@@ -2,7 +2,7 @@
 
 use super::frame::{self, Budget};
 use super::*;
-use crate::api::testing::{Act, paused, scripted};
+use crate::api::testing::{Act, gate_before, paused, scripted};
 use crate::driver::Foreign;
 use crate::ops::interface;
 use crate::ops::value::Object;
@@ -35,17 +35,18 @@ impl Bench {
         });
         let shutdown = CancellationToken::new();
         let foreign = Foreign::start(handle.clone(), Default::default(), Vec::new(), shutdown.clone()).await;
+        let folder = tempfile::tempdir().expect("a folder");
         let face = Face {
-            handle,
+            gate: gate_before(handle),
+            audit: Audit::open(folder.path()).expect("an audit log"),
             foreign,
-            token: TOKEN.into(),
             meter: Arc::new(|_, _, _| ()),
             offer: Default::default(),
             limits,
         };
         let (visits, served) = mpsc::channel(16);
         tokio::spawn(serve(served, face, shutdown.clone()));
-        Bench { visits, asked, _script: Box::new((guard, shutdown.drop_guard())) }
+        Bench { visits, asked, _script: Box::new((guard, shutdown.drop_guard(), folder)) }
     }
 
     async fn start(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> Bench {

@@ -5,7 +5,7 @@ use super::task::{
     ballot_from, birth_from, fence_from, node_to, nodes_to, owned, owned_all, owned_or_none, record_from, report_from,
     resources_from, spec_from, stamp_from,
 };
-use super::{WireError, proto, reply, request};
+use super::{WireError, proto, reply, request, tokens};
 use proto::message::Kind;
 use std::sync::Arc;
 use taskmesh_core::command::WorkerSpec;
@@ -76,13 +76,14 @@ impl From<&Message> for Kind {
             Message::Stop { task, fence, force } => {
                 Kind::Stop(proto::Stop { task: id(task), fence: some(*fence), force: *force })
             }
-            Message::Request { id, request } => {
-                Kind::Request(proto::PeerRequest { id: *id, request: some(&**request) })
+            Message::Request { id, by, request } => {
+                Kind::Request(proto::PeerRequest { id: *id, request: some(&**request), by: Some(tokens::by_to(by)) })
             }
             Message::Response { id, reply } => {
                 Kind::Response(proto::PeerResponse { id: *id, result: Some(reply::result_to(reply)) })
             }
             Message::Controls(controls) => Kind::Controls(controls.into()),
+            Message::Tokens { digest, entries, answer } => Kind::Tokens(tokens::tokens_to(*digest, entries, *answer)),
         }
     }
 }
@@ -131,12 +132,13 @@ pub(super) fn message_from(message: &proto::Message) -> Checked<Message> {
         }
         Kind::Request(asked) => {
             let request = request::request_from(check::need("request", asked.request.as_ref())?)?;
-            Message::Request { id: asked.id, request: Box::new(request) }
+            Message::Request { id: asked.id, by: tokens::by_from(asked.by.as_ref())?, request: Box::new(request) }
         }
         Kind::Response(answer) => {
             Message::Response { id: answer.id, reply: Box::new(reply::result_from(answer.result.as_ref())?) }
         }
         Kind::Controls(controls) => Message::Controls(controls_from(Some(controls))?),
+        Kind::Tokens(tokens) => tokens::tokens_from(tokens)?,
     })
 }
 
@@ -185,6 +187,7 @@ impl From<&Hello> for proto::Hello {
             free: free_to(&hello.free),
             members: nodes_to(&hello.members),
             controls: some(&hello.controls),
+            tokens: hello.tokens,
         }
     }
 }
@@ -198,6 +201,7 @@ fn hello_from(hello: &proto::Hello) -> Checked<Hello> {
         free: free_from(&hello.free)?,
         members: check::nodes("hello.members", &hello.members, limits::MEMBERS)?,
         controls: controls_from(hello.controls.as_ref())?,
+        tokens: hello.tokens,
     })
 }
 
@@ -238,6 +242,7 @@ impl From<&Beat> for proto::Beat {
             free: free_to(&beat.free),
             queued: beat.queued,
             controls: Some(version_to(beat.controls)),
+            tokens: beat.tokens,
         }
     }
 }
@@ -249,6 +254,7 @@ fn beat_from(beat: &proto::Beat) -> Checked<Beat> {
         free: free_from(&beat.free)?,
         queued: check::count("beat.queued", beat.queued)?,
         controls: version_from(beat.controls.as_ref())?,
+        tokens: beat.tokens,
     })
 }
 

@@ -27,6 +27,7 @@ impl From<&Refusal> for proto::Refusal {
             Refusal::TooLarge { field, got, limit } => {
                 r::Kind::TooLarge(r::TooLarge { field: owned(field), got: *got, limit: *limit })
             }
+            Refusal::Denied { problem } => r::Kind::Denied(r::Denied { problem: owned(problem) }),
         };
         proto::Refusal { kind: Some(kind) }
     }
@@ -59,6 +60,7 @@ pub(super) fn refusal_from(refusal: &proto::Refusal) -> Checked<Refusal> {
             retry_after: Millis(r.retry_after_ms),
         },
         Kind::Deadline(r) => Refusal::Deadline { waited: Millis(r.waited_ms) },
+        Kind::Denied(r) => Refusal::Denied { problem: long("refusal.problem", &r.problem)? },
         Kind::TooLarge(r) => Refusal::TooLarge { field: short("refusal.field", &r.field)?, got: r.got, limit: r.limit },
     })
 }

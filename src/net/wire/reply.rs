@@ -90,7 +90,9 @@ impl From<&Reply> for Kind {
             | Reply::Peer(_)
             | Reply::Connected { .. }
             | Reply::Disconnected { .. }
-            | Reply::Bootstrapped { .. } => Kind::LocalOnly(proto::LocalOnly {}),
+            | Reply::Bootstrapped { .. }
+            | Reply::Token(_)
+            | Reply::Tokens(_) => Kind::LocalOnly(proto::LocalOnly {}),
         }
     }
 }

@@ -61,9 +61,12 @@ fn command_to(command: &Command) -> Kind {
             graceful: *graceful,
             timeout_ms: timeout.0,
         }),
-        Command::Register(_) | Command::Connect { .. } | Command::Disconnect { .. } | Command::Bootstrap { .. } => {
-            Kind::LocalOnly(proto::LocalOnly {})
-        }
+        Command::Register(_)
+        | Command::Connect { .. }
+        | Command::Disconnect { .. }
+        | Command::Bootstrap { .. }
+        | Command::Issue(_)
+        | Command::Revoke(_) => Kind::LocalOnly(proto::LocalOnly {}),
     }
 }
 
@@ -84,7 +87,9 @@ fn query_to(query: &Query) -> Kind {
             Kind::Worker(proto::WorkerQuery { worker: worker.as_str().to_owned(), tasks: *tasks })
         }
         Query::Workers => Kind::Workers(proto::WorkersQuery {}),
-        Query::Discover { .. } | Query::Peers(_) | Query::Peer { .. } => Kind::LocalOnly(proto::LocalOnly {}),
+        Query::Discover { .. } | Query::Peers(_) | Query::Peer { .. } | Query::Tokens => {
+            Kind::LocalOnly(proto::LocalOnly {})
+        }
     }
 }
 

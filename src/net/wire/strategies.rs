@@ -10,10 +10,12 @@ use proptest::prelude::*;
 use replies::result;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use taskmesh_core::authority::{Role, TokenId};
 use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter, WorkerSpec};
 use taskmesh_core::execution::Verdict;
-use taskmesh_core::message::{Beat, Controls, Declined, Finished, Grant, Hello};
+use taskmesh_core::message::{Beat, By, Controls, Declined, Finished, Grant, Hello};
 use taskmesh_core::record::Birth;
+use taskmesh_core::register::Issued;
 use taskmesh_core::task::{
     CancelRequest, Closed, Data, Durability, Priority, Report, Requirements, Resources, RetryPolicy, Task, Usage,
 };
@@ -38,6 +40,11 @@ fn about_nodes() -> Any<Message> {
         vec((short(), 0..=COUNTER), 0..8).prop_map(|ready| Message::Announce { ready }),
         free().prop_map(|free| Message::Room { free }),
         controls().prop_map(Message::Controls),
+        (any::<u64>(), vec(issued(), 0..4), any::<bool>()).prop_map(|(digest, entries, answer)| Message::Tokens {
+            digest,
+            entries,
+            answer
+        }),
     ]
     .boxed()
 }
@@ -106,10 +113,35 @@ fn about_runs() -> Any<Message> {
 
 fn about_requests() -> Any<Message> {
     prop_oneof![
-        (any::<u64>(), request()).prop_map(|(id, request)| Message::Request { id, request: Box::new(request) }),
+        (any::<u64>(), by(), request()).prop_map(|(id, by, request)| Message::Request {
+            id,
+            by,
+            request: Box::new(request)
+        }),
         (any::<u64>(), result()).prop_map(|(id, reply)| Message::Response { id, reply: Box::new(reply) }),
     ]
     .boxed()
+}
+
+fn by() -> Any<By> {
+    let token = vec(any::<u8>(), 0..200).prop_map(|token| By::Token(token.into()));
+    prop_oneof![Just(By::Node), token].boxed()
+}
+
+fn issued() -> Any<Issued> {
+    let role = of(prop::sample::select(Role::ALL.to_vec()));
+    (any::<[u8; 16]>(), [short(), short(), short()], role, [0..=COUNT, 0..=COUNT], of((0..=COUNT).prop_map(Unix)))
+        .prop_map(|(id, [subject, limits, by], role, [at, expires], revoked)| Issued {
+            id: TokenId(id),
+            subject,
+            role,
+            limits,
+            by,
+            at: Unix(at),
+            expires: Unix(expires),
+            revoked,
+        })
+        .boxed()
 }
 
 fn request() -> Any<Request> {
@@ -186,8 +218,17 @@ fn scope() -> Any<Scope> {
 }
 
 fn hello() -> Any<Hello> {
-    (0..=COUNT, 0..=COUNTER, any::<bool>(), vec(worker_spec(), 0..3), free(), nodes(0..20), controls())
-        .prop_map(|(boot, version, draining, workers, free, members, controls)| Hello {
+    (
+        0..=COUNT,
+        0..=COUNTER,
+        any::<bool>(),
+        vec(worker_spec(), 0..3),
+        free(),
+        nodes(0..20),
+        controls(),
+        of(any::<u64>()),
+    )
+        .prop_map(|(boot, version, draining, workers, free, members, controls, tokens)| Hello {
             boot,
             version,
             draining,
@@ -195,6 +236,7 @@ fn hello() -> Any<Hello> {
             free,
             members,
             controls,
+            tokens,
         })
         .boxed()
 }
@@ -213,8 +255,15 @@ fn worker_spec() -> Any<WorkerSpec> {
 }
 
 fn beat() -> Any<Beat> {
-    (0..=COUNT, 0..=COUNTER, free(), 0..=COUNT, (0..=COUNT, node()))
-        .prop_map(|(boot, version, free, queued, controls)| Beat { boot, version, free, queued, controls })
+    (0..=COUNT, 0..=COUNTER, free(), 0..=COUNT, (0..=COUNT, node()), of(any::<u64>()))
+        .prop_map(|(boot, version, free, queued, controls, tokens)| Beat {
+            boot,
+            version,
+            free,
+            queued,
+            controls,
+            tokens,
+        })
         .boxed()
 }
 
@@ -333,9 +382,9 @@ pub(super) fn spec() -> Any<Spec> {
     (
         (short(), payload(), vec(short(), 0..4), of(long()), of(millis()), retry(), requirements()),
         (of(unix()), of(unix()), vec(task(), 0..4), of(short()), durability, any::<bool>()),
-        (of(short()), of(task()), unix()),
+        (of(short()), of(task()), unix(), of(short())),
     )
-        .prop_map(|(first, second, (idempotency_key, retry_of, submitted_at))| {
+        .prop_map(|(first, second, (idempotency_key, retry_of, submitted_at, submitter))| {
             let (task_type, payload, tags, metadata, timeout, retry, requirements) = first;
             let (not_before, deadline, depends_on, fairness_key, durability, exclusive) = second;
             Spec {
@@ -355,6 +404,7 @@ pub(super) fn spec() -> Any<Spec> {
                 idempotency_key,
                 retry_of,
                 submitted_at,
+                submitter,
             }
         })
         .boxed()

@@ -108,6 +108,7 @@ impl From<&Spec> for proto::Spec {
             idempotency_key: owned_or_none(spec.idempotency_key.as_ref()),
             retry_of: spec.retry_of.as_ref().map(|t| t.as_str().to_owned()),
             submitted_at: spec.submitted_at.0,
+            submitter: owned_or_none(spec.submitter.as_ref()),
         }
     }
 }
@@ -134,6 +135,7 @@ pub(super) fn spec_from(spec: Option<&proto::Spec>) -> Checked<Spec> {
         idempotency_key: key("spec.idempotency_key", &spec.idempotency_key)?,
         retry_of: check::task_or_none("spec.retry_of", spec.retry_of.as_deref())?,
         submitted_at: Unix(spec.submitted_at),
+        submitter: check::text_or_none("spec.submitter", spec.submitter.as_deref(), limits::TEXT_BYTES)?,
     })
 }
 

@@ -13,6 +13,7 @@ use proptest::test_runner::TestRunner;
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use taskmesh_core::command::{Command, PeerFilter, Query, Request, Submission};
+use taskmesh_core::message::By;
 use taskmesh_core::task::{Durability, Priority, RetryPolicy};
 use taskmesh_core::{Ballot, Millis, NodeId, Refusal, Reply, Spec, Stamp, TaskId, Unix, WorkerId};
 
@@ -69,13 +70,14 @@ fn spec() -> Spec {
         idempotency_key: None,
         retry_of: None,
         submitted_at: Unix(1_795_402_485_164),
+        submitter: None,
     }
 }
 
 fn submit(items: usize, bytes: usize) -> Message {
     let items = (0..items).map(|_| Arc::from(vec![b'x'; bytes])).collect();
     let submission = Submission { task: None, spec: spec(), priority: Priority::NORMAL, items };
-    Message::Request { id: 7, request: Box::new(Request::Command(Command::Submit(Box::new(submission)))) }
+    Message::Request { id: 7, by: By::Node, request: Box::new(Request::Command(Command::Submit(Box::new(submission)))) }
 }
 
 proptest! {
@@ -136,7 +138,7 @@ fn every_kind_of_message_is_drawn() {
         let bytes = bytes_of(&all.new_tree(&mut runner).unwrap().current());
         kinds.insert(weigh::first_field(&bytes));
     }
-    assert_eq!(kinds, (1..=24).collect());
+    assert_eq!(kinds, (1..=25).collect());
 }
 
 #[test]
@@ -146,6 +148,30 @@ fn a_newer_sender_may_say_more() {
     let stamp = [prost::Message::encode_to_vec(&proto::Stamp::from(stamp)), more.clone()].concat();
     let inner = [field(1, task.as_str().as_bytes()), field(2, &stamp), more.clone()].concat();
     assert_eq!(decode(&[field(7, &inner), more].concat()), Ok(ack()));
+}
+
+#[test]
+fn what_a_node_without_tokens_says_is_read_and_of_the_node_itself() {
+    // As version 0.1.0 wrote them: `PeerRequest {id, request}`, where the request is `WorkersQuery {}`.
+    let older = decode(&field(22, &[&[8, 7][..], &field(2, &field(36, b""))].concat()));
+    let Ok(Message::Request { id: 7, by: By::Node, request }) = older else { panic!("{older:?}") };
+    let mine = bytes_of(&Message::Request { id: 7, by: By::Token(Arc::from(&b"tok"[..])), request });
+    // Its reader knows the fields 1 and 2, and passes over what follows them.
+    assert_eq!(mine, field(22, &[&[8, 7][..], &field(2, &field(36, b"")), &field(3, b"tok")].concat()));
+    let beat = proto::Beat {
+        boot: 1,
+        controls: Some(proto::ControlsVersion { count: 0, node: vec![1; 32] }),
+        ..Default::default()
+    };
+    let beat = decode(&field(2, &prost::Message::encode_to_vec(&beat)));
+    assert!(matches!(beat, Ok(Message::Beat(beat)) if beat.tokens.is_none()));
+}
+
+#[test]
+fn a_token_over_its_limit_is_refused() {
+    let long = vec![0; taskmesh_core::token::Token::MAX_BYTES + 1];
+    let bytes = field(22, &[&[8, 7][..], &field(2, &field(36, b"")), &field(3, &long)].concat());
+    assert!(matches!(decode(&bytes), Err(WireError::Limit { field: "request.token", .. })));
 }
 
 #[test]
@@ -224,7 +250,7 @@ fn what_a_node_asks_of_itself_alone_never_travels() {
         Request::Query(Query::Peer { peer: NodeId([1; 32]), history_hours: 0 }),
     ];
     for request in asked {
-        let message = Message::Request { id: 1, request: Box::new(request) };
+        let message = Message::Request { id: 1, by: By::Node, request: Box::new(request) };
         assert_eq!(decode(&bytes_of(&message)), Err(WireError::NotForPeers), "{message:?}");
     }
     let reply = Reply::Peers { peers: Vec::new(), total: 0 };

@@ -1,6 +1,7 @@
 //! Names of entries as bytes that sort by kind and then by name.
 
 use super::Kind;
+use taskmesh_core::authority::TokenId;
 use taskmesh_core::{Entry, Key, NodeId, TaskId, WorkerId};
 
 /// What a key says, damaged value or not.
@@ -16,6 +17,7 @@ pub(in crate::store) enum Name {
     Boot(u8),
     Tombstone(u64),
     Seal,
+    Token(TokenId),
 }
 
 impl Name {
@@ -30,6 +32,7 @@ impl Name {
             Name::Boot(_) => Kind::Boot,
             Name::Tombstone(_) => Kind::Tombstone,
             Name::Seal => Kind::Seal,
+            Name::Token(_) => Kind::Token,
         }
     }
 
@@ -37,7 +40,13 @@ impl Name {
     pub(in crate::store) fn task(&self) -> Option<&TaskId> {
         match self {
             Name::Spec(task) | Name::Record(task) | Name::Pledge(task) => Some(task),
-            Name::Worker(_) | Name::Controls | Name::Peer(_) | Name::Boot(_) | Name::Tombstone(_) | Name::Seal => None,
+            Name::Worker(_)
+            | Name::Controls
+            | Name::Peer(_)
+            | Name::Boot(_)
+            | Name::Tombstone(_)
+            | Name::Seal
+            | Name::Token(_) => None,
         }
     }
 }
@@ -51,6 +60,7 @@ impl std::fmt::Display for Name {
             Name::Controls | Name::Seal => f.write_str(kind),
             Name::Peer(node) => write!(f, "{kind} {node}"),
             Name::Boot(copy) => write!(f, "{kind}, copy {copy}"),
+            Name::Token(id) => write!(f, "{kind} {id}"),
             Name::Tombstone(hash) => write!(f, "{kind} {hash:016x}"),
         }
     }
@@ -68,6 +78,7 @@ pub(in crate::store) fn keys_of_entry(entry: &Entry, mut each: impl FnMut(Kind, 
         Entry::Controls(_) => each(Kind::Controls, &[]),
         Entry::Peer(node, _) => each(Kind::Peer, &node.0),
         Entry::Boot(_) => (0..BOOT_COPIES).for_each(|copy| each(Kind::Boot, &[copy])),
+        Entry::Token(entry) => each(Kind::Token, &entry.id.0),
         Entry::Tombstone(hash, _) => each(Kind::Tombstone, &hash.to_be_bytes()),
     }
 }
@@ -82,6 +93,7 @@ pub(in crate::store) fn keys_of_name(name: &Key, mut each: impl FnMut(Kind, &[u8
         Key::Pledge(task) => each(Kind::Pledge, task.as_str().as_bytes()),
         Key::Worker(worker) => each(Kind::Worker, worker.as_str().as_bytes()),
         Key::Peer(node) => each(Kind::Peer, &node.0),
+        Key::Token(id) => each(Kind::Token, &id.0),
         Key::Tombstone(hash) => each(Kind::Tombstone, &hash.to_be_bytes()),
     }
 }
@@ -99,6 +111,7 @@ pub(in crate::store) fn name_of(key: &[u8]) -> Option<Name> {
         Kind::Seal if name.is_empty() => Name::Seal,
         Kind::Peer => Name::Peer(NodeId(name.try_into().ok()?)),
         Kind::Boot if name.len() == 1 && name[0] < BOOT_COPIES => Name::Boot(name[0]),
+        Kind::Token => Name::Token(TokenId(name.try_into().ok()?)),
         Kind::Tombstone => Name::Tombstone(u64::from_be_bytes(name.try_into().ok()?)),
         Kind::Controls | Kind::Boot | Kind::Spilled | Kind::Seal => return None,
     })

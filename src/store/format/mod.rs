@@ -9,6 +9,7 @@
 
 mod key;
 mod v1;
+mod v2;
 
 pub(super) use key::{Name, keys_of_entry, keys_of_name, name_of};
 
@@ -18,6 +19,7 @@ use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
 use taskmesh_core::message::Controls;
 use taskmesh_core::prng::mix;
+use taskmesh_core::register::Issued;
 use taskmesh_core::{Ballot, BlobHash, Entry, Record, Spec, TaskId, Unix};
 
 /// The kind of an entry: the first byte of its key, and the second of its
@@ -38,6 +40,7 @@ pub(super) enum Kind {
     Pledge = 9,
     /// What tells that no row is missing; see `sled::sealed`.
     Seal = 10,
+    Token = 11,
 }
 
 impl Kind {
@@ -53,6 +56,7 @@ impl Kind {
             8 => Kind::Spilled,
             9 => Kind::Pledge,
             10 => Kind::Seal,
+            11 => Kind::Token,
             _ => return None,
         })
     }
@@ -68,6 +72,7 @@ impl Kind {
             Kind::Tombstone => "tombstone",
             Kind::Pledge => "pledge",
             Kind::Seal => "seal",
+            Kind::Token => "token's entry",
             Kind::Spilled => "reference to a file",
         }
     }
@@ -75,8 +80,8 @@ impl Kind {
     /// The version that is written now.
     pub(super) fn version(self) -> u8 {
         match self {
-            Kind::Spec
-            | Kind::Record
+            Kind::Spec => 2,
+            Kind::Record
             | Kind::Worker
             | Kind::Controls
             | Kind::Peer
@@ -84,6 +89,7 @@ impl Kind {
             | Kind::Tombstone
             | Kind::Pledge
             | Kind::Seal
+            | Kind::Token
             | Kind::Spilled => 1,
         }
     }
@@ -115,13 +121,14 @@ pub(super) struct Envelope<'a> {
 /// Appends the envelope of `entry` to `out`.
 pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) -> Result<(), TooLarge> {
     match entry {
-        Entry::Spec(_, spec) => seal(Kind::Spec, v1::Spec::from(&**spec), out),
+        Entry::Spec(_, spec) => seal(Kind::Spec, v2::Spec::from(&**spec), out),
         Entry::Record { pledge, record } => seal(Kind::Record, v1::Slot::from((*pledge, &**record)), out),
         Entry::Worker(spec, since) => seal(Kind::Worker, v1::Worker::from((spec, *since)), out),
         Entry::Controls(controls) => seal(Kind::Controls, v1::Controls::from(controls), out),
         Entry::Peer(_, book) => seal(Kind::Peer, v1::Peer::from(book), out),
         Entry::Boot(starts) => seal(Kind::Boot, v1::Boot { starts: *starts }, out),
         Entry::Pledge { ballot, at, .. } => seal(Kind::Pledge, v1::Pledge::from((*ballot, *at)), out),
+        Entry::Token(entry) => seal(Kind::Token, v2::Token::from(entry), out),
         Entry::Tombstone(_, at) => seal(Kind::Tombstone, v1::Tombstone { at: at.0 }, out),
     }
 }
@@ -166,7 +173,9 @@ pub(super) fn decode_spilled(envelope: &Envelope<'_>) -> Result<(BlobHash, u64),
 
 pub(super) fn decode_spec(envelope: &Envelope<'_>) -> Result<Arc<Spec>, Flaw> {
     match version(envelope)? {
+        // Nobody knows whose those are.
         1 => v1::decode::<v1::Spec<'_>>(envelope.body)?.try_into().map(Arc::new),
+        2 => v1::decode::<v2::Spec<'_>>(envelope.body)?.try_into().map(Arc::new),
         found => Err(newer(envelope.kind, found)),
     }
 }
@@ -220,6 +229,13 @@ pub(super) fn decode_pledge(envelope: &Envelope<'_>) -> Result<(Ballot, Unix), F
 pub(super) fn decode_seal(envelope: &Envelope<'_>) -> Result<Seal, Flaw> {
     match version(envelope)? {
         1 => v1::decode::<v1::Seal>(envelope.body).map(|s| Seal { part: s.part, sums: s.sums }),
+        found => Err(newer(envelope.kind, found)),
+    }
+}
+
+pub(super) fn decode_token(envelope: &Envelope<'_>) -> Result<Issued, Flaw> {
+    match version(envelope)? {
+        1 => v1::decode::<v2::Token<'_>>(envelope.body)?.try_into(),
         found => Err(newer(envelope.kind, found)),
     }
 }
@@ -279,7 +295,7 @@ pub(super) fn inspect(value: &[u8]) -> Result<Envelope<'_>, Flaw> {
     match Kind::from_byte(value[1]) {
         Some(kind) => Ok(Envelope { kind, version: value[2], body }),
         // Whole, so it was written like this.
-        None => Err(Flaw::Newer { what: "an unknown kind of entry", found: value[1], known: Kind::Seal as u8 }),
+        None => Err(Flaw::Newer { what: "an unknown kind of entry", found: value[1], known: Kind::Token as u8 }),
     }
 }
 

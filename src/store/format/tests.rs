@@ -6,6 +6,7 @@ use crate::store::files::hex;
 use crate::store::tests::sample;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use taskmesh_core::authority::{Role, TokenId};
 use taskmesh_core::message::Controls;
 use taskmesh_core::prng::Prng;
 use taskmesh_core::record::Birth;
@@ -53,6 +54,7 @@ fn golden_spec() -> Spec {
         idempotency_key: Some(text("key")),
         retry_of: Some(TaskId::new("older").unwrap()),
         submitted_at: Unix(1_700_000_000_000),
+        submitter: None,
     }
 }
 
@@ -137,15 +139,56 @@ fn golden_entries() -> Vec<(String, Entry)> {
     entries
 }
 
+/// The value as version 1 had it.
+fn first_value_of(entry: &Entry) -> Vec<u8> {
+    let Entry::Spec(_, spec) = entry else { return value_of(entry) };
+    let mut value = Vec::new();
+    seal(Kind::Spec, v1::Spec::from(&**spec), &mut value).unwrap();
+    value[2] = 1;
+    let sum = checksum(&value).to_le_bytes();
+    value[3..7].copy_from_slice(&sum);
+    value
+}
+
+fn shown(name: &str, entry: &Entry, value: &[u8]) -> String {
+    let mut keys = Vec::new();
+    keys_of_entry(entry, |kind, name| keys.push(format!("{:02x}{}", kind as u8, hex(name))));
+    format!("{name}\n  {}\n  {}\n", keys.join(" "), hex(value))
+}
+
+/// What came later, in the version that it is written in now.
+fn later_entries() -> Vec<(String, Entry)> {
+    let spec = Spec { submitter: Some(text("ci")), ..golden_spec() };
+    let token = Issued {
+        id: TokenId([0xc1; 16]),
+        subject: text("ci"),
+        role: Some(Role::Submitter),
+        limits: text("own"),
+        by: text("admin"),
+        at: Unix(1_700_000_000_000),
+        expires: Unix(1_800_000_000_000),
+        revoked: Some(Unix(1_750_000_000_000)),
+    };
+    vec![
+        ("spec".to_owned(), Entry::Spec(TaskId::new("job-1").unwrap(), spec.into())),
+        ("token".to_owned(), Entry::Token(token)),
+    ]
+}
+
+#[test]
+fn the_bytes_of_what_came_later_never_change() {
+    let found: String = later_entries().iter().map(|(name, entry)| shown(name, entry, &value_of(entry))).collect();
+    assert_eq!(found, include_str!("golden_v2.txt"), "found:\n{found}");
+    later_entries().iter().for_each(|(_, entry)| assert_same(entry, &value_of(entry)));
+}
+
 /// Every key and value as it was when its version was frozen. If this fails,
 /// the change makes stores on disks unreadable: add a version instead.
 #[test]
 fn the_bytes_of_version_1_never_change() {
     let mut found = String::new();
     for (name, entry) in golden_entries() {
-        let mut keys = Vec::new();
-        keys_of_entry(&entry, |kind, name| keys.push(format!("{:02x}{}", kind as u8, hex(name))));
-        found += &format!("{name}\n  {}\n  {}\n", keys.join(" "), hex(&value_of(&entry)));
+        found += &shown(&name, &entry, &first_value_of(&entry));
     }
     let mut spilled = Vec::new();
     encode_spilled(BlobHash([1; 32]), 100_000, &mut spilled).unwrap();
@@ -183,6 +226,9 @@ fn assert_same(entry: &Entry, value: &[u8]) {
         Entry::Pledge { ballot, at, .. } => {
             assert_eq!(decode_pledge(&open(value, Kind::Pledge).unwrap()).unwrap(), (*ballot, *at));
         }
+        Entry::Token(entry) => {
+            assert_eq!(decode_token(&open(value, Kind::Token).unwrap()).unwrap(), *entry);
+        }
         Entry::Tombstone(_, at) => {
             assert_eq!(decode_tombstone(&open(value, Kind::Tombstone).unwrap()).unwrap(), *at);
         }
@@ -195,7 +241,7 @@ fn any_entry(seed: u64) -> Entry {
     let mut entries = sample::others(&mut chance);
     entries.push(sample::record(&mut chance, &task));
     entries.push(Entry::Spec(task, sample::spec(&mut chance).into()));
-    entries.swap_remove((seed % 8) as usize)
+    entries.swap_remove((seed % 9) as usize)
 }
 
 proptest! {
@@ -237,6 +283,8 @@ proptest! {
             let _ = decode_spilled(&envelope);
             let _ = decode_pledge(&envelope);
             let _ = decode_seal(&envelope);
+            let _ = decode_token(&envelope);
+            let _ = decode_spec(&Envelope { version: 2, ..envelope });
         }
     }
 }

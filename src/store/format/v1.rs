@@ -280,6 +280,7 @@ impl TryFrom<Spec<'_>> for CoreSpec {
             idempotency_key: spec.idempotency_key.map(Arc::from),
             retry_of: spec.retry_of.map(task_id).transpose()?,
             submitted_at: Unix(spec.submitted_at),
+            submitter: None,
         })
     }
 }
@@ -606,6 +607,6 @@ fn finite(what: &str, value: f64) -> Result<f64, Flaw> {
     if value.is_finite() { Ok(value) } else { Err(Flaw::Damaged(format!("its {what} is {value}"))) }
 }
 
-fn bounded(what: &str, got: usize, max: usize) -> Result<(), Flaw> {
+pub(super) fn bounded(what: &str, got: usize, max: usize) -> Result<(), Flaw> {
     if got <= max { Ok(()) } else { Err(Flaw::Damaged(format!("its {what}: {got} are over the limit of {max}"))) }
 }

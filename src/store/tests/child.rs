@@ -151,6 +151,7 @@ fn facts(disk: &Disk) -> BTreeMap<String, BlobHash> {
     disk.peers.iter().for_each(|p| add(format!("peer {}", p.0), format!("{p:?}")));
     disk.tombstones.iter().for_each(|t| add(format!("tombstone {}", t.0), format!("{t:?}")));
     disk.pledges.iter().for_each(|p| add(format!("pledge {}", p.0), format!("{p:?}")));
+    disk.tokens.iter().for_each(|t| add(format!("token {}", t.id), format!("{t:?}")));
     add("controls".to_owned(), format!("{:?}", disk.controls));
     add("boot".to_owned(), disk.boot.to_string());
     facts

@@ -2,11 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use taskmesh_core::authority::{Role, TokenId};
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
 use taskmesh_core::message::Controls;
 use taskmesh_core::prng::Prng;
 use taskmesh_core::record::Birth;
+use taskmesh_core::register::Issued;
 use taskmesh_core::task::{
     CancelRequest, Closed, Data, Durability, Outcome, Priority, Report, Requirements, Resources, RetryPolicy, Task,
     TaskState, Usage,
@@ -48,6 +50,7 @@ pub(crate) fn spec(chance: &mut Prng) -> Spec {
         idempotency_key: maybe(chance, text),
         retry_of: maybe(chance, task_id),
         submitted_at: unix(chance),
+        submitter: maybe(chance, text),
     }
 }
 
@@ -99,8 +102,23 @@ pub(crate) fn others(chance: &mut Prng) -> Vec<Entry> {
         Entry::Peer(node(chance), book),
         Entry::Boot(chance.next()),
         Entry::Tombstone(chance.next(), unix(chance)),
+        Entry::Token(issued(chance)),
         Entry::Pledge { task: task_id(chance), ballot: ballot(chance), at: unix(chance) },
     ]
+}
+
+pub(crate) fn issued(chance: &mut Prng) -> Issued {
+    let role = *Role::ALL.get(chance.below(4) as usize).unwrap();
+    Issued {
+        id: TokenId(node(chance).0[..16].try_into().unwrap()),
+        subject: text(chance),
+        role: maybe(chance, |_| role),
+        limits: text(chance),
+        by: text(chance),
+        at: unix(chance),
+        expires: unix(chance),
+        revoked: maybe(chance, unix),
+    }
 }
 
 fn state(chance: &mut Prng) -> TaskState {

@@ -238,6 +238,7 @@ fn refusal() -> Any<Refusal> {
         (long(), millis()).prop_map(|(problem, retry_after)| Refusal::Unavailable { problem, retry_after }),
         millis().prop_map(|waited| Refusal::Deadline { waited }),
         (short(), any::<u64>(), any::<u64>()).prop_map(|(field, got, limit)| Refusal::TooLarge { field, got, limit }),
+        long().prop_map(|problem| Refusal::Denied { problem }),
     ]
     .boxed()
 }

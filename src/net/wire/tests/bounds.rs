@@ -254,6 +254,7 @@ fn of_a_hello() {
         free: vec![(WorkerId::new("w").unwrap(), 1)],
         members: vec![NodeId([1; 32])],
         controls: Controls::default(),
+        tokens: None,
     };
     let table: &[Over<proto::Hello>] = &[
         ("hello.boot", |h| h.boot = u64::MAX),
@@ -283,7 +284,7 @@ fn of_a_hello() {
 
 #[test]
 fn of_gossip() {
-    let beat = Beat { boot: 1, version: 1, free: Vec::new(), queued: 0, controls: (1, NodeId([1; 32])) };
+    let beat = Beat { boot: 1, version: 1, free: Vec::new(), queued: 0, controls: (1, NodeId([1; 32])), tokens: None };
     let table: &[Over<proto::Beat>] = &[
         ("beat.boot", |b| b.boot = u64::MAX),
         ("beat.version", |b| b.version = u32::MAX),

@@ -8,7 +8,7 @@ use taskmesh_core::command::{Scope, TaskFilter};
 use taskmesh_core::view::{Explanation, NodeLoad, Stats, Status, TaskPage, TaskView, WorkerStatus, WorkerView};
 
 fn ask(kind: proto::request::Kind) -> Kind {
-    Kind::Request(proto::PeerRequest { id: 1, request: Some(proto::Request { kind: Some(kind) }) })
+    Kind::Request(proto::PeerRequest { id: 1, request: Some(proto::Request { kind: Some(kind) }), by: None })
 }
 
 fn answer(kind: proto::reply::Kind) -> Kind {

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use taskmesh_core::command::{ClearScope, Detail, Scope, TaskFilter, WorkerSpec};
 use taskmesh_core::execution::{Event, Verdict};
 use taskmesh_core::task::{Data, Report, Resources};
+use taskmesh_core::token::Caller;
 use taskmesh_core::view::{Status, TaskView};
 use taskmesh_core::{Config, Disk, Effect, Input, Node, PeerEvent, RequestId};
 
@@ -113,7 +114,7 @@ impl Mesh {
     fn ask(&mut self, n: u8, request: Request) -> Answer {
         self.asked += 1;
         let id = RequestId(self.asked);
-        self.due.push_back((NodeId([n; 32]), Input::Request { id, request }));
+        self.due.push_back((NodeId([n; 32]), Input::Request { id, caller: Caller::Node, request }));
         for _ in 0..500 {
             self.wait(10);
             if let Some(answer) = self.answers.remove(&id) {

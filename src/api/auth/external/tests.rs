@@ -1,0 +1,170 @@
+//! Tokens of a server whose key the tests have.
+
+use super::*;
+use jsonwebtoken::jwk::{Jwk, JwkSet};
+use jsonwebtoken::{EncodingKey, Header, encode};
+use serde_json::json;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio::net::TcpListener;
+
+const ISSUER: &str = "https://id.example";
+const AUDIENCE: &str = "https://mesh.example/mcp";
+
+/// What an Ed25519 seed has before it in PKCS #8 (RFC 8410).
+const PKCS8: [u8; 16] = [0x30, 0x2e, 2, 1, 0, 0x30, 5, 6, 3, 0x2b, 0x65, 0x70, 4, 0x22, 4, 0x20];
+
+fn key(seed: u8) -> EncodingKey {
+    EncodingKey::from_ed_der(&[&PKCS8[..], &[seed; 32]].concat())
+}
+
+fn set(seeds: &[u8]) -> String {
+    let jwk = |seed: &u8| {
+        let mut jwk = Jwk::from_encoding_key(&key(*seed), Algorithm::EdDSA).expect("a key");
+        jwk.common.key_id = Some(format!("k{seed}"));
+        jwk
+    };
+    serde_json::to_string(&JwkSet { keys: seeds.iter().map(jwk).collect() }).expect("JSON")
+}
+
+fn now_s() -> u64 {
+    crate::driver::wall_clock().0 / 1_000
+}
+
+fn claims() -> Value {
+    json!({"sub": "ann", "iss": ISSUER, "aud": AUDIENCE, "exp": now_s() + 600, "scope": "openid taskmesh:submitter"})
+}
+
+fn signed(seed: u8, claims: &Value) -> String {
+    let header = Header { kid: Some(format!("k{seed}")), ..Header::new(Algorithm::EdDSA) };
+    encode(&header, claims, &key(seed)).expect("a token")
+}
+
+fn with(field: &str, value: Value) -> Value {
+    let mut all = claims();
+    all[field] = value;
+    all
+}
+
+fn external(keys: Source) -> External {
+    let settings = Settings {
+        issuer: ISSUER.to_owned(),
+        audience: AUDIENCE.to_owned(),
+        keys,
+        resource: "https://mesh.example/mcp".to_owned(),
+    };
+    External::new(settings).expect("a client")
+}
+
+fn in_a_file(folder: &tempfile::TempDir, seeds: &[u8]) -> Source {
+    let path = folder.path().join("keys.json");
+    std::fs::write(&path, set(seeds)).expect("written");
+    Source::File(path)
+}
+
+#[tokio::test]
+async fn a_token_of_the_server_says_who_and_what() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let external = external(in_a_file(&folder, &[1, 2]));
+    let vouched = external.verify(&signed(2, &claims())).await.expect("valid");
+    assert_eq!((vouched.subject.as_str(), vouched.role), ("jwt:ann", Role::Submitter));
+    let many = with("scp", json!(["taskmesh:viewer", "taskmesh:operator", "taskmesh:root"]));
+    assert_eq!(external.verify(&signed(1, &many)).await.expect("valid").role, Role::Operator);
+    let several = with("aud", json!(["https://other.example", AUDIENCE]));
+    assert!(external.verify(&signed(1, &several)).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_token_that_is_not_right_in_every_respect_is_refused() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let external = external(in_a_file(&folder, &[1]));
+    let mut unbound = claims();
+    unbound.as_object_mut().expect("an object").remove("aud");
+    let wrong = [
+        ("expired", with("exp", json!(now_s() - 60))),
+        ("early", with("nbf", json!(now_s() + 300))),
+        ("issuer", with("iss", json!("https://id.example.evil"))),
+        ("audience", with("aud", json!("https://mesh.example"))),
+        ("no audience", unbound),
+    ];
+    for (what, claims) in wrong {
+        let failure = external.verify(&signed(1, &claims)).await.expect_err(what);
+        assert_eq!(failure.code, Code::Unauthenticated, "{what}: {failure}");
+    }
+    let unscoped = with("scope", json!("taskmesh:root openid"));
+    let failure = external.verify(&signed(1, &unscoped)).await.expect_err("no scope");
+    assert_eq!(failure.code, Code::PermissionDenied);
+    assert!(failure.error.contains("taskmesh:viewer"), "{failure}");
+}
+
+#[tokio::test]
+async fn no_way_of_signing_but_the_servers_is_accepted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let external = external(in_a_file(&folder, &[1]));
+    let good = signed(1, &claims());
+    let public = set(&[1]);
+    let hmac = Header { kid: Some("k1".to_owned()), ..Header::new(Algorithm::HS256) };
+    let crit =
+        Header { crit: Some(vec!["b64".to_owned()]), kid: Some("k1".to_owned()), ..Header::new(Algorithm::EdDSA) };
+    let payload = good.split('.').nth(1).expect("three parts");
+    let mut changed = good.clone();
+    changed.replace_range(changed.len() - 2.., "AA");
+    let all = [
+        encode(&hmac, &claims(), &EncodingKey::from_secret(public.as_bytes())).expect("a token"),
+        // {"alg":"none"}
+        format!("eyJhbGciOiJub25lIn0.{payload}."),
+        encode(&crit, &claims(), &key(1)).expect("a token"),
+        signed(9, &claims()),
+        encode(&Header { kid: Some("k1".to_owned()), ..Header::new(Algorithm::EdDSA) }, &claims(), &key(9))
+            .expect("a token"),
+        changed,
+        "a.b.c".to_owned(),
+        "x".repeat(TOKEN_BYTES + 1),
+    ];
+    for token in all {
+        let short: String = token.chars().take(60).collect();
+        assert_eq!(external.verify(&token).await.expect_err(&short).code, Code::Unauthenticated, "{short}");
+    }
+    assert!(external.verify(&good).await.is_ok());
+}
+
+#[tokio::test]
+async fn keys_are_fetched_once_whatever_callers_show() {
+    let served = Arc::new(AtomicUsize::new(0));
+    let count = served.clone();
+    let serve = move || {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { set(&[1]) }
+    };
+    let router = axum::Router::new().route("/keys", axum::routing::get(serve));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let url = format!("http://{}/keys", listener.local_addr().expect("an address"));
+    let server = tokio::spawn(async move { axum::serve(listener, router).await });
+    let external = external(Source::Url(url));
+    assert!(external.verify(&signed(1, &claims())).await.is_ok());
+    for seed in 2..20 {
+        assert!(external.verify(&signed(seed, &claims())).await.is_err());
+    }
+    assert_eq!(served.load(Ordering::Relaxed), 1);
+    server.abort();
+}
+
+#[tokio::test]
+async fn keys_that_can_not_be_read_are_the_servers_fault_and_said_to_be() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for text in ["", "{}", "{\"keys\":[]}", "{\"keys\":[{\"kty\":\"oct\",\"k\":\"AA\"}]}"] {
+        let path = folder.path().join("keys.json");
+        std::fs::write(&path, text).expect("written");
+        let failure = external(Source::File(path)).verify(&signed(1, &claims())).await.expect_err("no keys");
+        assert_eq!((failure.code, failure.retry_after.is_some()), (Code::Unavailable, true), "{text}");
+    }
+}
+
+#[test]
+fn the_metadata_is_where_clients_look_for_it() {
+    let external = external(Source::File("keys.json".into()));
+    assert_eq!(external.metadata_url(), "https://mesh.example/.well-known/oauth-protected-resource/mcp");
+    let metadata = external.metadata();
+    assert_eq!((&metadata["resource"], &metadata["authorization_servers"]), (&json!(AUDIENCE), &json!([ISSUER])));
+    assert_eq!(metadata["scopes_supported"][3], "taskmesh:admin");
+}
