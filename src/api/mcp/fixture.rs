@@ -24,7 +24,6 @@ const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mP
 const SILENCE: &str = "UklGRiQAAABXQVZFZm10IBAAAAABAAEARKwAAIhYAQACABAAZGF0YQAAAAA=";
 
 /// What the suite expects to be declared beyond what a node has.
-#[expect(deprecated, reason = "required of servers of 2025-11-25 that log to their clients")]
 pub(super) fn more(mut capabilities: ServerCapabilities) -> ServerCapabilities {
     capabilities.logging = Some(serde_json::Map::new());
     if let Some(tools) = &mut capabilities.tools {
