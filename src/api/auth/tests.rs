@@ -247,6 +247,53 @@ async fn an_attenuated_token_may_do_less_and_a_rate_is_kept() {
 }
 
 #[tokio::test]
+async fn resources_need_what_the_operations_behind_them_need() {
+    let endpoint = endpoint().await;
+    let own = to_text(&minted("ann", Role::Operator, Caveats { own: true, ..Caveats::default() }));
+    let blob = format!("mesh://blobs/{}", "00".repeat(32));
+    let read = async |token: &str, uri: &str| {
+        let request = endpoint.modern_as(token, "resources/read", json!({"uri": uri}), json!({}));
+        let reply = body(request.send().await.expect("a response")).await;
+        reply["error"]["data"]["code"].as_str().unwrap_or_default().to_owned()
+    };
+    assert_eq!(read(&own, &blob).await, "permission_denied", "it may be of another's task");
+    assert_eq!(read(&shown(Role::Viewer), &blob).await, "not_found");
+    assert_eq!(read(&shown(Role::Viewer), "mesh://queue").await, "unavailable");
+    let follows = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
+    let cancel = endpoint.modern_as(&shown(Role::Viewer), "tasks/cancel", json!({"taskId": "t"}), follows);
+    let reply = body(cancel.send().await.expect("a response")).await;
+    assert_eq!(reply["error"]["data"]["code"], "permission_denied", "{reply}");
+    let asked = endpoint.asked.lock().expect("no panic");
+    assert!(matches!(&asked[..], [Request::Query(Query::Stats { .. })]), "{asked:?}");
+}
+
+#[tokio::test]
+async fn a_foreign_worker_needs_the_right_to_work_for_the_mesh() {
+    let endpoint = endpoint().await;
+    let typed = Caveats { task_types: vec!["echo".into()], ..Caveats::default() };
+    let own = Caveats { own: true, ..Caveats::default() };
+    let tokens = [
+        (shown(Role::Submitter), "permission_denied"),
+        (to_text(&minted("ann", Role::Operator, own)), "permission_denied"),
+        (to_text(&minted("ann", Role::Operator, typed.clone())), "permission_denied"),
+    ];
+    let claim = |types: Value| json!({"op": "claim", "worker_id": "w", "supported_task_types": types, "timeout_s": 0});
+    let ask = async |token: &str, arguments: Value| {
+        let remote = Remote::new(visit(&endpoint).await, token, Box::new(()));
+        let asked = remote.request("tools/call", json!({"name": "task_queue.rpc", "arguments": arguments})).await;
+        asked.expect("an answer").to_string()
+    };
+    for (token, word) in tokens {
+        let answer = ask(&token, claim(json!(["exec"]))).await;
+        assert!(answer.contains(word), "{answer}");
+    }
+    let answer = ask(&to_text(&minted("ann", Role::Operator, typed)), claim(json!(["echo"]))).await;
+    assert!(answer.contains("unavailable"), "the node was asked: {answer}");
+    let answer = ask(&shown(Role::Viewer), json!({"op": "submit", "task_type": "echo", "payload": {}})).await;
+    assert!(answer.contains("permission_denied"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_session_is_of_the_token_that_opened_it() {
     let endpoint = endpoint().await;
     let hello = json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {

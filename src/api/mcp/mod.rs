@@ -115,12 +115,13 @@ impl ServerHandler for Facade {
         _: Option<PaginatedRequestParams>,
         context: RequestContext<RoleServer>,
     ) -> Result<ListToolsResult, ErrorData> {
-        let (offer, scope) = self.offered(&context)?;
+        let offer = self.offered(&context)?;
         let visitor = Visitor::of(&context).map_err(|e| protocol_error(&e))?;
         let list = tool::list(&offer, &visitor);
         #[cfg(feature = "conformance")]
         let list = [list, fixture::tools()].concat();
-        Ok(ListToolsResult::with_all_items(list).with_ttl_ms(FIXED_TTL_MS).with_cache_scope(scope))
+        // What one token may call is nothing for a cache that others share.
+        Ok(ListToolsResult::with_all_items(list).with_ttl_ms(FIXED_TTL_MS).with_cache_scope(CacheScope::Private))
     }
 
     async fn call_tool(
@@ -266,7 +267,7 @@ impl ServerHandler for Facade {
         request: CancelTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        let (offer, _) = self.offered(&context)?;
+        let offer = self.offered(&context)?;
         let operation = task::cancelling(&offer).map_err(|e| protocol_error(&e))?;
         let cancel = async |node| task::cancel(&node, &request.task_id).await;
         let done = self.guarded(Access::Tool(operation, &request.task_id), &context, cancel).await;

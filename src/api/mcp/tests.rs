@@ -372,7 +372,6 @@ async fn what_a_node_or_a_client_leaves_out_is_not_offered() {
             .map(|tools| tools.iter().filter_map(|t| t["name"].as_str()).collect::<Vec<_>>().join(" "));
         (tools.unwrap_or_default(), list["result"]["cacheScope"].clone(), list["error"]["message"].clone())
     };
-    // Never for others to keep: a caller of another role is offered other tools.
     let all = names(None, None).await;
     assert_eq!(
         (all.0.as_str(), all.1),

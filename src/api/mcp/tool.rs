@@ -13,8 +13,8 @@ use crate::ops::{self, Changes, Code, Context, Failure, Kind, Offer, Operation, 
 use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use rmcp::model::{
-    CacheScope, CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CreateTaskResult,
-    InputRequiredResult, Resource, Tool, ToolAnnotations,
+    CallToolRequestParams, CallToolResponse, CallToolResult, ContentBlock, CreateTaskResult, InputRequiredResult,
+    Resource, Tool, ToolAnnotations,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer};
@@ -40,16 +40,15 @@ enum Done {
 }
 
 impl Facade {
-    /// What this client is offered, and whether others are offered the same.
+    /// What this client is offered, as far as it does not depend on its token.
     ///
     /// # Errors
     /// It asked for a toolset that there is not.
-    pub(super) fn offered(&self, context: &RequestContext<RoleServer>) -> Result<(Offer, CacheScope), ErrorData> {
+    pub(super) fn offered(&self, context: &RequestContext<RoleServer>) -> Result<Offer, ErrorData> {
         let headers = context.extensions.get::<Parts>().map(|parts| &parts.headers);
-        // What one token may call is nothing for a cache that others share.
-        let Some(wanted) = headers.and_then(wanted) else { return Ok((self.node.offer.clone(), CacheScope::Private)) };
+        let Some(wanted) = headers.and_then(wanted) else { return Ok(self.node.offer.clone()) };
         let wanted = wanted.map_err(|problem| ErrorData::invalid_params(problem, None))?;
-        Ok((self.node.offer.narrowed(&wanted), CacheScope::Private))
+        Ok(self.node.offer.narrowed(&wanted))
     }
 
     /// One call of an operation.
@@ -59,7 +58,7 @@ impl Facade {
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let Some(operation) = ops::operation(&request.name) else { return Err(unknown_tool(&request.name)) };
-        if !self.offered(context)?.0.has(operation) {
+        if !self.offered(context)?.has(operation) {
             return Err(withheld(operation.name));
         }
         let ids = sent_ids(request.arguments.as_ref());

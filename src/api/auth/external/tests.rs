@@ -1,12 +1,16 @@
 //! Tokens of a server whose key the tests have.
 
 use super::*;
+use crate::api::audit::Audit;
+use crate::api::auth::Gate;
+use crate::api::http::{self, Face};
 use jsonwebtoken::jwk::{Jwk, JwkSet};
 use jsonwebtoken::{EncodingKey, Header, encode};
 use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::net::TcpListener;
+use tower::ServiceExt as _;
 
 const ISSUER: &str = "https://id.example";
 const AUDIENCE: &str = "https://mesh.example/mcp";
@@ -158,6 +162,42 @@ async fn keys_that_can_not_be_read_are_the_servers_fault_and_said_to_be() {
         let failure = external(Source::File(path)).verify(&signed(1, &claims())).await.expect_err("no keys");
         assert_eq!((failure.code, failure.retry_after.is_some()), (Code::Unavailable, true), "{text}");
     }
+}
+
+#[tokio::test]
+async fn its_bearer_is_let_in_under_a_name_of_its_own_and_found_by_who_has_no_token() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (node, _) = crate::api::testing::scripted(|_| crate::api::testing::Act::Keep);
+    let external = external(in_a_file(&folder, &[1]));
+    let gate = Gate::new(node, crate::api::testing::root(), "own", Some(external)).expect("random numbers");
+    let jwt = signed(1, &claims());
+    let caller = gate.admit(jwt.as_bytes()).await.expect("let in");
+    let authority = caller.authority().expect("limited");
+    assert_eq!((&*authority.subject, authority.role), ("jwt:ann", Role::Submitter));
+    assert_eq!(gate.admit(jwt.as_bytes()).await.as_ref(), Ok(&caller), "one token of the mesh for one of the server");
+    assert!(gate.enter(&caller, "queue_pause").is_err() && gate.enter(&caller, "task_submit").is_ok());
+
+    let face = Face {
+        gate,
+        audit: Audit::open(folder.path()).expect("an audit log"),
+        meter: Arc::new(|_, _, _| ()),
+        hosts: Vec::new(),
+        feed: Default::default(),
+        offer: Default::default(),
+    };
+    let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+    let router = http::router(face, address, Arc::new(http::sessions()), &Default::default());
+    let get = async |path: &str| {
+        let request = axum::http::Request::get(path).body(axum::body::Body::empty()).expect("a request");
+        router.clone().oneshot(request).await.expect("an answer")
+    };
+    for path in METADATA {
+        assert_eq!(get(path).await.status(), 200);
+    }
+    let turned_away = get(http::PATH).await;
+    let challenge = turned_away.headers()["WWW-Authenticate"].to_str().expect("text").to_owned();
+    let url = "https://mesh.example/.well-known/oauth-protected-resource/mcp";
+    assert_eq!((turned_away.status().as_u16(), challenge.contains(url)), (401, true), "{challenge}");
 }
 
 #[test]
