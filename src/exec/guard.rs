@@ -208,9 +208,10 @@ mod tests {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let _inside = runtime.enter();
         let bench = Bench::new(|_| ());
-        let script =
-            format!("trap '' TERM HUP; echo $$ > {0}.new; mv {0}.new {0}; sleep 3600; sleep 3600", file.display());
-        bench.run("exec", &serde_json::json!({ "argv": ["sh", "-c", script] }).to_string());
+        // Its input comes once it is watched: before, a killed node leaves it running.
+        let wait = "trap '' TERM HUP; read -r go";
+        let script = format!("{wait}; echo $$ > {0}.new; mv {0}.new {0}; sleep 3600; sleep 3600", file.display());
+        bench.run("exec", &serde_json::json!({ "argv": ["sh", "-c", script], "stdin": "go\n" }).to_string());
         bench.to_end();
     }
 
