@@ -91,6 +91,16 @@ async fn clients_that_say_nothing_keep_nobody_else_waiting() {
 }
 
 #[tokio::test]
+async fn an_answer_tells_its_length() {
+    let endpoint = Endpoint::start(|_| paused()).await;
+    let params = json!({"name": "queue_pause", "arguments": {}});
+    let response = endpoint.modern("tools/call", params, json!({})).send().await.expect("a response");
+    let told = response.headers().get("content-length").and_then(|n| n.to_str().ok()?.parse::<usize>().ok());
+    let text = response.text().await.expect("a body");
+    assert_eq!(told, Some(text.len()));
+}
+
+#[tokio::test]
 async fn a_body_that_never_comes_has_no_answer_from_the_node() {
     let endpoint = Endpoint::start(|_| Act::Keep).await;
     let address = endpoint.url.trim_start_matches("http://").trim_end_matches(PATH).to_owned();

@@ -7,13 +7,15 @@
 use super::tls;
 use axum::Router;
 use axum::body::Body;
-use http_body_util::BodyExt as _;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
@@ -25,7 +27,8 @@ use tower::ServiceExt as _;
 
 /// Connections at once at one door; the next waits to be accepted.
 const CONNECTIONS: usize = 1_024;
-/// The first request, TLS's handshake included, must be there by then.
+/// TLS's handshake must be over by then, and the first request be there as long
+/// after it.
 const FIRST: Duration = Duration::from_secs(10);
 /// A connection over which nothing was asked for so long is closed.
 const IDLE: Duration = Duration::from_secs(90);
@@ -138,7 +141,7 @@ where
         let answer = router.clone().oneshot(request.map(Body::new));
         async move {
             // A streamed answer is under way for as long as its body.
-            answer.await.map(|response| response.map(|body| body.map_frame(move |frame| busy.through(frame))))
+            answer.await.map(|response| response.map(|body| Answer { body, _busy: busy }))
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());
@@ -204,9 +207,32 @@ impl Busy {
         drop(state);
         Busy(activity.clone())
     }
+}
 
-    fn through<T>(&self, frame: T) -> T {
-        frame
+/// The body of an answer, under way until it is dropped.
+struct Answer {
+    body: Body,
+    _busy: Busy,
+}
+
+impl HttpBody for Answer {
+    type Data = <Body as HttpBody>::Data;
+    type Error = <Body as HttpBody>::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    /// Without it an answer would go out in chunks, its length untold.
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
