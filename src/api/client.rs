@@ -181,17 +181,41 @@ impl Client {
     /// # Errors
     /// See [`ClientError`].
     pub async fn call(&self, name: &str, arguments: Value) -> Result<Value, ClientError> {
-        let meta = json!({
+        let (status, answer) = self.ask("tools/call", name, json!({"name": name, "arguments": arguments})).await?;
+        self.understood(status, answer)
+    }
+
+    /// Answers what a task asks, by the Tasks extension's `tasks/update`.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn update_task(&self, task: &str, responses: Value) -> Result<(), ClientError> {
+        let params = json!({"taskId": task, "inputResponses": responses});
+        let (status, answer) = self.ask("tasks/update", task, params).await?;
+        if answer["result"].is_object() {
+            return Ok(());
+        }
+        match answer["error"]["data"].clone() {
+            Value::Object(envelope) if envelope.contains_key("code") => Err(ClientError::Refused(Box::new(envelope))),
+            _ => self.understood(status, answer).map(drop),
+        }
+    }
+
+    /// One request of MCP, about the thing `name`, and its answer.
+    async fn ask(&self, method: &str, name: &str, mut params: Value) -> Result<(StatusCode, Value), ClientError> {
+        params["_meta"] = json!({
             "io.modelcontextprotocol/protocolVersion": PROTOCOL,
-            "io.modelcontextprotocol/clientCapabilities": {},
+            "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
             "io.modelcontextprotocol/clientInfo": {"name": "taskmesh", "version": env!("CARGO_PKG_VERSION")},
         });
-        let params = json!({"name": name, "arguments": arguments, "_meta": meta});
-        let body = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": params});
+        if method == "tools/call" {
+            params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
+        }
+        let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
         let request = self
             .post()
             .header("MCP-Protocol-Version", PROTOCOL)
-            .header("Mcp-Method", "tools/call")
+            .header("Mcp-Method", method)
             .header("Mcp-Name", name)
             .timeout(CALL)
             .body(body.to_string());
@@ -205,7 +229,7 @@ impl Client {
             let start: String = String::from_utf8_lossy(&text).chars().take(200).collect();
             return Err(self.broken(format!("HTTP {status}: {start}")));
         };
-        self.understood(status, answer)
+        Ok((status, answer))
     }
 
     /// Asks the endpoint beside MCP at `path`: its answer, with `success: true`.

@@ -19,6 +19,7 @@ mod submit;
 mod token;
 mod tree;
 mod wait;
+mod workflow;
 
 #[cfg(test)]
 mod node_tests;
@@ -70,6 +71,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Command::Task(command) => one_call(&global, task_call(&command)?),
         Command::Queue(command) => one_call(&global, queue_call(&command)?),
         Command::Worker(command) => one_call(&global, worker_call(&command)?),
+        Command::Workflow(command) => workflow::run(&global, &command),
         Command::Peer(command) => one_call(&global, peer_call(&command)?),
     }
 }

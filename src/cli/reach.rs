@@ -180,6 +180,14 @@ impl Node {
         }
     }
 
+    /// Answers what a task asks.
+    pub(super) async fn update_task(&self, task: &str, responses: Value) -> Result<(), Exit> {
+        let Line::Http(client) = &self.line else {
+            return Err(Exit::usage("steps are approved over HTTP: leave out --via, or give --url".to_owned()));
+        };
+        client.update_task(task, responses).await.map_err(Exit::from)
+    }
+
     /// Serves MCP on standard input and output, with this node's answers.
     pub(super) async fn bridge(&self, toolsets: &[String], read_only: bool) -> Result<(), Exit> {
         let Line::Http(client) = &self.line else {

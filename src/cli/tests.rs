@@ -24,6 +24,7 @@ fn called(line: &str) -> (&'static str, Value) {
         Command::Queue(command) => queue_call(&command),
         Command::Worker(command) => worker_call(&command),
         Command::Peer(command) => peer_call(&command),
+        Command::Workflow(command) => super::workflow::one_call(&command),
         other => panic!("{line} is {other:?}"),
     }
     .unwrap()
@@ -48,6 +49,12 @@ fn lines() -> Vec<(&'static str, String)> {
         ("worker_register", "worker register w echo exec:* --max-concurrent-tasks 2"),
         ("worker_unregister", "worker unregister w --graceful false"),
         ("worker_status", "worker status w --include-tasks"),
+        ("workflow_submit", "workflow submit w --step {\"step_id\":\"a\",\"action\":\"echo\"} --dry-run"),
+        ("workflow_status", "workflow status w --include-metrics"),
+        ("workflow_cancel", "workflow cancel w --force"),
+        ("workflow_list", "workflow list --status running --tag a"),
+        ("workflow_dependencies", "workflow dependencies w --format mermaid"),
+        ("workflow_result", "workflow result w --include-logs"),
         ("peer_discover", "peer discover --capability echo"),
         ("peer_connect", "peer connect PEER /ip4/127.0.0.1/tcp/1"),
         ("peer_disconnect", "peer disconnect PEER --graceful false"),

@@ -100,6 +100,9 @@ pub(super) enum Command {
     /// Workers: slots and capabilities of nodes.
     #[command(subcommand)]
     Worker(WorkerCommand),
+    /// Workflows: graphs of steps.
+    #[command(subcommand)]
+    Workflow(super::workflow::WorkflowCommand),
     /// Other nodes of the mesh.
     #[command(subcommand)]
     Peer(PeerCommand),

@@ -5,6 +5,7 @@
 use crate::command::{Command, Query, Refusal, Request};
 use crate::task::{Priority, Spec};
 use crate::time::Unix;
+use crate::workflow::{BUILT_IN, Plan};
 use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
@@ -105,7 +106,10 @@ pub fn may(role: Role, operation: &str) -> bool {
 #[must_use]
 pub fn operation_of(request: &Request) -> &'static str {
     match request {
+        Request::Command(Command::Submit(submission)) if submission.spec.is_workflow() => "workflow_submit",
         Request::Command(Command::Submit(_)) => "task_submit",
+        Request::Command(Command::CancelWorkflow { .. }) => "workflow_cancel",
+        Request::Command(Command::Approve { .. }) => "workflow_submit",
         Request::Command(Command::Cancel { .. }) => "task_cancel",
         Request::Command(Command::Reprioritise { .. }) => "task_priority",
         Request::Command(Command::Retry { .. }) => "task_retry",
@@ -119,6 +123,7 @@ pub fn operation_of(request: &Request) -> &'static str {
         Request::Command(Command::Bootstrap { .. }) => "bootstrap_network",
         Request::Command(Command::Issue(_)) => "token_create",
         Request::Command(Command::Revoke(_)) => "token_revoke",
+        Request::Query(Query::Foresee(_)) => "workflow_submit",
         Request::Query(Query::Task { .. }) => "task_status",
         Request::Query(Query::Tasks(_)) => "task_list",
         Request::Query(Query::Stats { .. }) => "queue_stats",
@@ -298,6 +303,7 @@ impl Authority {
         match request {
             Request::Command(Command::Submit(submission)) => {
                 self.allows_priority(submission.priority)?;
+                self.allows_actions(&submission.spec)?;
                 self.allows_kind(&submission.spec, "the task")
             }
             Request::Command(Command::Reprioritise { priority, .. }) => self.allows_priority(*priority),
@@ -335,8 +341,34 @@ impl Authority {
         }
     }
 
+    /// Whether each step of a workflow would be allowed as a task. What can't be
+    /// read is refused where it is taken.
+    fn allows_actions(&self, spec: &Spec) -> Result<(), Refusal> {
+        if self.task_types.is_none() || !spec.is_workflow() {
+            return Ok(());
+        }
+        let Ok(plan) = Plan::read(&spec.payload) else { return Ok(()) };
+        self.allows_steps(&plan)
+    }
+
+    fn allows_steps(&self, plan: &Plan) -> Result<(), Refusal> {
+        for (at, step) in plan.actions() {
+            if !self.allows_type(&step.action) {
+                let types = listed(self.task_types.iter().flatten());
+                return denied(format!("{at} is {}; this token is limited to: {types}", step.action));
+            }
+        }
+        plan.inner().try_for_each(|inner| self.allows_steps(&inner))
+    }
+
+    /// What the mesh runs by itself is of no type that could be limited: what it
+    /// leads to is looked at.
+    fn allows_type(&self, task_type: &str) -> bool {
+        BUILT_IN.contains(&task_type) || self.task_types.as_ref().is_none_or(|types| types.contains(task_type))
+    }
+
     fn allows_kind(&self, spec: &Spec, name: &str) -> Result<(), Refusal> {
-        if self.task_types.as_ref().is_some_and(|types| !types.contains(&spec.task_type)) {
+        if !self.allows_type(&spec.task_type) {
             let types = listed(self.task_types.iter().flatten());
             return denied(format!("{name} is of the type {}; this token is limited to: {types}", spec.task_type));
         }

@@ -33,6 +33,15 @@ pub enum Command {
         /// Kill rather than ask.
         force: bool,
     },
+    /// Stop a workflow with all its steps. → [`crate::Reply::WorkflowCancelled`]
+    CancelWorkflow {
+        /// Which.
+        task: TaskId,
+        /// For the record.
+        reason: Option<Arc<str>>,
+        /// Kill rather than ask.
+        force: bool,
+    },
     /// Change a task's priority. → [`crate::Reply::Reprioritised`]
     Reprioritise {
         /// Which.
@@ -51,6 +60,15 @@ pub enum Command {
         max_retries: Option<u32>,
         /// Instead of the old one.
         timeout: Option<Millis>,
+    },
+    /// A person's word on a step that waits for it. → [`crate::Reply::Approved`]
+    Approve {
+        /// Which.
+        task: TaskId,
+        /// It may go on; otherwise it fails.
+        approved: bool,
+        /// JSON text that becomes its result.
+        content: Arc<[u8]>,
     },
     /// Start nothing new in the whole mesh. → [`crate::Reply::Paused`]
     Pause {
@@ -172,6 +190,10 @@ pub enum Query {
     },
     /// The register of tokens. → [`crate::Reply::Tokens`]
     Tokens,
+    /// Which nodes could run each step of a workflow with this definition (JSON
+    /// text), without taking it. Answered by the node that is asked.
+    /// → [`crate::Reply::Foreseen`]
+    Foresee(Arc<[u8]>),
 }
 
 /// Where an answer is gathered.
@@ -193,6 +215,8 @@ pub struct Detail {
     pub live: bool,
     /// Why it waits.
     pub explain: bool,
+    /// The steps of a workflow.
+    pub steps: bool,
 }
 
 /// Tasks to take.
@@ -265,6 +289,10 @@ pub struct TaskFilter {
     pub task_type: Option<Arc<str>>,
     /// Items of this array or steps of this workflow: ids that start with `<prefix>/`.
     pub parent: Option<TaskId>,
+    /// Owned by this node.
+    pub owner: Option<NodeId>,
+    /// Of workflows: a step has begun, or none has.
+    pub begun: Option<bool>,
     /// At most, 1 to 1,000.
     pub limit: u32,
     /// Skip this many; at most 5,000.

@@ -230,9 +230,11 @@ impl Node {
             .closed
             .iter()
             .enumerate()
-            .take(RESENDS)
             .take_while(|(i, (at, _))| *i < surplus || wall.since(*at) > self.config.retention)
-            .map(|(_, (_, task))| task.clone())
+            .map(|(_, (_, task))| task)
+            .filter(|task| !self.is_held(task))
+            .take(RESENDS)
+            .cloned()
             .collect();
         for task in old {
             self.forget(&task);
@@ -263,6 +265,11 @@ impl Node {
         if !nobody_asks && (!kept.announced || !record.prior.is_empty() || !kept.fully_acked(self.id)) {
             return;
         }
+        if !nobody_asks && self.is_held(task) {
+            return;
+        }
+        let parts: Vec<_> =
+            if kept.slot.spec.is_workflow() { self.parts_of(task).cloned().collect() } else { Vec::new() };
         let stamp = record.stamp;
         let others: Vec<_> = record.keepers().filter(|n| *n != self.id).collect();
         for node in others {
@@ -270,6 +277,7 @@ impl Node {
         }
         self.depose(task);
         self.drop_record(task);
+        parts.iter().for_each(|part| self.forget(part));
     }
 
     pub(crate) fn drop_record(&mut self, task: &TaskId) {
@@ -309,6 +317,7 @@ impl Node {
                     self.forget(&task);
                 }
                 self.mend(&task);
+                self.tend_step(&task);
                 self.fetch_own_blobs(&task);
                 continue;
             }

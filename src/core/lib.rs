@@ -49,6 +49,8 @@ pub mod record;
 pub mod register;
 mod requests;
 mod stats;
+mod step_inputs;
+mod steps;
 pub mod task;
 #[doc(hidden)]
 pub mod testing;
@@ -59,6 +61,8 @@ pub mod token;
 pub mod view;
 mod views;
 mod workers;
+pub mod workflow;
+mod workflow_views;
 
 pub use command::{Command, Query, Refusal, Request};
 pub use config::Config;

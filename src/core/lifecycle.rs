@@ -12,9 +12,11 @@ use crate::ownership::{Kept, Offering};
 use crate::record::{Ballot, Birth, Record, Stamp};
 use crate::requests::{Answer, Origin};
 use crate::stats::Ending;
-use crate::task::{CancelRequest, Closed, Durability, Outcome, Priority, Report, Spec, Task, TaskState};
+use crate::steps::Force;
+use crate::task::{Closed, Durability, Outcome, Priority, Report, Spec, Task, TaskState};
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, Status};
+use crate::workflow::{APPROVE, WAIT, WORKFLOW, wait_until};
 use std::sync::Arc;
 
 impl Node {
@@ -68,6 +70,13 @@ impl Node {
             let retry_after = Millis(1_000);
             return Err(Refusal::Full { what: "this node's queue".into(), limit: limit as u64, retry_after });
         }
+        let steps = if spec.is_workflow() { Some(self.check_workflow(spec)) } else { None };
+        if let Some(checked) = steps {
+            checked?;
+        } else if crate::workflow::BUILT_IN.contains(&&*spec.task_type) {
+            let problem = format!("{} is a step of a workflow, not a task: use workflow_submit", spec.task_type).into();
+            return Err(Refusal::Invalid { field: "task_type".into(), problem });
+        }
         if submission.task.as_ref().is_some_and(|t| spec.depends_on.contains(t)) {
             let problem = "a task can't wait for itself".into();
             return Err(Refusal::Invalid { field: "depends_on".into(), problem });
@@ -87,6 +96,10 @@ impl Node {
         first.is_ok_and(|t| self.owned(&t).is_some())
     }
 
+    fn knows_id(&self, name: &TaskId) -> bool {
+        self.kept.contains_key(name)
+    }
+
     pub(crate) fn new_id(&mut self) -> TaskId {
         let mut random = [0; 10];
         random[..8].copy_from_slice(&self.chance.next().to_be_bytes());
@@ -101,6 +114,11 @@ impl Node {
             Ok(tasks) => tasks,
             Err(refusal) => return self.answer(origin, Err(refusal)),
         };
+        if self.is_held(&name)
+            || submission.spec.is_workflow() && !self.knows_id(&name) && self.parts_of(&name).next().is_some()
+        {
+            return self.answer(origin, Err(Refusal::Conflict { name: name.to_string().into() }));
+        }
         if let Some(task) = tasks.iter().find(|t| self.damaged.contains(*t)) {
             return self.ask_for_damaged(origin, task, name, submission);
         }
@@ -185,7 +203,15 @@ impl Node {
         if !spec.depends_on.is_empty() && self.config.planted != Some(Planted::IgnoreDependencies) {
             return TaskState::Blocked;
         }
-        self.ready_state(spec, priority)
+        match &*spec.task_type {
+            WORKFLOW | APPROVE => TaskState::Blocked,
+            WAIT => {
+                let inputs = serde_json::from_slice(&spec.payload).unwrap_or(serde_json::Value::Null);
+                let wall = self.wall();
+                TaskState::Delayed { until: wait_until(&inputs, wall).unwrap_or(wall) }
+            }
+            _ => self.ready_state(spec, priority),
+        }
     }
 
     pub(crate) fn ready_state(&self, spec: &Spec, priority: Priority) -> TaskState {
@@ -237,8 +263,10 @@ impl Node {
         }
         match command {
             Command::Cancel { reason, force, .. } => self.cancel(origin, task, reason, force),
+            Command::CancelWorkflow { reason, force, .. } => self.cancel_workflow(origin, task, reason, force.into()),
             Command::Reprioritise { priority, requeue, .. } => self.reprioritise(origin, task, priority, requeue),
             Command::Retry { max_retries, timeout, .. } => self.retry(origin, task, max_retries, timeout),
+            Command::Approve { approved, content, .. } => self.approve(origin, task, approved, &content),
             Command::Submit(_)
             | Command::Pause { .. }
             | Command::Resume { .. }
@@ -261,24 +289,14 @@ impl Node {
 
     pub(crate) fn cancel(&mut self, origin: Origin, task: &TaskId, reason: Option<Arc<str>>, force: bool) {
         let at = self.wall();
-        let body = &self.kept[task].slot.record.body;
-        match &body.state {
-            TaskState::Done(_) => self.wrong_state(origin, task, "only a task that has not ended can be cancelled"),
-            TaskState::Leased { .. } => {
-                let cancel = Some(CancelRequest { reason, force });
-                self.revise(task, Offering::Now, |r| r.body.cancel = cancel);
-                self.send_stop(task);
-                let status = Node::status_of(&self.kept[task]);
-                let reply = Reply::Cancelled { task: task.clone(), status, at, cleanup_required: true };
-                self.answer_when_promised(origin, vec![task.clone()], Answer::Ready(reply), false);
-            }
-            TaskState::Blocked | TaskState::Delayed { .. } | TaskState::Queued { .. } => {
-                self.close(task, Outcome::Cancelled { reason }, None, None);
-                let status = Status::Cancelled;
-                let reply = Reply::Cancelled { task: task.clone(), status, at, cleanup_required: false };
-                self.answer_when_promised(origin, vec![task.clone()], Answer::Ready(reply), false);
-            }
+        if self.kept[task].slot.record.closed() {
+            return self.wrong_state(origin, task, "only a task that has not ended can be cancelled");
         }
+        self.stop(task, reason, force.into());
+        let status = Node::status_of(&self.kept[task]);
+        let cleanup_required = !self.kept[task].slot.record.closed();
+        let reply = Reply::Cancelled { task: task.clone(), status, at, cleanup_required };
+        self.answer_when_promised(origin, vec![task.clone()], Answer::Ready(reply), false);
     }
 
     pub(crate) fn reprioritise(&mut self, origin: Origin, task: &TaskId, priority: Priority, requeue: bool) {
@@ -304,6 +322,9 @@ impl Node {
         let ended_badly = kept.promised_end().is_some_and(|c| c.outcome != Outcome::Completed);
         if !ended_badly {
             return self.wrong_state(origin, task, "only a failed, cancelled or expired task can be tried again");
+        }
+        if self.is_held(task) {
+            return self.wrong_state(origin, task, "a step is tried again with its workflow: retry that");
         }
         let (record, mut spec) = (&kept.slot.record, (*kept.slot.spec).clone());
         let count = record.body.retries + 1;
@@ -348,6 +369,7 @@ impl Node {
             .kept
             .iter()
             .filter(|(_, k)| self.owns(k) && !k.doomed && wanted(Node::status_of(k)))
+            .filter(|(t, k)| !k.slot.record.closed() || !self.is_held(t))
             .map(|(t, k)| (t.clone(), k.slot.record.closed()))
             .collect();
         let cleared = found.len() as u64;
@@ -403,6 +425,10 @@ impl Node {
             } else if let TaskState::Delayed { until } = record.body.state
                 && until <= wall
             {
+                if *spec.task_type == *WAIT {
+                    self.close(&task, Outcome::Completed, Some(Report::default()), None);
+                    continue;
+                }
                 let place = record.body.priority;
                 self.revise(&task, Offering::Lazily, |r| r.body.state = TaskState::Queued { since: wall, place });
             }
@@ -420,6 +446,14 @@ impl Node {
 
     /// The end. Told to those who wait once a majority has it.
     pub(crate) fn close(&mut self, task: &TaskId, outcome: Outcome, report: Option<Report>, started_at: Option<Unix>) {
+        self.end(task, outcome, report, started_at, Force::Ask);
+    }
+
+    pub(crate) fn close_with(&mut self, task: &TaskId, outcome: Outcome, force: Force) {
+        self.end(task, outcome, None, None, force);
+    }
+
+    fn end(&mut self, task: &TaskId, outcome: Outcome, report: Option<Report>, started_at: Option<Unix>, force: Force) {
         let at = self.wall();
         let kept = &self.kept[task];
         let executor = match &kept.slot.record.body.state {
@@ -429,9 +463,15 @@ impl Node {
         let started_at = started_at.or_else(|| kept.lease.as_ref().and_then(|l| l.started_at));
         let ran = started_at.map(|s| at.since(s));
         let ending = if outcome == Outcome::Completed { Ending::Well } else { Ending::Badly };
-        self.recent.ended(at, ran, ending);
+        let (is_workflow, why) = (kept.slot.spec.is_workflow(), outcome.clone());
+        if !is_workflow {
+            self.recent.ended(at, ran, ending);
+        }
         let closed = Arc::new(Closed { outcome, at, executor, started_at, report });
         self.revise(task, Offering::Now, |r| r.body.state = TaskState::Done(closed));
+        if is_workflow {
+            self.end_steps(task, &why, force);
+        }
     }
 
     /// A majority knows the end of an owned task.
@@ -453,7 +493,7 @@ impl Node {
             settled_in: wall.since(closed.at),
         });
         self.answer_waiters(task);
-        self.release_dependents(task, &closed.outcome);
+        self.release_dependents(task, &closed.outcome, None);
     }
 
     /// Waits for what a blocked task depends on.
@@ -481,15 +521,21 @@ impl Node {
     }
 
     /// `dependency` has ended: go on with what waits for it.
-    pub(crate) fn release_dependents(&mut self, dependency: &TaskId, outcome: &Outcome) {
+    pub(crate) fn release_dependents(&mut self, dependency: &TaskId, outcome: &Outcome, report: Option<&Report>) {
         for task in self.dependents.remove(dependency).unwrap_or_default() {
-            let Some(missing) = self.missing.get_mut(&task) else { continue };
-            missing.remove(dependency);
-            let all_there = missing.is_empty();
+            let awaited = self.missing.get_mut(&task).is_some_and(|missing| missing.remove(dependency));
+            if !awaited {
+                self.on_step_ended(&task, dependency, outcome, report);
+                continue;
+            }
+            let all_there = self.missing[&task].is_empty();
             if *outcome != Outcome::Completed {
                 let how = Status::of_outcome(outcome).name();
                 let reason = Some(format!("it depends on {dependency}, which is {how}").into());
                 self.close(&task, Outcome::Cancelled { reason }, None, None);
+            } else if all_there && self.kept[&task].slot.spec.is_workflow() {
+                self.missing.remove(&task);
+                self.stir_workflow(&task);
             } else if all_there {
                 let kept = &self.kept[&task];
                 let state = self.ready_state(&kept.slot.spec, kept.slot.record.body.priority);

@@ -77,3 +77,15 @@ pub const TOKENS: usize = 1_000;
 pub const REGISTER: usize = 4_000;
 /// Minutes in one answer's history.
 pub const MINUTES: usize = 1_440;
+/// Steps of one workflow: each may become a record.
+pub const STEPS: usize = 10_000;
+/// The name of a step: it is part of an id, maybe of several levels.
+pub const STEP_ID_BYTES: usize = 64;
+/// Workflows that are steps of workflows that are steps: what a person can
+/// still follow, and a stack frame each.
+pub const NESTED_WORKFLOWS: usize = 4;
+/// Steps that one input may set going: more wait for the next, so that nothing
+/// else waits long.
+pub const RELEASES: usize = 1_000;
+/// Steps named in one answer as under way.
+pub const CURRENT_STEPS: usize = 100;

@@ -18,6 +18,7 @@ use crate::record::{Ballot, Record, Slot};
 use crate::register::Register;
 use crate::requests::{Origin, Requests};
 use crate::stats::Recent;
+use crate::steps::Workflows;
 use crate::task::Spec;
 use crate::time::{Millis, Unix};
 use crate::view::{NodeLoad, Reply, Status};
@@ -65,6 +66,7 @@ pub struct Node {
     /// What came to be waited for in this input, and was not asked for yet: an
     /// answer may be at hand, and must not meet a half-entered task.
     pub(crate) awaited: Vec<TaskId>,
+    pub(crate) workflows: Workflows,
     pub(crate) counts: BTreeMap<Status, u64>,
     pub(crate) recent: Recent,
 
@@ -139,6 +141,7 @@ impl Node {
             dependents: BTreeMap::new(),
             missing: BTreeMap::new(),
             awaited: Vec::new(),
+            workflows: Workflows::default(),
             counts: BTreeMap::new(),
             recent: Recent::default(),
             members: disk.peers.into_iter().map(|(peer, book)| (peer, Member::remembered(book))).collect(),
@@ -203,15 +206,24 @@ impl Node {
 
     fn settle(&mut self, effects: &mut Vec<Effect>) {
         self.obey_itself();
-        while let Some(dependency) = self.awaited.pop() {
-            self.ask_for_dependency(&dependency);
+        self.ask_for_awaited();
+        if self.workflows_stirred() {
+            self.run_workflows();
             self.obey_itself();
+            self.ask_for_awaited();
         }
         if self.queue.stirred() {
             self.schedule();
             self.obey_itself();
         }
         std::mem::swap(&mut self.out, effects);
+    }
+
+    fn ask_for_awaited(&mut self) {
+        while let Some(dependency) = self.awaited.pop() {
+            self.ask_for_dependency(&dependency);
+            self.obey_itself();
+        }
     }
 
     pub(crate) fn obey_itself(&mut self) {
@@ -301,6 +313,7 @@ impl Node {
         self.forget_old();
         self.tend_register();
         self.on_requests_due();
+        self.stir_waiting_workflows();
         self.queue.stir();
     }
 
@@ -349,6 +362,11 @@ impl Node {
         self.next_flush = self.next_flush.min(self.now + LAZY);
     }
 
+    /// Something was left for the next input.
+    pub(crate) fn tick_soon(&mut self) {
+        self.next_flush = self.next_flush.min(self.now + Millis(1));
+    }
+
     pub(crate) fn beat_now(&mut self) {
         self.next_beat = self.now;
     }
@@ -376,8 +394,10 @@ impl Node {
         match command {
             Command::Submit(submission) => self.on_submit(origin, submission),
             Command::Cancel { ref task, .. }
+            | Command::CancelWorkflow { ref task, .. }
             | Command::Reprioritise { ref task, .. }
-            | Command::Retry { ref task, .. } => {
+            | Command::Retry { ref task, .. }
+            | Command::Approve { ref task, .. } => {
                 let task = task.clone();
                 self.on_task_command(origin, &task, command);
             }
@@ -411,6 +431,10 @@ impl Node {
             }
             Query::Peer { peer, history_hours } => self.on_query_peer(origin, peer, history_hours),
             Query::Tokens => self.on_query_tokens(origin),
+            Query::Foresee(definition) => {
+                let foreseen = self.foresee(&definition);
+                self.answer(origin, foreseen);
+            }
         }
     }
 

@@ -56,6 +56,8 @@ pub(crate) struct Kept {
     pub(crate) doomed: bool,
     /// Another node was sent it, or may have been.
     pub(crate) offered: bool,
+    /// Another owner may have begun it as well: its grant waits for a majority.
+    pub(crate) wary: bool,
     /// What the owner knows of the current attempt.
     pub(crate) lease: Option<Box<Lease>>,
 }
@@ -136,6 +138,7 @@ impl Kept {
             unanswered: 0,
             doomed: false,
             offered: true,
+            wary: false,
             lease: None,
         }
     }
@@ -643,6 +646,7 @@ impl Node {
         kept.announced = false;
         self.unsettled.remove(task);
         self.lazy.remove(task);
+        self.leave_workflow(task);
         self.on_deposed(task);
     }
 

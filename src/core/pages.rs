@@ -89,11 +89,14 @@ fn bytes(view: &TaskView) -> usize {
     let awaited = view.depends_on.iter().map(|t| t.as_str().len() + FIELD).sum::<usize>();
     let tail = view.log_tail.as_ref().map_or(0, |t| t.len());
     let own = view.task.as_str().len() + view.task_type.len() + tail + view.holders.len() * 40;
-    VIEW + own + listed + awaited + text(&view.message) + text(&view.error) + view.requirements.bytes()
+    let workflow = view.workflow.as_ref().map_or(0, |w| w.name.len() + WORKFLOW);
+    VIEW + workflow + own + listed + awaited + text(&view.message) + text(&view.error) + view.requirements.bytes()
 }
 
 /// A field's own overhead.
 const FIELD: usize = 4;
+/// What that of a workflow has beside its name: counts of steps by state.
+const WORKFLOW: usize = 300;
 /// What every view has: times, numbers, node ids.
 const VIEW: usize = 600;
 

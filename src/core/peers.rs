@@ -485,6 +485,8 @@ impl Node {
             | Command::Register(_)
             | Command::Unregister { .. }
             | Command::Issue(_)
+            | Command::Approve { .. }
+            | Command::CancelWorkflow { .. }
             | Command::Revoke(_) => unreachable!("dispatched elsewhere"),
         };
         self.wait_for_net(id, Wait::Net { command, handed_back }, patience);

@@ -150,6 +150,7 @@ impl Node {
     /// The view of a task's state that its owner has.
     pub(crate) fn status_of(kept: &Kept) -> Status {
         match &kept.slot.record.body.state {
+            TaskState::Blocked if kept.slot.spec.is_workflow() => Status::Running,
             TaskState::Blocked => Status::Blocked,
             TaskState::Delayed { .. } => Status::Delayed,
             TaskState::Queued { .. } => Status::Queued,
@@ -165,6 +166,9 @@ impl Node {
         debug_assert!(kept.claimed);
         let status = Node::status_of(kept);
         let spec = &kept.slot.spec;
+        if spec.is_workflow() {
+            return self.index_workflow(task);
+        }
         *self.counts.entry(status).or_default() += 1;
         let moved = Notice::TaskMoved { task_type: spec.task_type.clone(), from: None, to: Some(status) };
         match &kept.slot.record.body.state {
@@ -197,6 +201,9 @@ impl Node {
         let kept = &self.kept[task];
         let status = Node::status_of(kept);
         let spec = kept.slot.spec.clone();
+        if spec.is_workflow() {
+            return self.unindex_workflow(task);
+        }
         if let Some(count) = self.counts.get_mut(&status) {
             *count = count.saturating_sub(1);
         }
@@ -304,7 +311,7 @@ impl Node {
         let TaskState::Queued { since, .. } = kept.slot.record.body.state else {
             unreachable!("the queue holds queued tasks only")
         };
-        let exclusive = kept.slot.spec.exclusive;
+        let exclusive = kept.slot.spec.exclusive || kept.wary;
         let offering = if exclusive { Offering::Now } else { Offering::Lazily };
         let attempt = kept.slot.record.body.attempt + 1;
         let boot = self.boot_of(node);
@@ -380,7 +387,7 @@ impl Node {
     pub(crate) fn check_index(&self) {
         let mut counted: BTreeMap<Status, u64> = BTreeMap::new();
         let mut ready = 0;
-        for kept in self.kept.values().filter(|k| k.claimed) {
+        for kept in self.kept.values().filter(|k| k.claimed && !k.slot.spec.is_workflow()) {
             *counted.entry(Node::status_of(kept)).or_default() += 1;
             ready += usize::from(matches!(kept.slot.record.body.state, TaskState::Queued { .. }));
         }

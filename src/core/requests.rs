@@ -321,9 +321,11 @@ impl Node {
 
     pub(crate) fn on_command_here(&mut self, origin: Origin, command: Command) {
         let task = match &command {
-            Command::Cancel { task, .. } | Command::Reprioritise { task, .. } | Command::Retry { task, .. } => {
-                Some(task.clone())
-            }
+            Command::Cancel { task, .. }
+            | Command::CancelWorkflow { task, .. }
+            | Command::Reprioritise { task, .. }
+            | Command::Retry { task, .. }
+            | Command::Approve { task, .. } => Some(task.clone()),
             Command::Submit(submission) => submission.task.clone(),
             _ => None,
         };
@@ -609,7 +611,7 @@ impl Node {
         if let Some(kept) = self.owned(dependency) {
             let ended = kept.promised_end().cloned();
             if let Some(closed) = ended {
-                self.release_dependents(dependency, &closed.outcome);
+                self.release_dependents(dependency, &closed.outcome, None);
             }
             return;
         }
@@ -617,7 +619,10 @@ impl Node {
             return;
         }
         let nodes = self.likely_holders(dependency);
-        let query = Query::Task { task: dependency.clone(), detail: Detail::default(), wait: DEPENDENCY_WAIT };
+        // A workflow goes on with what its step left.
+        let report = self.workflow_of(dependency).is_some();
+        let detail = Detail { report, ..Detail::default() };
+        let query = Query::Task { task: dependency.clone(), detail, wait: DEPENDENCY_WAIT };
         self.ask(origin, Request::Query(query), nodes, None);
     }
 
@@ -627,7 +632,7 @@ impl Node {
         if let Ok(Reply::Task(view)) = reply
             && let Some(outcome) = outcome_of(&view)
         {
-            self.release_dependents(dependency, &outcome);
+            self.release_dependents(dependency, &outcome, view.report.as_ref());
         }
     }
 

@@ -5,6 +5,7 @@ use crate::ids::{BlobHash, NodeId, TaskId, WorkerId};
 use crate::limits;
 use crate::prng::Prng;
 use crate::time::{Millis, Unix};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -61,7 +62,8 @@ pub enum Durability {
 }
 
 /// What a worker must have to run a task. Fractions are in thousandths.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Requirements {
     /// Capabilities beside the task's type. `a:b` is met by `a:b` or `a:*`.
     pub capabilities: Vec<Arc<str>>,
@@ -72,7 +74,8 @@ pub struct Requirements {
 }
 
 /// Amounts of what can be used up. In a worker: what it has.
-#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct Resources {
     /// Thousandths of a core.
     pub cpu_milli: u64,
@@ -138,7 +141,8 @@ impl Resources {
 }
 
 /// Exponential back-off between attempts.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct RetryPolicy {
     /// Attempts after the first, 0 to 1,000.
     pub max_retries: u32,
@@ -376,6 +380,14 @@ impl Data {
         match self {
             Data::Inline(content) => content.len() as u64,
             Data::Blob { bytes, .. } => *bytes,
+        }
+    }
+
+    /// The bytes that travel with the record.
+    pub(crate) fn inline_len(&self) -> usize {
+        match self {
+            Data::Inline(content) => content.len(),
+            Data::Blob { .. } => 0,
         }
     }
 

@@ -1,12 +1,14 @@
 //! The two times of the core: a monotonic one that decides, and a wall-clock
 //! one that is only data (shown to people, compared with deadlines).
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::ops::{Add, Sub};
 
 /// Milliseconds since the node started, or a span of them. The only time that
 /// leases, beats and retransmissions are counted in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Millis(pub u64);
 
 /// Milliseconds since the Unix epoch, UTC. Travels in records; never used to

@@ -46,6 +46,26 @@ pub enum Reply {
         /// The new one's place.
         position: Option<u64>,
     },
+    /// To `CancelWorkflow`.
+    WorkflowCancelled {
+        /// Which.
+        task: TaskId,
+        /// When.
+        at: Unix,
+        /// Steps that had not ended.
+        steps: Vec<Arc<str>>,
+    },
+    /// To `Approve`.
+    Approved {
+        /// Which.
+        task: TaskId,
+        /// `completed`, or `failed` if it may not go on.
+        status: Status,
+        /// When.
+        at: Unix,
+    },
+    /// To `Foresee`.
+    Foreseen(Vec<Foreseen>),
     /// To `Pause`.
     Paused {
         /// When.
@@ -325,6 +345,69 @@ pub struct TaskView {
     pub explanation: Option<Explanation>,
     /// What it left, if asked and ended.
     pub report: Option<Report>,
+    /// How far it has come, if it is a workflow.
+    pub workflow: Option<Box<WorkflowView>>,
+}
+
+/// How far a workflow has come.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct WorkflowView {
+    /// For people.
+    pub name: Arc<str>,
+    /// When its first step began.
+    pub started_at: Option<Unix>,
+    /// Tasks that it is known to need, and how many of them have ended. A step
+    /// for each of many items, or one that is a workflow, counts as many.
+    pub tasks: (u64, u64),
+    /// Its steps by what they do, as [`StepView::status`] says it.
+    pub tally: BTreeMap<Arc<str>, u32>,
+    /// Steps under way, at most 100 of them, if live facts or steps were asked for.
+    pub current: Vec<Arc<str>>,
+    /// Every step, if asked.
+    pub steps: Option<Vec<StepView>>,
+    /// The way through it that takes longest: by measured times where steps
+    /// have run, else each step counts the same.
+    pub critical_path: Vec<Arc<str>>,
+    /// Its definition (JSON text), if steps were asked for.
+    pub definition: Option<Arc<[u8]>>,
+}
+
+/// One step of a workflow.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepView {
+    /// Its name in the workflow.
+    pub step: Arc<str>,
+    /// The state of its task, or `waiting`, `input_required` or `skipped`.
+    pub status: Arc<str>,
+    /// Its task, once it has begun.
+    pub task: Option<TaskId>,
+    /// Grants so far.
+    pub attempt: u32,
+    /// Where it runs or ran last.
+    pub worker: Option<WorkerId>,
+    /// Began to run.
+    pub started_at: Option<Unix>,
+    /// Ended.
+    pub ended_at: Option<Unix>,
+    /// Why it did not complete, or was skipped.
+    pub error: Option<Arc<str>>,
+    /// Of the tasks that it stands for, all and ended, where it is many.
+    pub tasks: Option<(u64, u64)>,
+    /// What it left, if reports were asked for and there is room for it.
+    pub report: Option<Report>,
+    /// There was no room: ask for its task.
+    pub report_left_out: bool,
+}
+
+/// Where a step of a workflow could run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Foreseen {
+    /// Its name in the workflow.
+    pub step: Arc<str>,
+    /// Nodes with a worker that could run it, as this node knows them.
+    pub nodes: Vec<NodeId>,
+    /// Why there are none.
+    pub reason: Option<Arc<str>>,
 }
 
 /// Why a task waits, and what comes next.

@@ -8,6 +8,7 @@ use crate::ownership::Kept;
 use crate::task::{Outcome, Spec, TaskState};
 use crate::time::{Millis, Unix};
 use crate::view::{Explanation, Stats, Status, TaskPage, TaskView};
+use crate::workflow::APPROVE;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -52,7 +53,7 @@ impl Node {
             epoch: record.stamp.ballot.epoch,
             position: if detail.live || detail.explain { self.queue.position(kept) } else { None },
             progress: lease.and_then(|l| l.said.percent),
-            message: lease.and_then(|l| l.said.message.clone()),
+            message: lease.and_then(|l| l.said.message.clone()).or_else(|| question_of(spec, record.closed())),
             log_tail: said.and_then(|s| s.log_tail.clone()),
             error,
             retry_of: spec.retry_of.clone(),
@@ -61,6 +62,7 @@ impl Node {
             requirements: spec.requirements.clone(),
             explanation: (detail.explain && !record.closed()).then(|| self.explain(kept)),
             report: closed.filter(|_| detail.report).and_then(|c| c.report.clone()),
+            workflow: self.workflow_view(task, detail).map(Box::new),
         }
     }
 
@@ -122,6 +124,14 @@ impl Node {
     }
 
     fn explain_blocked(&self, task: &TaskId, spec: &Spec) -> Explanation {
+        if *spec.task_type == *APPROVE {
+            return Explanation {
+                summary: "waits for somebody to approve it".into(),
+                nodes: Vec::new(),
+                next: "completes or fails by their word: taskmesh workflow approve".into(),
+                next_at: None,
+            };
+        }
         let missing: Vec<_> = match self.missing.get(task) {
             Some(missing) => missing.iter().map(|t| t.as_str()).collect(),
             None => spec.depends_on.iter().map(|t| t.as_str()).collect(),
@@ -210,9 +220,11 @@ impl Node {
         };
         (filter.statuses.is_empty() || filter.statuses.contains(&status))
             && filter.worker.as_ref().is_none_or(|w| worker == Some(w))
+            && filter.owner.is_none_or(|owner| kept.slot.pledge.owner == owner)
+            && filter.begun.is_none_or(|begun| self.parts_of(task).next().is_some() == begun)
             && filter.tags.iter().all(|t| spec.tags.contains(t))
             && filter.priority_min.is_none_or(|p| record.body.priority.value() >= p)
-            && filter.task_type.as_ref().is_none_or(|t| *t == spec.task_type)
+            && filter.task_type.as_ref().map_or(!spec.is_workflow(), |t| *t == spec.task_type)
             && filter
                 .parent
                 .as_ref()
@@ -252,6 +264,15 @@ impl Node {
     pub fn stats(&self) -> Stats {
         self.own_stats(true, false)
     }
+}
+
+/// What a step that waits for approval asks.
+fn question_of(spec: &Spec, over: bool) -> Option<Arc<str>> {
+    if over || *spec.task_type != *APPROVE {
+        return None;
+    }
+    let inputs: serde_json::Value = serde_json::from_slice(&spec.payload).ok()?;
+    Some(inputs.get("message")?.as_str()?.into())
 }
 
 fn said_at_end(outcome: &Outcome) -> Option<Arc<str>> {

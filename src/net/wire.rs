@@ -14,6 +14,7 @@ mod request;
 mod task;
 mod tokens;
 mod weigh;
+mod workflow;
 
 #[cfg(test)]
 mod strategies;

@@ -6,6 +6,7 @@
 pub mod canonical;
 pub mod doc;
 pub mod failure;
+pub mod graph;
 pub mod interface;
 pub mod peer;
 pub mod queue;
@@ -16,6 +17,7 @@ pub mod task;
 pub mod toolset;
 pub mod value;
 pub mod worker;
+pub mod workflow;
 
 pub use failure::{Code, Failure};
 use schemars::JsonSchema;
@@ -207,6 +209,12 @@ pub fn offered() -> &'static [Operation] {
             Operation::of::<worker::WorkerRegister>(),
             Operation::of::<worker::WorkerUnregister>(),
             Operation::of::<worker::WorkerStatus>(),
+            Operation::of::<workflow::WorkflowSubmit>(),
+            Operation::of::<graph::WorkflowStatus>(),
+            Operation::of::<workflow::WorkflowCancel>(),
+            Operation::of::<workflow::WorkflowList>(),
+            Operation::of::<graph::WorkflowDependencies>(),
+            Operation::of::<graph::WorkflowResult>(),
             Operation::of::<peer::PeerDiscover>(),
             Operation::of::<peer::PeerConnect>(),
             Operation::of::<peer::PeerDisconnect>(),

@@ -86,7 +86,7 @@ impl Op for TaskResult {
 
     fn request(&self) -> Result<Request, Refusal> {
         let task = value::task("task_id", &self.task_id)?;
-        let detail = Detail { report: true, live: self.include_logs, explain: false };
+        let detail = Detail { report: true, live: self.include_logs, explain: false, steps: false };
         Ok(Request::Query(Query::Task { task, detail, wait: Millis(self.wait_ms) }))
     }
 
@@ -171,7 +171,7 @@ fn read(data: &Data, offset: u64, len: usize, context: &Context<'_>) -> Result<V
     }
 }
 
-fn result_value(data: &Data, context: &Context<'_>) -> Result<(Value, bool), Failure> {
+pub(crate) fn result_value(data: &Data, context: &Context<'_>) -> Result<(Value, bool), Failure> {
     if data.len() > RESULT_BYTES as u64 {
         return Ok((Value::Null, true));
     }

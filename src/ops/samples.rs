@@ -13,6 +13,8 @@ pub(crate) fn right(name: &str) -> Object {
     let peer = NodeId([7; 32]).to_string();
     let arguments = match name {
         "task_submit" => json!({"task_type": "echo", "payload": {"a": 1}}),
+        "workflow_submit" => json!({"name": "w", "steps": [{"step_id": "a", "action": "echo"}]}),
+        name if name.starts_with("workflow_") && name != "workflow_list" => json!({"workflow_id": "w"}),
         "task_priority" => json!({"task_id": "t", "new_priority": 2.5}),
         "worker_register" => json!({"worker_id": "w", "capabilities": ["echo"]}),
         "worker_unregister" | "worker_status" => json!({"worker_id": "w"}),
@@ -188,6 +190,7 @@ pub(crate) fn task_view(status: Status) -> TaskView {
         requirements: Requirements::default(),
         explanation: None,
         report: None,
+        workflow: None,
     }
 }
 

@@ -157,11 +157,24 @@ fn shrink(schema: &mut Value) {
         return;
     }
     object.remove("description");
+    // Most are texts: only what is none says so.
+    if object.len() == 1 && object.get("type").is_some_and(|kind| kind == "string") {
+        object.clear();
+        return;
+    }
     if let Some(Value::Object(properties)) = object.get_mut("properties") {
         properties.values_mut().for_each(shrink);
     }
-    if let Some(items) = object.get_mut("items") {
-        shrink(items);
+    // Of what is in a list, the names tell a model enough.
+    match object.get_mut("items").map(|items| items.get_mut("properties").map(Value::take)) {
+        Some(Some(Value::Object(properties))) => {
+            let names: Object = properties.into_iter().map(|(name, _)| (name, json!({}))).collect();
+            object.insert("items".into(), json!({"properties": names}));
+        }
+        Some(Some(_) | None) => {
+            object.remove("items");
+        }
+        None => {}
     }
 }
 
@@ -337,9 +350,8 @@ mod tests {
         assert_eq!(schema["properties"]["count"], count);
         assert_eq!(schema["properties"]["choice"]["anyOf"][0], json!({"type": "string", "enum": ["one", "two"]}));
         let small = Value::Object(output::<Sample>());
-        let list = json!({"type": "array", "items": {"type": "string"}});
-        let properties = json!({"success": {"type": "boolean"}, "name": {"type": "string"}, "count": {}, "share": {},
-            "list": list, "choice": {}});
+        let properties = json!({"success": {"type": "boolean"}, "name": {}, "count": {}, "share": {},
+            "list": {"type": "array"}, "choice": {}});
         assert_eq!(small, json!({"type": "object", "properties": properties}));
     }
 

@@ -138,6 +138,19 @@ impl Default for RetryPolicy {
     }
 }
 
+impl RetryPolicy {
+    /// For the core.
+    pub(crate) fn core(&self) -> taskmesh_core::task::RetryPolicy {
+        taskmesh_core::task::RetryPolicy {
+            max_retries: self.max_retries,
+            backoff_factor: self.backoff_factor,
+            initial_delay: Millis(self.initial_delay_ms),
+            max_delay: Millis(self.max_delay_ms),
+            jitter: self.jitter,
+        }
+    }
+}
+
 /// What a worker must have.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -278,60 +291,52 @@ impl TaskSubmit {
         }
         Ok(Expanded { payloads, programs })
     }
+}
 
-    fn needs(&self, programs: BTreeSet<String>) -> Result<CoreRequirements, Refusal> {
-        let given = self.requirements.clone().unwrap_or_default();
-        names("requirements.labels", given.labels.keys())?;
-        names("requirements.resources", given.resources.keys())?;
-        let mut capabilities: Vec<Arc<str>> = given.capabilities.into_iter().map(Arc::from).collect();
-        for program in programs {
-            let needed = format!("exec:{program}");
-            if needed.len() > limits::TEXT_BYTES {
-                return Err(invalid(
-                    "payload.argv",
-                    format!("the program's name must have at most {PROGRAM_BYTES} bytes"),
-                ));
-            }
-            if !capabilities.iter().any(|c| **c == *needed) {
-                capabilities.push(needed.into());
-            }
+/// What a worker must have, the right to run `programs` included.
+pub(crate) fn needs(given: Requirements, programs: BTreeSet<String>) -> Result<CoreRequirements, Refusal> {
+    names("requirements.labels", given.labels.keys())?;
+    names("requirements.resources", given.resources.keys())?;
+    let mut capabilities: Vec<Arc<str>> = given.capabilities.into_iter().map(Arc::from).collect();
+    for program in programs {
+        let needed = format!("exec:{program}");
+        if needed.len() > limits::TEXT_BYTES {
+            return Err(invalid("payload.argv", format!("the program's name must have at most {PROGRAM_BYTES} bytes")));
         }
-        if capabilities.len() > limits::ATTRIBUTES {
-            let most = limits::ATTRIBUTES;
-            return Err(invalid("requirements.capabilities", format!("must be at most {most}, each program included")));
+        if !capabilities.iter().any(|c| **c == *needed) {
+            capabilities.push(needed.into());
         }
-        let named = given.resources.into_iter().map(|(name, n)| (name.into(), value::thousandths(n))).collect();
-        Ok(CoreRequirements {
-            capabilities,
-            labels: given.labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
-            resources: Resources {
-                cpu_milli: value::thousandths(given.cpus),
-                memory_mb: given.memory_mb,
-                gpu_milli: value::thousandths(given.gpus),
-                named,
-            },
-        })
     }
+    if capabilities.len() > limits::ATTRIBUTES {
+        let most = limits::ATTRIBUTES;
+        return Err(invalid("requirements.capabilities", format!("must be at most {most}, each program included")));
+    }
+    let named = given.resources.into_iter().map(|(name, n)| (name.into(), value::thousandths(n))).collect();
+    Ok(CoreRequirements {
+        capabilities,
+        labels: given.labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+        resources: Resources {
+            cpu_milli: value::thousandths(given.cpus),
+            memory_mb: given.memory_mb,
+            gpu_milli: value::thousandths(given.gpus),
+            named,
+        },
+    })
+}
 
+impl TaskSubmit {
     fn spec(&self, payload: Arc<[u8]>, requirements: CoreRequirements) -> Result<Spec, Refusal> {
         let metadata = self.metadata.as_ref();
         let metadata = metadata.map(|m| value::object_text("metadata", m, limits::METADATA_BYTES)).transpose()?;
         let read_time = |field, text: &Option<String>| text.as_ref().map(|t| value::read_time(field, t)).transpose();
         let depends_on = self.depends_on.iter().map(|id| value::task("depends_on", id));
-        let retry = self.retry_policy.clone().unwrap_or_default();
         Ok(Spec {
             task_type: self.task_type.as_str().into(),
             payload,
             tags: self.tags.iter().map(|t| t.as_str().into()).collect(),
             metadata: metadata.map(Arc::from),
             timeout: self.timeout.map(|s| Millis(s * 1000)),
-            retry: taskmesh_core::task::RetryPolicy {
-                max_retries: retry.max_retries,
-                backoff_factor: retry.backoff_factor,
-                initial_delay: Millis(retry.initial_delay_ms),
-                max_delay: Millis(retry.max_delay_ms),
-                jitter: retry.jitter,
-            },
+            retry: self.retry_policy.clone().unwrap_or_default().core(),
             requirements,
             not_before: read_time("not_before", &self.not_before)?,
             deadline: read_time("deadline", &self.deadline)?,
@@ -410,7 +415,8 @@ impl Op for TaskSubmit {
         }
         let payload = payload_text("payload", &self.payload)?;
         let Expanded { payloads: items, programs } = self.expand()?;
-        let spec = self.spec(payload, self.needs(programs)?)?;
+        let requirements = needs(self.requirements.clone().unwrap_or_default(), programs)?;
+        let spec = self.spec(payload, requirements)?;
         Ok(Request::Command(Command::Submit(Box::new(Submission { task, spec, priority, items }))))
     }
 

@@ -163,7 +163,7 @@ impl Op for TaskStatus {
 
     fn request(&self) -> Result<Request, Refusal> {
         let report = self.include_logs || self.include_metrics;
-        let detail = Detail { report, live: true, explain: self.explain };
+        let detail = Detail { report, live: true, explain: self.explain, steps: false };
         Ok(Request::Query(Query::Task { task: value::task("task_id", &self.task_id)?, detail, wait: Millis(0) }))
     }
 
@@ -516,6 +516,8 @@ impl Op for TaskList {
             priority_min: self.priority_min,
             task_type: self.task_type_filter.as_deref().map(Arc::from),
             parent,
+            owner: None,
+            begun: None,
             limit: self.asked(),
             offset: if after.is_some() { 0 } else { self.offset },
             after,

@@ -198,6 +198,7 @@ impl World {
                     report: self.prng.chance(700),
                     live: self.prng.chance(200),
                     explain: self.prng.chance(300),
+                    steps: false,
                 };
                 let query = Query::Task { task: task.clone(), detail, wait: Millis(waits) };
                 return self.ask(n, Request::Query(query), Asked::View { task, must_know: MustKnow::No });
@@ -247,7 +248,7 @@ impl World {
             .collect();
         for (task, must_know) in must {
             let Some(n) = self.any_up() else { return };
-            let detail = Detail { report: true, live: false, explain: false };
+            let detail = Detail { report: true, live: false, explain: false, steps: false };
             let query = Query::Task { task: task.clone(), detail, wait: Millis(0) };
             self.ask(n, Request::Query(query), Asked::View { task, must_know });
         }

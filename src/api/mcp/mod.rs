@@ -256,10 +256,13 @@ impl ServerHandler for Facade {
         request: UpdateTaskParams,
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
-        // No task of the mesh asks its submitter anything: whatever is answered
-        // stands for no outstanding request, and such answers are let go.
-        let known = async |node| task::look(&node, &request.task_id).await;
-        answered(self.guarded(Access::Task(&request.task_id), &context, known).await).map(drop)
+        let offer = self.offered(&context)?;
+        let operation = task::standing_for("workflow_submit", &offer).map_err(|e| protocol_error(&e))?;
+        let update = async |node| task::update(&node, &request.task_id, &request.input_responses).await;
+        let done = self.guarded(Access::Tool(operation, &request.task_id), &context, update).await;
+        let about = tool::named("task_id", &request.task_id);
+        self.note(operation, &Visitor::of(&context), access::code(done.as_ref()), &about);
+        answered(done)
     }
 
     async fn cancel_task(
@@ -268,7 +271,7 @@ impl ServerHandler for Facade {
         context: RequestContext<RoleServer>,
     ) -> Result<(), ErrorData> {
         let offer = self.offered(&context)?;
-        let operation = task::cancelling(&offer).map_err(|e| protocol_error(&e))?;
+        let operation = task::standing_for("task_cancel", &offer).map_err(|e| protocol_error(&e))?;
         let cancel = async |node| task::cancel(&node, &request.task_id).await;
         let done = self.guarded(Access::Tool(operation, &request.task_id), &context, cancel).await;
         let about = tool::named("task_id", &request.task_id);

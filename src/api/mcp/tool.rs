@@ -233,8 +233,7 @@ fn refused(failure: &Failure, ids: Object) -> CallToolResponse {
 
 fn unknown_tool(name: &str) -> ErrorData {
     let name: String = name.chars().take(64).collect();
-    let why = if ops::ALL.contains(&name.as_str()) { "is not offered by this version" } else { "is not known" };
-    ErrorData::invalid_params(format!("tool {name:?} {why}; tools/list has those there are"), None)
+    ErrorData::invalid_params(format!("tool {name:?} is not known; tools/list has those there are"), None)
 }
 
 fn withheld(name: &str) -> ErrorData {

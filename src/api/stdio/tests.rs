@@ -70,7 +70,7 @@ async fn a_modern_client_is_carried_with_its_headers() {
     let capabilities = piped.hear().await["result"]["capabilities"].clone();
     assert_eq!((&capabilities["tools"], &capabilities["resources"]["subscribe"]), (&json!({}), &json!(true)));
     piped.say(modern(2, "tools/list", json!({}))).await;
-    assert_eq!(piped.hear().await["result"]["tools"].as_array().map(Vec::len), Some(20));
+    assert_eq!(piped.hear().await["result"]["tools"].as_array().map(Vec::len), Some(26));
     piped.say(pause(3)).await;
     let answer = piped.hear().await;
     assert_eq!((&answer["id"], &answer["result"]["structuredContent"]["status"]), (&json!(3), &json!("paused")));

@@ -8,6 +8,7 @@ use super::task::{
     executor_from, executor_to, node_to, nodes_to, owned, owned_all, owned_or_none, report_from, requirements_from,
     resources_from,
 };
+use super::workflow::workflow_from;
 use super::{WireError, proto, request};
 use proto::peer_response::Result as Answer;
 use proto::reply::Kind;
@@ -79,6 +80,12 @@ impl From<&Reply> for Kind {
                 completed: *completed,
                 abandoned: *abandoned,
             }),
+            Reply::WorkflowCancelled { task, at, steps } => {
+                Kind::WorkflowCancelled(proto::WorkflowCancelled { task: id(task), at: at.0, steps: owned_all(steps) })
+            }
+            Reply::Approved { task, status, at } => {
+                Kind::Approved(proto::Approved { task: id(task), status: status_to(*status), at: at.0 })
+            }
             Reply::Task(view) => Kind::Task((&**view).into()),
             Reply::Tasks(page) => Kind::Tasks(page.into()),
             Reply::Stats(stats) => Kind::Stats((&**stats).into()),
@@ -92,6 +99,7 @@ impl From<&Reply> for Kind {
             | Reply::Disconnected { .. }
             | Reply::Bootstrapped { .. }
             | Reply::Token(_)
+            | Reply::Foreseen(_)
             | Reply::Tokens(_) => Kind::LocalOnly(proto::LocalOnly {}),
         }
     }
@@ -136,6 +144,16 @@ fn reply_from(reply: &proto::Reply) -> Checked<Reply> {
             at: Unix(unregistered.at),
             completed: check::count("unregistered.completed", unregistered.completed)?,
             abandoned: check::count("unregistered.abandoned", unregistered.abandoned)?,
+        },
+        Kind::WorkflowCancelled(cancelled) => Reply::WorkflowCancelled {
+            task: task_id(&cancelled.task)?,
+            at: Unix(cancelled.at),
+            steps: check::texts("cancelled.steps", &cancelled.steps, limits::STEPS)?,
+        },
+        Kind::Approved(approved) => Reply::Approved {
+            task: task_id(&approved.task)?,
+            status: status_from(approved.status)?,
+            at: Unix(approved.at),
         },
         Kind::Task(view) => Reply::Task(Box::new(task_from(view)?)),
         Kind::Tasks(page) => Reply::Tasks(page_from(page)?),
@@ -234,13 +252,16 @@ impl From<&TaskView> for proto::TaskView {
             requirements: Some((&view.requirements).into()),
             explanation: view.explanation.as_ref().map(explanation_to),
             report: view.report.as_ref().map(Into::into),
+            workflow: view.workflow.as_deref().map(Into::into),
         }
     }
 }
 
 fn task_from(view: &proto::TaskView) -> Checked<TaskView> {
+    let task = task_id(&view.task)?;
     Ok(TaskView {
-        task: task_id(&view.task)?,
+        workflow: view.workflow.as_ref().map(|w| workflow_from(&task, w)).transpose()?.map(Box::new),
+        task,
         task_type: check::text("view.task_type", &view.task_type, limits::TEXT_BYTES)?,
         status: status_from(view.status)?,
         priority: check::priority("view.priority", view.priority)?,

@@ -1,7 +1,7 @@
 //! Requests on the wire: the first half of `proto/taskmesh/v1/request.proto`.
 
 use super::check::{self, Checked, same_names};
-use super::task::{owned_all, owned_or_none, spec_from};
+use super::task::{node_to, owned_all, owned_or_none, spec_from};
 use super::{WireError, proto};
 use proto::request::Kind;
 use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter};
@@ -45,6 +45,11 @@ fn command_to(command: &Command) -> Kind {
         Command::Cancel { task, reason, force } => {
             Kind::Cancel(proto::Cancel { task: id(task), reason: owned_or_none(reason.as_ref()), force: *force })
         }
+        Command::CancelWorkflow { task, reason, force } => Kind::CancelWorkflow(proto::Cancel {
+            task: id(task),
+            reason: owned_or_none(reason.as_ref()),
+            force: *force,
+        }),
         Command::Reprioritise { task, priority, requeue } => {
             Kind::Reprioritise(proto::Reprioritise { task: id(task), priority: priority.value(), requeue: *requeue })
         }
@@ -61,6 +66,9 @@ fn command_to(command: &Command) -> Kind {
             graceful: *graceful,
             timeout_ms: timeout.0,
         }),
+        Command::Approve { task, approved, content } => {
+            Kind::Approve(proto::Approve { task: id(task), approved: *approved, content: content.to_vec() })
+        }
         Command::Register(_)
         | Command::Connect { .. }
         | Command::Disconnect { .. }
@@ -77,6 +85,7 @@ fn query_to(query: &Query) -> Kind {
             report: detail.report,
             live: detail.live,
             explain: detail.explain,
+            steps: detail.steps,
             wait_ms: wait.0,
         }),
         Query::Tasks(filter) => Kind::Tasks((&**filter).into()),
@@ -87,7 +96,7 @@ fn query_to(query: &Query) -> Kind {
             Kind::Worker(proto::WorkerQuery { worker: worker.as_str().to_owned(), tasks: *tasks })
         }
         Query::Workers => Kind::Workers(proto::WorkersQuery {}),
-        Query::Discover { .. } | Query::Peers(_) | Query::Peer { .. } | Query::Tokens => {
+        Query::Discover { .. } | Query::Peers(_) | Query::Peer { .. } | Query::Tokens | Query::Foresee(_) => {
             Kind::LocalOnly(proto::LocalOnly {})
         }
     }
@@ -99,6 +108,11 @@ pub(super) fn request_from(request: &proto::Request) -> Checked<Request> {
         Kind::LocalOnly(proto::LocalOnly {}) => return Err(WireError::NotForPeers),
         Kind::Submit(submit) => Request::Command(Command::Submit(Box::new(submission_from(submit)?))),
         Kind::Cancel(cancel) => Request::Command(cancel_from(cancel)?),
+        Kind::CancelWorkflow(cancel) => Request::Command(Command::CancelWorkflow {
+            task: task_id(&cancel.task)?,
+            reason: reason("cancel.reason", &cancel.reason)?,
+            force: cancel.force,
+        }),
         Kind::Reprioritise(change) => Request::Command(Command::Reprioritise {
             task: task_id(&change.task)?,
             priority: check::priority("reprioritise.priority", change.priority)?,
@@ -114,6 +128,11 @@ pub(super) fn request_from(request: &proto::Request) -> Checked<Request> {
             worker: check::worker("unregister.worker", &unregister.worker)?,
             graceful: unregister.graceful,
             timeout: Millis(unregister.timeout_ms),
+        }),
+        Kind::Approve(approve) => Request::Command(Command::Approve {
+            task: task_id(&approve.task)?,
+            approved: approve.approved,
+            content: check::bytes("approve.content", &approve.content, limits::INLINE_BYTES)?,
         }),
         Kind::Task(query) => Request::Query(task_query_from(query)?),
         Kind::Tasks(filter) => Request::Query(Query::Tasks(Box::new(filter_from(filter)?))),
@@ -183,7 +202,7 @@ fn retry_from(retry: &proto::Retry) -> Checked<Command> {
 fn task_query_from(query: &proto::TaskQuery) -> Checked<Query> {
     Ok(Query::Task {
         task: task_id(&query.task)?,
-        detail: Detail { report: query.report, live: query.live, explain: query.explain },
+        detail: Detail { report: query.report, live: query.live, explain: query.explain, steps: query.steps },
         wait: Millis(check::at_most("query.wait", query.wait_ms, limits::WAIT_MS)?),
     })
 }
@@ -197,6 +216,8 @@ impl From<&TaskFilter> for proto::TaskFilter {
             priority_min: filter.priority_min,
             task_type: owned_or_none(filter.task_type.as_ref()),
             parent: filter.parent.as_ref().map(id),
+            owner: filter.owner.map(node_to),
+            begun: filter.begun,
             limit: filter.limit,
             offset: filter.offset,
             after: filter
@@ -225,6 +246,8 @@ fn filter_from(filter: &proto::TaskFilter) -> Checked<TaskFilter> {
         priority_min: filter.priority_min,
         task_type: check::text_or_none("filter.task_type", filter.task_type.as_deref(), limits::TEXT_BYTES)?,
         parent: check::task_or_none("filter.parent", filter.parent.as_deref())?,
+        owner: filter.owner.as_ref().map(|node| check::node("filter.owner", node)).transpose()?,
+        begun: filter.begun,
         limit: check::at_most("filter.limit", filter.limit, WIDE_PAGE as u32)?,
         offset: check::at_most("filter.offset", filter.offset, limits::OFFSET as u32)?,
         after: filter.after.as_ref().map(after).transpose()?,

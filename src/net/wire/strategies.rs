@@ -2,6 +2,7 @@
 //! then at a bound.
 
 mod replies;
+mod workflows;
 
 use super::check::{COUNT, COUNTER};
 use proptest::collection::{btree_map, btree_set, vec};
@@ -160,6 +161,16 @@ fn command() -> Any<Command> {
             Command::Submit(Box::new(Submission { task, spec, priority, items }))
         }),
         (task(), of(long()), any::<bool>()).prop_map(|(task, reason, force)| Command::Cancel { task, reason, force }),
+        (task(), of(long()), any::<bool>()).prop_map(|(task, reason, force)| Command::CancelWorkflow {
+            task,
+            reason,
+            force
+        }),
+        (task(), any::<bool>(), vec(any::<u8>(), 0..50)).prop_map(|(task, approved, content)| Command::Approve {
+            task,
+            approved,
+            content: content.into()
+        }),
         (task(), priority(), any::<bool>()).prop_map(|(task, priority, requeue)| Command::Reprioritise {
             task,
             priority,
@@ -183,7 +194,7 @@ fn command() -> Any<Command> {
 }
 
 fn query() -> Any<Query> {
-    let detail = any::<(bool, bool, bool)>().prop_map(|(report, live, explain)| Detail { report, live, explain });
+    let detail = any::<[bool; 4]>().prop_map(|[report, live, explain, steps]| Detail { report, live, explain, steps });
     prop_oneof![
         (task(), detail, 0..=limits::WAIT_MS).prop_map(|(task, detail, wait)| Query::Task {
             task,
@@ -206,9 +217,25 @@ fn filter() -> Any<TaskFilter> {
     (
         (vec(replies::status(), 0..9), of(worker()), vec(short(), 0..4), of(-1e300..1e300)),
         (of(short()), of(task()), 1..=limits::PAGE as u32, 0..=limits::OFFSET as u32, of((unix(), task())), scope()),
+        (of(node()), of(any::<bool>())),
     )
-        .prop_map(|((statuses, worker, tags, priority_min), (task_type, parent, limit, offset, after, scope))| {
-            TaskFilter { statuses, worker, tags, priority_min, task_type, parent, limit, offset, after, scope }
+        .prop_map(|(first, second, (owner, begun))| {
+            let (statuses, worker, tags, priority_min) = first;
+            let (task_type, parent, limit, offset, after, scope) = second;
+            TaskFilter {
+                statuses,
+                worker,
+                tags,
+                priority_min,
+                task_type,
+                parent,
+                owner,
+                begun,
+                limit,
+                offset,
+                after,
+                scope,
+            }
         })
         .boxed()
 }

@@ -51,6 +51,8 @@ fn of_changes() -> Any<Reply> {
             at,
             cleanup_required
         }),
+        (task(), status(), unix()).prop_map(|(task, status, at)| Reply::Approved { task, status, at }),
+        (task(), unix(), vec(short(), 0..5)).prop_map(|(task, at, steps)| Reply::WorkflowCancelled { task, at, steps }),
         (task(), priority(), priority(), position()).prop_map(|(task, old, new, position)| Reply::Reprioritised {
             task,
             old,
@@ -118,13 +120,16 @@ fn task_view() -> Any<TaskView> {
         ([0..=COUNTER, 0..=COUNTER, 0..=COUNTER, 0..=COUNTER], unix(), [of(unix()), of(unix()), of(unix())]),
         (node(), nodes(0..5), position(), of(0..=100_u8), of(long()), of(tail), of(long())),
         ([of(task()), of(task())], vec(task(), 0..3), requirements(), of(explanation()), of(report())),
+        of(super::workflows::workflow_view()),
     )
-        .prop_map(|(first, second, third, fourth)| {
+        .prop_map(|(first, second, third, fourth, workflow)| {
             let (task, task_type, status, priority, tags, executor) = first;
             let ([attempt, failures, crashes, epoch], submitted_at, [started_at, ended_at, delayed_until]) = second;
             let (home, holders, position, progress, message, log_tail, error) = third;
             let ([retry_of, retried_as], depends_on, requirements, explanation, report) = fourth;
+            let workflow = workflow.map(|w| Box::new(super::workflows::of_task(w, &task)));
             TaskView {
+                workflow,
                 task,
                 task_type,
                 status,

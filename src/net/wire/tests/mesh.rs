@@ -139,7 +139,7 @@ impl Mesh {
     }
 
     fn view(&mut self, n: u8, task: &str) -> TaskView {
-        let detail = Detail { report: true, live: true, explain: true };
+        let detail = Detail { report: true, live: true, explain: true, steps: true };
         match self.query(n, Query::Task { task: id(task), detail, wait: Millis(0) }) {
             Ok(Reply::Task(view)) => *view,
             other => panic!("no view of {task}: {other:?}"),

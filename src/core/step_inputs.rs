@@ -1,0 +1,271 @@
+//! What a step of a workflow is given: its condition, and its inputs with what
+//! earlier steps left; and what a workflow leaves itself.
+
+use crate::ids::TaskId;
+use crate::limits;
+use crate::node::Node;
+use crate::steps::{Running, badly, step_id};
+use crate::task::{Data, Outcome, Report, Spec};
+use crate::workflow::flow::End;
+use crate::workflow::reference::{self, Reference, Root};
+use crate::workflow::{Definition, Join, OnFailure, Plan, Step, WAIT, WORKFLOW, condition, wait_until};
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+
+/// What becomes of a step whose turn has come.
+pub(crate) enum Next {
+    Begin(Box<Spec>),
+    End(End),
+    /// What it needs is not here yet.
+    Later,
+}
+
+/// Why a value is not to be had.
+pub(crate) enum Lack {
+    Never(String),
+    Yet,
+}
+
+impl From<String> for Lack {
+    fn from(problem: String) -> Lack {
+        Lack::Never(problem)
+    }
+}
+
+impl Node {
+    /// What becomes of step `n`, whose turn has come.
+    pub(crate) fn next_of(&self, workflow: &TaskId, running: &Running, n: usize) -> Next {
+        let step = running.flow.plan.step(n);
+        if let Some(text) = &step.when {
+            match self.condition_holds(workflow, running, text) {
+                Ok(true) => {}
+                Ok(false) => {
+                    return Next::End(End::Skipped { reason: format!("its condition is false: {text}").into() });
+                }
+                Err(Lack::Never(problem)) => return Next::End(badly(problem)),
+                Err(Lack::Yet) => return Next::Later,
+            }
+        }
+        match self.spec_of_step(workflow, running, n) {
+            Ok(spec) => Next::Begin(Box::new(spec)),
+            Err(Lack::Never(problem)) => Next::End(badly(problem)),
+            Err(Lack::Yet) => Next::Later,
+        }
+    }
+
+    fn condition_holds(&self, workflow: &TaskId, running: &Running, text: &str) -> Result<bool, Lack> {
+        let plan = &running.flow.plan;
+        let ended = plan.definition.steps.iter().enumerate().filter(|(n, _)| running.flow.end_of(*n).is_some());
+        let names: Vec<&str> = ended.map(|(_, step)| step.step_id.as_str()).collect();
+        let mut steps = BTreeMap::new();
+        for name in condition::mentioned(text, names.into_iter()) {
+            let Some(n) = plan.find(name) else { continue };
+            let end = running.flow.end_of(n);
+            let status = end.map_or("waiting", End::status);
+            let error = end.and_then(End::why);
+            let result = self.result_of(workflow, running, n)?;
+            steps.insert(name.to_owned(), json!({"status": status, "error": error, "result": result}));
+        }
+        Ok(condition::holds(text, &steps, &plan.definition.params)?)
+    }
+
+    fn spec_of_step(&self, workflow: &TaskId, running: &Running, n: usize) -> Result<Spec, Lack> {
+        let plan = &running.flow.plan;
+        let step = plan.step(n);
+        let yet = std::cell::Cell::new(false);
+        let look_up = |reference: &Reference| match self.look_up(workflow, running, n, reference) {
+            Ok(value) => Ok(value),
+            Err(Lack::Never(problem)) => Err(problem),
+            Err(Lack::Yet) => {
+                yet.set(true);
+                Err(String::new())
+            }
+        };
+        let made = if step.for_each.is_some() && plan.definition.items.is_none() {
+            items_of(plan, step, &look_up).map(|definition| (WORKFLOW, text_of(&definition)))
+        } else if step.action == WORKFLOW {
+            inner_of(step, &look_up).map(|definition| (WORKFLOW, text_of(&definition)))
+        } else {
+            reference::resolve(&step.inputs, &look_up).map(|inputs| (step.action.as_str(), inputs.to_string()))
+        };
+        if yet.get() {
+            return Err(Lack::Yet);
+        }
+        let (task_type, payload) = made?;
+        if payload.len() > limits::PAYLOAD_BYTES {
+            let (got, limit) = (payload.len(), limits::PAYLOAD_BYTES);
+            return Err(Lack::Never(format!("its inputs have {got} bytes; the limit is {limit}")));
+        }
+        if task_type == WAIT {
+            let inputs: Value = serde_json::from_str(&payload).unwrap_or(Value::Null);
+            wait_until(&inputs, self.wall())?;
+        }
+        let of = &self.kept[workflow].slot.spec;
+        let alone = task_type == WORKFLOW;
+        Ok(Spec {
+            task_type: task_type.into(),
+            payload: payload.into_bytes().into(),
+            metadata: None,
+            timeout: step.timeout.filter(|_| !alone),
+            retry: step.retry,
+            requirements: if alone { Default::default() } else { step.requirements.clone() },
+            not_before: None,
+            deadline: None,
+            depends_on: Vec::new(),
+            idempotency_key: None,
+            retry_of: None,
+            submitted_at: self.wall(),
+            ..(**of).clone()
+        })
+    }
+
+    fn look_up(&self, workflow: &TaskId, running: &Running, n: usize, reference: &Reference) -> Result<Value, Lack> {
+        let plan = &running.flow.plan;
+        let earlier = |step: &String| plan.find(step).ok_or_else(|| format!("${{{reference}}}: no such step"));
+        Ok(match &reference.root {
+            Root::Result(step) => {
+                let value = self.result_of(workflow, running, earlier(step)?)?;
+                if value.get("$blob").is_some() && !reference.path.is_empty() {
+                    let problem = "the result is too large to look into; pass it whole: it is handed over by reference";
+                    return Err(Lack::Never(format!("${{{reference}}}: {problem}")));
+                }
+                reference.find(&value)?
+            }
+            Root::Status(step) => json!(running.flow.end_of(earlier(step)?).map(End::status)),
+            Root::Error(step) => json!(running.flow.end_of(earlier(step)?).and_then(End::why)),
+            Root::Params => reference.find(&plan.definition.params)?,
+            Root::Item => reference.find(plan.item(n).unwrap_or(&Value::Null))?,
+            Root::Index => json!(n),
+            Root::WorkflowId => json!(workflow.as_str()),
+        })
+    }
+
+    /// What step `n` left: null unless it completed.
+    fn result_of(&self, workflow: &TaskId, running: &Running, n: usize) -> Result<Value, Lack> {
+        if running.flow.end_of(n) != Some(&End::Well) {
+            return Ok(Value::Null);
+        }
+        let step = step_id(workflow, &running.flow.plan.name(n))?;
+        let here = || self.kept.get(&step).and_then(|k| k.slot.record.body.state.closed());
+        match running.reports.get(&n) {
+            Some(report) => self.value_of(&step, Some(report)),
+            None => self.value_of(&step, here().ok_or(Lack::Yet)?.report.as_ref()),
+        }
+    }
+
+    /// The JSON value of what a task left.
+    fn value_of(&self, task: &TaskId, report: Option<&Report>) -> Result<Value, Lack> {
+        let Some(report) = report else { return Ok(Value::Null) };
+        let part_of_it = self.kept.get(task).filter(|k| report.truncated && k.slot.spec.is_workflow());
+        if let Some(kept) = part_of_it {
+            let plan = Plan::read(&kept.slot.spec.payload).map_err(|e| e.to_string())?;
+            return self.value_of_workflow(task, &plan, None);
+        }
+        match &report.result {
+            Data::Inline(text) => {
+                let text = String::from_utf8_lossy(text);
+                Ok(serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned())))
+            }
+            Data::Blob { hash, bytes } => {
+                Ok(json!({"$blob": hash.to_string(), "bytes": bytes, "uri": format!("mesh://blobs/{hash}")}))
+            }
+        }
+    }
+
+    /// What a workflow left: for items the list of what each left, else an
+    /// object of what the steps left that nothing depends on.
+    pub(crate) fn value_of_workflow(
+        &self,
+        workflow: &TaskId,
+        plan: &Plan,
+        running: Option<&Running>,
+    ) -> Result<Value, Lack> {
+        let of = |n: usize| match running {
+            Some(running) => self.result_of(workflow, running, n),
+            None => self.kept_result(&step_id(workflow, &plan.name(n))?),
+        };
+        let mut size = 0;
+        let mut bounded = |n: usize| -> Result<Value, Lack> {
+            let value = of(n)?;
+            size += value.to_string().len();
+            if size > limits::PAYLOAD_BYTES {
+                return Err(Lack::Never(format!("its results have more than {} bytes", limits::PAYLOAD_BYTES)));
+            }
+            Ok(value)
+        };
+        if plan.definition.items.is_some() {
+            return (0..plan.len()).map(bounded).collect::<Result<Vec<_>, _>>().map(Value::Array);
+        }
+        let last = (0..plan.len()).filter(|n| plan.children(*n).is_empty() && !plan.undoes(*n));
+        last.map(|n| Ok((plan.name(n), bounded(n)?))).collect::<Result<_, Lack>>().map(Value::Object)
+    }
+
+    fn kept_result(&self, task: &TaskId) -> Result<Value, Lack> {
+        let Some(closed) = self.kept.get(task).and_then(|k| k.slot.record.body.state.closed()) else {
+            return Ok(Value::Null);
+        };
+        if closed.outcome == Outcome::Completed { self.value_of(task, closed.report.as_ref()) } else { Ok(Value::Null) }
+    }
+}
+
+fn text_of(definition: &Definition) -> String {
+    serde_json::to_string(definition).expect("a definition is plain data")
+}
+
+/// A value that is too large for a record is put together from the records of
+/// the steps when it is asked for.
+pub(crate) fn report_of(value: &Value) -> Report {
+    let text = value.to_string();
+    if text.len() > limits::INLINE_BYTES {
+        return Report { truncated: true, ..Report::default() };
+    }
+    Report { result: Data::Inline(text.into_bytes().into()), ..Report::default() }
+}
+
+/// The workflow that runs a `for_each` step: its one step, once for each item.
+fn items_of(plan: &Plan, step: &Step, look_up: &reference::Lookup<'_>) -> Result<Definition, String> {
+    let items = match reference::resolve(step.for_each.as_ref().unwrap_or(&Value::Null), look_up)? {
+        Value::Array(items) if items.len() <= limits::ITEMS => items,
+        Value::Array(items) => {
+            return Err(format!("for_each has {} items; the limit is {}", items.len(), limits::ITEMS));
+        }
+        _ => return Err("for_each is no array".to_owned()),
+    };
+    let known = Plan::known_before_items;
+    let inputs = if step.action == WORKFLOW {
+        let params = step.inputs.get("params").cloned().unwrap_or(Value::Null);
+        let mut inputs = step.inputs.clone();
+        inputs["params"] = reference::resolve_some(&params, &known, look_up)?;
+        inputs
+    } else {
+        reference::resolve_some(&step.inputs, &known, look_up)?
+    };
+    let on_failure = if step.on_failure == OnFailure::Continue { OnFailure::Continue } else { OnFailure::Fail };
+    let one = Step {
+        inputs,
+        depends_on: Vec::new(),
+        join: Join::All,
+        when: None,
+        for_each: None,
+        max_concurrent: None,
+        on_failure,
+        ..step.clone()
+    };
+    Ok(Definition {
+        name: step.step_id.clone(),
+        params: plan.definition.params.clone(),
+        steps: vec![one],
+        items: Some(items),
+        max_concurrent: step.max_concurrent,
+    })
+}
+
+/// The workflow that a step is, with its parameters.
+fn inner_of(step: &Step, look_up: &reference::Lookup<'_>) -> Result<Definition, String> {
+    let definition = step.inputs.get("definition").cloned().unwrap_or(Value::Null);
+    let mut definition: Definition = serde_json::from_value(definition).map_err(|e| e.to_string())?;
+    if let Some(params) = step.inputs.get("params").filter(|p| !p.is_null()) {
+        definition.params = reference::resolve(params, look_up)?;
+    }
+    Ok(definition)
+}

@@ -1,0 +1,486 @@
+//! A workflow as its owner leads it: which step begins, with what, and what
+//! follows when it ends.
+//!
+//! A step is born as a task when its turn has come, on the holders of its
+//! workflow. What has begun is therefore told by the records alone: an owner
+//! that takes a workflow over finds the steps that it keeps and goes on. A step
+//! that is born a second time, by an owner that did not know of the first,
+//! gives way as any second task of one id does; its grant waits for a majority,
+//! so it does not run.
+
+use crate::ids::TaskId;
+use crate::limits;
+use crate::node::Node;
+use crate::origin::Origin;
+use crate::ownership::Offering;
+use crate::step_inputs::{Lack, Next, report_of};
+use crate::task::{CancelRequest, Data, Outcome, Report, Spec, TaskState};
+use crate::time::Unix;
+use crate::view::Status;
+use crate::workflow::flow::{End, Flow, Over, Phase};
+use crate::workflow::{APPROVE, Plan, WORKFLOW};
+use crate::{Command, command::Refusal};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
+use std::sync::Arc;
+
+/// The workflows that this node owns.
+#[derive(Default)]
+pub(crate) struct Workflows {
+    running: BTreeMap<TaskId, Running>,
+    /// Something happened that may let a step begin.
+    stirred: BTreeSet<TaskId>,
+}
+
+/// One of them.
+pub(crate) struct Running {
+    pub(crate) flow: Flow,
+    /// Steps that ended since it was looked at.
+    ended: Vec<(usize, End)>,
+    /// What steps left that other nodes own, as these say: a copy that is kept
+    /// here may be of an end that was never promised.
+    pub(crate) reports: BTreeMap<usize, Report>,
+    /// Steps may have begun that this node does not know of.
+    wary: bool,
+    /// What it waits for before its first step has completed.
+    open: bool,
+}
+
+impl Spec {
+    /// It is the record of a workflow.
+    #[must_use]
+    pub fn is_workflow(&self) -> bool {
+        *self.task_type == *WORKFLOW
+    }
+}
+
+impl Node {
+    /// Whether a submitted workflow can be taken.
+    pub(crate) fn check_workflow(&self, spec: &Spec) -> Result<(), Refusal> {
+        let refusal =
+            |field: String, problem: String| Refusal::Invalid { field: field.into(), problem: problem.into() };
+        let plan = Plan::read(&spec.payload).map_err(|e| refusal(e.field, e.problem))?;
+        self.check_actions(&plan)
+    }
+
+    pub(crate) fn check_actions(&self, plan: &Plan) -> Result<(), Refusal> {
+        for (field, step) in plan.actions() {
+            if !self.knows_action(&step.action) {
+                let known = self.known_actions().join(", ");
+                let problem = format!("{} is unknown: no worker of the mesh offers it; there are {known}", step.action);
+                return Err(Refusal::Invalid { field: field.into(), problem: problem.into() });
+            }
+        }
+        plan.inner().try_for_each(|inner| self.check_actions(&inner))
+    }
+
+    fn knows_action(&self, action: &str) -> bool {
+        crate::workflow::BUILT_IN.contains(&action)
+            || crate::queue::offers(&self.config.executors, action)
+            || self.worker_views().iter().any(|w| crate::queue::offers(&w.capabilities, action))
+    }
+
+    fn known_actions(&self) -> Vec<String> {
+        let stem = |c: &Arc<str>| c.split(':').next().unwrap_or(c).to_owned();
+        let mut known: BTreeSet<String> = self.config.executors.iter().map(stem).collect();
+        known.extend(self.worker_views().iter().flat_map(|w| w.capabilities.iter().map(stem).collect::<Vec<_>>()));
+        known.extend(crate::workflow::BUILT_IN.map(str::to_owned));
+        known.into_iter().collect()
+    }
+
+    /// The records that belong to `task`, its steps or items, without theirs.
+    pub(crate) fn parts_of(&self, task: &TaskId) -> impl Iterator<Item = &TaskId> {
+        let prefix = format!("{task}/");
+        let from = TaskId::new(&prefix).ok();
+        let range = from.map(|from| self.kept.range::<TaskId, _>((Bound::Excluded(from), Bound::Unbounded)));
+        let length = prefix.len();
+        range
+            .into_iter()
+            .flatten()
+            .map(|(id, _)| id)
+            .take_while(move |id| id.as_str().starts_with(&prefix))
+            .filter(move |id| !id.as_str()[length..].contains('/'))
+    }
+
+    /// The workflow that `task` is a step of, if its record is here.
+    pub(crate) fn workflow_of(&self, task: &TaskId) -> Option<&TaskId> {
+        let (parent, _) = task.as_str().rsplit_once('/')?;
+        let (id, kept) = self.kept.get_key_value(parent)?;
+        kept.slot.spec.is_workflow().then_some(id)
+    }
+
+    /// It is kept for as long as the workflow that it is a step of.
+    pub(crate) fn is_held(&self, task: &TaskId) -> bool {
+        self.workflow_of(task).is_some_and(|workflow| !self.kept[workflow].doomed)
+    }
+
+    /// An owned workflow is to be looked at.
+    pub(crate) fn stir_workflow(&mut self, workflow: &TaskId) {
+        self.workflows.stirred.insert(workflow.clone());
+    }
+
+    /// What could not go on because something was not here yet.
+    pub(crate) fn stir_waiting_workflows(&mut self) {
+        let waits =
+            |running: &Running| running.open && (running.flow.next().is_some() || running.flow.over().is_some());
+        let waiting = self.workflows.running.iter().filter(|(_, running)| waits(running));
+        self.workflows.stirred.extend(waiting.map(|(workflow, _)| workflow.clone()));
+    }
+
+    /// Enters an owned workflow where its state belongs.
+    pub(crate) fn index_workflow(&mut self, workflow: &TaskId) {
+        let kept = &self.kept[workflow];
+        let deadline = kept.slot.spec.deadline;
+        if let Some(closed) = kept.slot.record.body.state.closed() {
+            self.closed.insert((closed.at, workflow.clone()));
+            return;
+        }
+        if let Some(deadline) = deadline {
+            self.due.insert((deadline, workflow.clone()));
+        }
+        if self.workflows.running.get(workflow).is_none_or(|running| !running.open) {
+            self.await_dependencies(workflow);
+        }
+        self.stir_workflow(workflow);
+    }
+
+    /// Takes it out of there.
+    pub(crate) fn unindex_workflow(&mut self, workflow: &TaskId) {
+        let kept = &self.kept[workflow];
+        if let Some(deadline) = kept.slot.spec.deadline {
+            self.due.remove(&(deadline, workflow.clone()));
+        }
+        if let Some(closed) = kept.slot.record.body.state.closed() {
+            self.closed.remove(&(closed.at, workflow.clone()));
+            return;
+        }
+        self.stop_awaiting(workflow);
+    }
+
+    /// Workflows are to be looked at.
+    pub(crate) fn workflows_stirred(&self) -> bool {
+        !self.workflows.stirred.is_empty()
+    }
+
+    /// Begins what may begin, in every workflow in which something happened: so
+    /// many steps at most, the rest with the next input.
+    pub(crate) fn run_workflows(&mut self) {
+        let mut left = limits::RELEASES;
+        while left > 0
+            && let Some(workflow) = self.workflows.stirred.pop_first()
+        {
+            self.run_workflow(&workflow, &mut left);
+            // What a step leads to on this node alone follows at once.
+            self.obey_itself();
+        }
+        if self.workflows_stirred() {
+            self.tick_soon();
+        }
+    }
+
+    fn run_workflow(&mut self, workflow: &TaskId, left: &mut usize) {
+        let Some(kept) = self.owned(workflow) else { return self.leave_workflow(workflow) };
+        if kept.slot.record.closed() {
+            return self.leave_workflow(workflow);
+        }
+        let running = match self.workflows.running.remove(workflow) {
+            Some(running) => Ok(running),
+            None => self.resume(workflow),
+        };
+        let mut running = match running {
+            Ok(running) => running,
+            Err(problem) => {
+                let error = format!("its definition can't be read: {problem}").into();
+                return self.close(workflow, Outcome::Failed { error }, None, None);
+            }
+        };
+        running.open |= !self.missing.contains_key(workflow);
+        for (n, end) in std::mem::take(&mut running.ended) {
+            running.flow.end(n, end);
+        }
+        if running.open {
+            self.begin_steps(workflow, &mut running, left);
+        }
+        let over = running.flow.over();
+        let value = over.as_ref().map(|_| self.value_of_workflow(workflow, &running.flow.plan, Some(&running)));
+        self.workflows.running.insert(workflow.clone(), running);
+        if let (Some(over), Some(value)) = (over, value) {
+            self.end_workflow(workflow, over, value);
+        }
+    }
+
+    fn begin_steps(&mut self, workflow: &TaskId, running: &mut Running, left: &mut usize) {
+        loop {
+            let plan = running.flow.plan.clone();
+            let ended_at = |n: usize| self.end_time(workflow, &plan, n);
+            running.flow.begin_undoing(&ended_at);
+            let Some(n) = running.flow.next() else { return };
+            if *left == 0 {
+                self.workflows.stirred.insert(workflow.clone());
+                return;
+            }
+            *left -= 1;
+            match self.next_of(workflow, running, n) {
+                Next::Begin(spec) => match self.begin_step(workflow, &running.flow.plan.name(n), *spec, running.wary) {
+                    Ok(()) => running.flow.begin(n),
+                    Err(problem) => {
+                        running.flow.end(n, badly(problem));
+                    }
+                },
+                Next::End(end) => {
+                    running.flow.end(n, end);
+                }
+                // The tick stirs it again.
+                Next::Later => return,
+            }
+        }
+    }
+
+    /// When a step ended that has a record.
+    fn end_time(&self, workflow: &TaskId, plan: &Plan, n: usize) -> Option<(Unix, usize)> {
+        let step = step_id(workflow, &plan.name(n)).ok()?;
+        self.kept.get(&step)?.slot.record.body.state.closed().map(|closed| (closed.at, n))
+    }
+
+    fn begin_step(&mut self, workflow: &TaskId, name: &str, spec: Spec, wary: bool) -> Result<(), String> {
+        let step = step_id(workflow, name)?;
+        if self.kept.contains_key(&step) {
+            return Err(format!("its id {step} is taken by another task"));
+        }
+        let priority = self.kept[workflow].slot.record.body.priority;
+        let holders = self.first_holders(workflow);
+        let nonce = self.chance.next();
+        self.dependents.entry(step.clone()).or_default().insert(workflow.clone());
+        self.bear(step.clone(), Arc::new(spec), priority, holders, nonce);
+        if let Some(kept) = self.kept.get_mut(&step) {
+            kept.wary = wary;
+        }
+        Ok(())
+    }
+
+    /// The state of a workflow that this node has just come to own, from the
+    /// records of its steps.
+    fn resume(&mut self, workflow: &TaskId) -> Result<Running, String> {
+        let kept = &self.kept[workflow];
+        let plan = Arc::new(Plan::read(&kept.slot.spec.payload).map_err(|e| e.to_string())?);
+        let first = kept.slot.record.stamp.ballot.epoch == 1;
+        let mut flow = Flow::new(plan.clone());
+        let begun: Vec<TaskId> = self.parts_of(workflow).cloned().collect();
+        for step in &begun {
+            if let Some(n) = plan.find(&step.as_str()[workflow.as_str().len() + 1..]) {
+                flow.begin(n);
+                let waiting = self.dependents.entry(step.clone()).or_default();
+                waiting.insert(workflow.clone());
+                self.awaited.push(step.clone());
+            }
+        }
+        let open = !begun.is_empty();
+        Ok(Running { flow, ended: Vec::new(), reports: BTreeMap::new(), wary: !first, open })
+    }
+
+    /// This node owns it no more, or it has ended.
+    pub(crate) fn leave_workflow(&mut self, workflow: &TaskId) {
+        self.workflows.stirred.remove(workflow);
+        let Some(running) = self.workflows.running.remove(workflow) else { return };
+        for n in running.flow.begun() {
+            let Ok(step) = step_id(workflow, &running.flow.plan.name(n)) else { continue };
+            if let Some(waiting) = self.dependents.get_mut(&step) {
+                waiting.remove(workflow);
+                if waiting.is_empty() {
+                    self.dependents.remove(&step);
+                }
+            }
+        }
+    }
+
+    /// A step of an owned workflow has ended, and a majority knows.
+    pub(crate) fn on_step_ended(
+        &mut self,
+        workflow: &TaskId,
+        step: &TaskId,
+        outcome: &Outcome,
+        report: Option<&Report>,
+    ) {
+        let Some(running) = self.workflows.running.get_mut(workflow) else { return };
+        let Some(n) = running.flow.plan.find(&step.as_str()[workflow.as_str().len() + 1..]) else { return };
+        if let Some(report) = report {
+            running.reports.insert(n, report.clone());
+        }
+        running.ended.push((n, end_of(outcome)));
+        self.stir_workflow(workflow);
+    }
+
+    fn end_workflow(&mut self, workflow: &TaskId, over: Over, value: Result<Value, Lack>) {
+        let report = match &value {
+            Ok(value) => report_of(value),
+            Err(Lack::Never(_)) => Report { truncated: true, ..Report::default() },
+            Err(Lack::Yet) => return,
+        };
+        let outcome = match over {
+            Over::Well => Outcome::Completed,
+            Over::Badly(error) => Outcome::Failed { error },
+        };
+        self.close(workflow, outcome, Some(report), None);
+    }
+
+    /// A workflow has ended: what still waits or runs of it is over as well.
+    pub(crate) fn end_steps(&mut self, workflow: &TaskId, why: &Outcome, force: Force) {
+        self.leave_workflow(workflow);
+        let steps: Vec<TaskId> = self.parts_of(workflow).cloned().collect();
+        let reason: Arc<str> = format!("its workflow is {}", Status::of_outcome(why).name()).into();
+        for step in steps {
+            if self.kept[&step].slot.record.closed() {
+                continue;
+            }
+            if self.owned(&step).is_some() {
+                self.stop(&step, Some(reason.clone()), force);
+                continue;
+            }
+            let origin = Origin::Dependency(step.clone());
+            let force = force == Force::Kill;
+            let command = Command::Cancel { task: step.clone(), reason: Some(reason.clone()), force };
+            self.on_task_command(origin, &step, command);
+        }
+    }
+
+    pub(crate) fn cancel_workflow(&mut self, origin: Origin, task: &TaskId, reason: Option<Arc<str>>, force: Force) {
+        let kept = &self.kept[task];
+        if !kept.slot.spec.is_workflow() {
+            let name = task.as_str().into();
+            return self.answer(origin, Err(Refusal::NotFound { what: "workflow".into(), name }));
+        }
+        if kept.slot.record.closed() {
+            return self.wrong_state(origin, task, "only a workflow that has not ended can be cancelled");
+        }
+        let open = |flow: &Flow| -> Vec<Arc<str>> {
+            let left = (0..flow.plan.len()).filter(|n| flow.end_of(*n).is_none() && !flow.plan.undoes(*n));
+            left.map(|n| flow.plan.name(n).into()).collect()
+        };
+        let steps = self.survey(task).map_or(Vec::new(), |flow| open(&flow));
+        self.stop(task, reason, force);
+        let reply = crate::Reply::WorkflowCancelled { task: task.clone(), at: self.wall(), steps };
+        self.answer_when_promised(origin, vec![task.clone()], crate::requests::Answer::Ready(reply), false);
+    }
+
+    /// An owned step whose workflow ended without it.
+    pub(crate) fn tend_step(&mut self, step: &TaskId) {
+        let Some(workflow) = self.workflow_of(step) else { return };
+        let kept = &self.kept[workflow];
+        let over = self.owns(kept) && kept.promised_end().is_some();
+        if over && !self.kept[step].slot.record.closed() && self.kept[step].slot.record.body.cancel.is_none() {
+            self.stop(step, Some("its workflow has ended".into()), Force::Ask);
+        }
+    }
+
+    /// Ends a task that waits, or asks one that runs to stop.
+    pub(crate) fn stop(&mut self, task: &TaskId, reason: Option<Arc<str>>, force: Force) {
+        match &self.kept[task].slot.record.body.state {
+            TaskState::Done(_) => {}
+            TaskState::Leased { .. } => {
+                let cancel = Some(CancelRequest { reason, force: force == Force::Kill });
+                self.revise(task, Offering::Now, |r| r.body.cancel = cancel);
+                self.send_stop(task);
+            }
+            TaskState::Blocked | TaskState::Delayed { .. } | TaskState::Queued { .. } => {
+                self.close_with(task, Outcome::Cancelled { reason }, force);
+            }
+        }
+    }
+
+    /// A person's word on a step that waits for it.
+    pub(crate) fn approve(&mut self, origin: Origin, task: &TaskId, approved: bool, content: &Arc<[u8]>) {
+        let kept = &self.kept[task];
+        let waits = *kept.slot.spec.task_type == *APPROVE && !kept.slot.record.closed();
+        if !waits {
+            return self.wrong_state(origin, task, "only a step that waits for approval can be approved");
+        }
+        let outcome =
+            if approved { Outcome::Completed } else { Outcome::Failed { error: "it was not approved".into() } };
+        let report = Report { result: Data::Inline(content.clone()), ..Report::default() };
+        self.close(task, outcome, Some(report), None);
+        let status = Node::status_of(&self.kept[task]);
+        let reply = crate::Reply::Approved { task: task.clone(), status, at: self.wall() };
+        let answer = crate::requests::Answer::Ready(reply);
+        self.answer_when_promised(origin, vec![task.clone()], answer, false);
+    }
+
+    /// The state of a workflow for those who look at it: as its owner has it, or
+    /// made from the records that are here.
+    pub(crate) fn survey(&self, workflow: &TaskId) -> Option<std::borrow::Cow<'_, Flow>> {
+        if let Some(running) = self.workflows.running.get(workflow) {
+            return Some(std::borrow::Cow::Borrowed(&running.flow));
+        }
+        let plan = Arc::new(Plan::read(&self.kept.get(workflow)?.slot.spec.payload).ok()?);
+        let flow = Flow::new(plan.clone());
+        let mut seen = Running { flow, ended: Vec::new(), reports: BTreeMap::new(), wary: false, open: true };
+        for step in self.parts_of(workflow) {
+            let Some(n) = plan.find(&step.as_str()[workflow.as_str().len() + 1..]) else { continue };
+            seen.flow.begin(n);
+            if let Some(closed) = self.kept[step].slot.record.body.state.closed() {
+                seen.flow.end(n, end_of(&closed.outcome));
+            }
+        }
+        let mut looked_at = BTreeSet::new();
+        loop {
+            let next = seen.flow.ready().find(|n| !looked_at.contains(n));
+            let Some(n) = next else { break };
+            looked_at.insert(n);
+            if let Next::End(end) = self.next_of(workflow, &seen, n) {
+                seen.flow.end(n, end);
+            }
+        }
+        Some(std::borrow::Cow::Owned(seen.flow))
+    }
+}
+
+/// How a task is asked to stop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Force {
+    /// By a signal that it can act upon.
+    Ask,
+    /// By one that it can't.
+    Kill,
+}
+
+impl From<bool> for Force {
+    fn from(force: bool) -> Force {
+        if force { Force::Kill } else { Force::Ask }
+    }
+}
+
+/// The task that a step is.
+pub(crate) fn step_id(workflow: &TaskId, name: &str) -> Result<TaskId, String> {
+    TaskId::new(&format!("{workflow}/{name}")).map_err(|e| format!("the id of step {name}: {e}"))
+}
+
+pub(crate) fn badly(problem: impl Into<Arc<str>>) -> End {
+    End::Badly { status: Status::Failed.name(), error: problem.into() }
+}
+
+fn end_of(outcome: &Outcome) -> End {
+    let status = Status::of_outcome(outcome).name();
+    match outcome {
+        Outcome::Completed => End::Well,
+        Outcome::Failed { error } => End::Badly { status, error: error.clone() },
+        Outcome::Cancelled { reason } => {
+            End::Badly { status, error: reason.clone().unwrap_or_else(|| "without a reason".into()) }
+        }
+        Outcome::Expired => End::Badly { status, error: "its deadline passed".into() },
+    }
+}
+
+/// What people are shown of a step that has no record: see [`Node::survey`].
+pub(crate) fn shown_phase(flow: &Flow, n: usize, over: bool) -> &'static str {
+    match flow.phase(n) {
+        Phase::Ended(end) => end.status(),
+        Phase::Begun => "running",
+        Phase::Waiting | Phase::Ready if flow.plan.undoes(n) && over => "skipped",
+        Phase::Waiting | Phase::Ready if over => "cancelled",
+        Phase::Waiting | Phase::Ready => "waiting",
+    }
+}
+
+#[cfg(test)]
+#[path = "steps_tests.rs"]
+mod tests;

@@ -1,0 +1,149 @@
+//! How a node describes its workflows: how far they have come, step by step.
+
+use crate::command::{Detail, Refusal};
+use crate::ids::TaskId;
+use crate::limits;
+use crate::node::Node;
+use crate::steps::{shown_phase, step_id};
+use crate::task::TaskState;
+use crate::view::{Foreseen, Reply, Status, StepView, WorkflowView};
+use crate::workflow::flow::{End, Flow};
+use crate::workflow::{APPROVE, BUILT_IN, Plan};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+impl Node {
+    /// How far a workflow has come; `None` for any other task.
+    pub(crate) fn workflow_view(&self, task: &TaskId, detail: Detail) -> Option<WorkflowView> {
+        let kept = self.kept.get(task)?;
+        if !kept.slot.spec.is_workflow() {
+            return None;
+        }
+        let Some(flow) = self.survey(task) else { return Some(WorkflowView::default()) };
+        let over = kept.slot.record.closed();
+        let wanted = detail.live || detail.steps;
+        let mut tally: BTreeMap<Arc<str>, u32> = BTreeMap::new();
+        let (mut current, mut started_at, mut tasks) = (Vec::new(), None, (0, 0));
+        let mut steps = Vec::new();
+        // Beside the definition, and the plain facts of each step.
+        let mut room = limits::ANSWER_BYTES / 2;
+        for n in 0..flow.plan.len() {
+            let step = self.step_view(task, &flow, n, over, detail, &mut room);
+            *tally.entry(step.status.clone()).or_default() += 1;
+            let (all, ended) = step.tasks.unwrap_or((1, u64::from(flow.end_of(n).is_some())));
+            if !flow.plan.undoes(n) {
+                tasks = (tasks.0 + all, tasks.1 + ended);
+            }
+            started_at = [started_at, step.started_at].into_iter().flatten().min();
+            if step.task.is_some() && flow.end_of(n).is_none() && wanted && current.len() < limits::CURRENT_STEPS {
+                current.push(step.step.clone());
+            }
+            steps.push(step);
+        }
+        let took = |n: usize| steps[n].ended_at.zip(steps[n].started_at).map_or(0, |(end, start)| end.since(start).0);
+        let measured = (0..steps.len()).any(|n| took(n) > 0);
+        let weight = |n: usize| if measured { took(n) } else { 1 };
+        let critical_path = if detail.steps { flow.plan.critical_path(&weight) } else { Vec::new() };
+        Some(WorkflowView {
+            name: flow.plan.definition.name.as_str().into(),
+            started_at,
+            tasks,
+            tally,
+            current,
+            critical_path: critical_path.into_iter().map(Arc::from).collect(),
+            steps: detail.steps.then_some(steps),
+            definition: detail.steps.then(|| kept.slot.spec.payload.clone()),
+        })
+    }
+
+    fn step_view(
+        &self,
+        workflow: &TaskId,
+        flow: &Flow,
+        n: usize,
+        over: bool,
+        detail: Detail,
+        room: &mut usize,
+    ) -> StepView {
+        let name = flow.plan.name(n);
+        let task = step_id(workflow, &name).ok();
+        let kept = task.as_ref().and_then(|task| self.kept.get(task));
+        let mut view = StepView {
+            step: name.into(),
+            status: shown_phase(flow, n, over).into(),
+            error: flow.end_of(n).and_then(End::why).map(|why| cut(why, room)),
+            ..StepView::default()
+        };
+        let Some((task, kept)) = task.zip(kept) else { return view };
+        let record = &kept.slot.record;
+        let closed = record.body.state.closed();
+        let waits = *kept.slot.spec.task_type == *APPROVE && closed.is_none();
+        // A step that has ended is shown as such once that is promised.
+        view.status = match flow.end_of(n) {
+            Some(end) => end.status().into(),
+            None if waits => "input_required".into(),
+            None if closed.is_some() => Status::Running.name().into(),
+            None => Node::status_of(kept).name().into(),
+        };
+        view.attempt = record.body.attempt;
+        view.worker = match &record.body.state {
+            TaskState::Leased { worker, .. } => Some(worker.clone()),
+            TaskState::Done(closed) => closed.executor.as_ref().map(|(_, worker)| worker.clone()),
+            TaskState::Blocked | TaskState::Delayed { .. } | TaskState::Queued { .. } => None,
+        };
+        let lease = kept.lease.as_ref().and_then(|l| l.started_at);
+        let own = BUILT_IN.contains(&&*kept.slot.spec.task_type).then_some(kept.slot.spec.submitted_at);
+        view.started_at = closed.and_then(|c| c.started_at).or(lease).or(own);
+        view.ended_at = closed.map(|c| c.at);
+        if kept.slot.spec.is_workflow() {
+            view.tasks = self.workflow_view(&task, Detail::default()).map(|inner| inner.tasks);
+        }
+        let report = closed.filter(|_| detail.report && detail.steps).and_then(|c| c.report.as_ref());
+        if let Some(report) = report {
+            let size: usize = report.result.inline_len() + report.output.as_ref().map_or(0, |o| o.inline_len());
+            view.report_left_out = size > *room;
+            if !view.report_left_out {
+                *room -= size;
+                view.report = Some(crate::task::Report { logs: None, ..report.clone() });
+            }
+        }
+        view.task = Some(task);
+        view
+    }
+
+    /// Where the steps of a workflow could run, as far as this node knows.
+    pub(crate) fn foresee(&self, definition: &[u8]) -> Result<Reply, Refusal> {
+        let invalid =
+            |e: crate::workflow::Invalid| Refusal::Invalid { field: e.field.into(), problem: e.problem.into() };
+        let plan = Plan::read(definition).map_err(invalid)?;
+        self.check_actions(&plan)?;
+        let foreseen = plan.definition.steps.iter().map(|step| {
+            if BUILT_IN.contains(&step.action.as_str()) {
+                return Foreseen { step: step.step_id.as_str().into(), nodes: vec![self.id], reason: None };
+            }
+            let workers = self.feasible_workers(&step.action, &step.requirements);
+            let mut nodes: Vec<_> = workers.into_iter().map(|(node, _)| node).collect();
+            nodes.dedup();
+            let why = || self.explain_workers(&step.action, &step.requirements).into_iter().next();
+            let reason =
+                if nodes.is_empty() {
+                    Some(why().map_or("there is no worker in the mesh".into(), |(node, _, why)| {
+                        format!("{node} {why}").into()
+                    }))
+                } else {
+                    None
+                };
+            Foreseen { step: step.step_id.as_str().into(), nodes, reason }
+        });
+        Ok(Reply::Foreseen(foreseen.collect()))
+    }
+}
+
+/// Reasons are told whole while there is room, then in short.
+fn cut(why: &Arc<str>, room: &mut usize) -> Arc<str> {
+    if why.len() <= *room {
+        *room -= why.len();
+        return why.clone();
+    }
+    why.chars().take(40).chain(['…']).collect::<String>().into()
+}
