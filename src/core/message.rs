@@ -275,6 +275,8 @@ pub struct Grant {
     pub spec: Arc<Spec>,
     /// Whom to tell the result.
     pub holders: Vec<NodeId>,
+    /// There may be no room for it: what comes free is to be kept for it.
+    pub ahead: bool,
 }
 
 /// Why a grant was declined.

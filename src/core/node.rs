@@ -5,15 +5,16 @@
 //! a task needs its record, its worker and its peers at once.
 
 use crate::command::{Command, Query, Refusal, Request};
-use crate::config::Config;
+use crate::config::{Config, Planted};
 use crate::effect::{Disk, Effect, Entry, Input, Key, Notice};
 use crate::execution::{Execution, Over};
 use crate::ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
+use crate::lanes::Queue;
 use crate::message::{By, Controls, Finished, Message};
+use crate::order::Order;
 use crate::ownership::{Claim, Kept, Tombstones};
 use crate::peers::Member;
 use crate::prng::Prng;
-use crate::queue::Queue;
 use crate::record::{Ballot, Record, Slot};
 use crate::register::Register;
 use crate::requests::{Origin, Requests};
@@ -112,6 +113,13 @@ pub(crate) enum Fetching {
 /// end sooner, and one offer then tells both.
 const LAZY: Millis = Millis(100);
 
+fn order_of(config: &Config) -> Order {
+    // So long a span that no wait makes up for a higher priority.
+    let unending = Millis(1_000_000_000);
+    let ageing = if config.planted == Some(Planted::NeverAge) { unending } else { config.ageing };
+    Order::new(config.scheduling, ageing, config.deadline_weight)
+}
+
 impl Node {
     /// A node with what its disk held. `seed` decides jitter and new ids.
     #[must_use]
@@ -132,7 +140,10 @@ impl Node {
             orphans: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             lazy: BTreeSet::new(),
-            queue: Queue::new(config.ageing),
+            queue: Queue::new(
+                order_of(&config),
+                &config.fairness_weights,
+            ),
             due: BTreeSet::new(),
             leased: BTreeSet::new(),
             closed: BTreeSet::new(),

@@ -8,6 +8,7 @@
 
 mod check;
 mod mesh;
+mod needs;
 mod refusal;
 mod reply;
 mod request;

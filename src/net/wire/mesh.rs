@@ -1,9 +1,10 @@
 //! Messages on the wire: `proto/taskmesh/v1/mesh.proto`.
 
 use super::check::{self, Checked, same_names};
+use super::needs::resources_from;
 use super::task::{
     ballot_from, birth_from, fence_from, node_to, nodes_to, owned, owned_all, owned_or_none, record_from, report_from,
-    resources_from, spec_from, stamp_from,
+    spec_from, stamp_from,
 };
 use super::{WireError, proto, reply, request, tokens};
 use proto::message::Kind;
@@ -343,6 +344,7 @@ impl From<&Grant> for proto::Grant {
             boot: grant.boot,
             spec: some(&*grant.spec),
             holders: nodes_to(&grant.holders),
+            ahead: grant.ahead,
         }
     }
 }
@@ -355,6 +357,7 @@ fn grant_from(grant: &proto::Grant) -> Checked<Grant> {
         boot: check::count("grant.boot", grant.boot)?,
         spec: Arc::new(spec_from(grant.spec.as_ref())?),
         holders: check::nodes("grant.holders", &grant.holders, limits::HOLDERS)?,
+        ahead: grant.ahead,
     })
 }
 

@@ -14,6 +14,7 @@ use taskmesh_core::authority::{Role, TokenId};
 use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter, WorkerSpec};
 use taskmesh_core::execution::Verdict;
 use taskmesh_core::message::{Beat, By, Controls, Declined, Finished, Grant, Hello};
+use taskmesh_core::placement::{Alternative, Condition, Placement, Test};
 use taskmesh_core::record::Birth;
 use taskmesh_core::register::Issued;
 use taskmesh_core::task::{
@@ -282,14 +283,15 @@ fn free() -> Any<Vec<(WorkerId, u32)>> {
 }
 
 fn grant() -> Any<Grant> {
-    (task(), fence(), worker(), 0..=COUNT, spec(), nodes(0..5))
-        .prop_map(|(task, fence, worker, boot, spec, holders)| Grant {
+    (task(), fence(), worker(), 0..=COUNT, spec(), nodes(0..5), any::<bool>())
+        .prop_map(|(task, fence, worker, boot, spec, holders, ahead)| Grant {
             task,
             fence,
             worker,
             boot,
             spec: Arc::new(spec),
             holders,
+            ahead,
         })
         .boxed()
 }
@@ -423,9 +425,33 @@ fn retry() -> Any<RetryPolicy> {
 }
 
 pub(super) fn requirements() -> Any<Requirements> {
-    (vec(short(), 0..4), labels(), resources(limits::AMOUNT))
-        .prop_map(|(capabilities, labels, resources)| Requirements { capabilities, labels, resources })
+    let placement = prop_oneof![Just(Placement::Balance), Just(Placement::Spread), Just(Placement::Pack)];
+    let way = || {
+        (vec(short(), 0..4), labels(), selector(), resources(limits::AMOUNT)).prop_map(
+            |(capabilities, labels, selector, resources)| Alternative { capabilities, labels, selector, resources },
+        )
+    };
+    (way(), vec(way(), 0..=limits::ALTERNATIVES), placement, of(short()))
+        .prop_map(|(own, any_of, placement, affinity_key)| Requirements {
+            capabilities: own.capabilities,
+            labels: own.labels,
+            resources: own.resources,
+            selector: own.selector,
+            any_of,
+            placement,
+            affinity_key,
+        })
         .boxed()
+}
+
+fn selector() -> Any<Vec<Condition>> {
+    let test = prop_oneof![
+        vec(short(), 0..4).prop_map(Test::In),
+        vec(short(), 0..4).prop_map(Test::NotIn),
+        Just(Test::Exists),
+        Just(Test::Missing),
+    ];
+    vec((short(), test).prop_map(|(label, test)| Condition { label, test }), 0..4).boxed()
 }
 
 pub(super) fn resources(limit: u64) -> Any<Resources> {
