@@ -3,8 +3,10 @@
 
 use super::{Config, ENV_PREFIX, Kind, LogFormat, Raw};
 use std::fmt::Write as _;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use taskmesh_core::order::Scheduling;
+use taskmesh_core::permits::Limit;
 use taskmesh_core::{Millis, NodeId, limits};
 use toml::Value;
 
@@ -497,6 +499,35 @@ pub static SETTINGS: &[Setting] = &[
             ),
         ),
         "{ nightly = 0.5, interactive = 4 }",
+    ),
+    like(
+        setting(
+            "mesh.limits",
+            Kind::Texts(limits::LIMITS / 2),
+            "What may run at once, or start in a period, in the whole mesh: by \"type:…\", \"tag:…\"\n\
+             or \"key:…\" (of fairness_key), such as \"20\", \"100/60s\" or both: \"20 100/60s\".\n\
+             Give all nodes the same. Default: none.",
+            (
+                |c, v| {
+                    c.mesh.limits.clear();
+                    for (subject, bounds) in v.entries() {
+                        c.mesh.limits.extend(Limit::read(subject, bounds.text())?);
+                    }
+                    if c.mesh.limits.len() > limits::LIMITS {
+                        return Err(format!("has {} limits; at most {}", c.mesh.limits.len(), limits::LIMITS));
+                    }
+                    Ok(())
+                },
+                |c| {
+                    let mut table: BTreeMap<String, Vec<String>> = BTreeMap::new();
+                    for limit in &c.mesh.limits {
+                        table.entry(limit.subject.to_string()).or_default().push(limit.bound.to_string());
+                    }
+                    Value::Table(table.into_iter().map(|(k, bounds)| (k, bounds.join(" ").into())).collect())
+                },
+            ),
+        ),
+        "{ \"type:exec\" = \"20\", \"tag:api\" = \"100/60s\" }",
     ),
     setting(
         "mesh.reserve_ms",

@@ -1,6 +1,7 @@
 //! What a user may choose of the core's behaviour.
 
 use crate::order::Scheduling;
+use crate::permits::Limit;
 use crate::time::Millis;
 use crate::token::RootKey;
 use std::collections::BTreeMap;
@@ -32,6 +33,9 @@ pub struct Config {
     /// Weights of values of `fairness_key`, in thousandths, above 0; 1,000 for
     /// the others.
     pub fairness_weights: BTreeMap<Arc<str>, u64>,
+    /// What may run at once, or start in a period, in the whole mesh; at most
+    /// [`limits::LIMITS`](crate::limits::LIMITS).
+    pub limits: Vec<Limit>,
     /// How long a task waits for more of a resource than any worker has free
     /// before a worker's room is kept for it.
     pub reserve: Millis,
@@ -78,6 +82,7 @@ impl Default for Config {
             ageing: Millis(300_000),
             deadline_weight: 50,
             fairness_weights: BTreeMap::new(),
+            limits: Vec::new(),
             reserve: Millis(30_000),
             retention: Millis(24 * 3_600_000),
             retained_tasks: 100_000,
@@ -125,4 +130,6 @@ pub enum Planted {
     NeverResend,
     /// Let urgent tasks go first for as long as any come.
     NeverAge,
+    /// Lend the whole of a limit to whoever asks.
+    LendFreely,
 }

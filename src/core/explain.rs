@@ -36,6 +36,8 @@ pub enum Reason {
     Resource,
     /// Those that could run it are draining.
     Draining,
+    /// A limit of the mesh is reached.
+    Limit,
     /// No worker that could run it has a free slot.
     Slot,
     /// One has, and too little of a resource is free.
@@ -52,7 +54,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every one.
-    pub const ALL: [Reason; 15] = [
+    pub const ALL: [Reason; 16] = [
         Reason::Dependency,
         Reason::Delay,
         Reason::Paused,
@@ -62,6 +64,7 @@ impl Reason {
         Reason::Label,
         Reason::Resource,
         Reason::Draining,
+        Reason::Limit,
         Reason::Slot,
         Reason::Room,
         Reason::Reserved,
@@ -83,6 +86,7 @@ impl Reason {
             Reason::Label => "label",
             Reason::Resource => "resource",
             Reason::Draining => "draining",
+            Reason::Limit => "limit",
             Reason::Slot => "slot",
             Reason::Room => "room",
             Reason::Reserved => "reserved",
@@ -108,6 +112,7 @@ impl Reason {
             Reason::NoWorker | Reason::Capability | Reason::Label | Reason::Resource | Reason::Draining => {
                 "starts when such a worker joins"
             }
+            Reason::Limit => "starts when others under that limit have ended, or its period is over",
             Reason::Slot => "starts when a worker has room",
             Reason::Room => "starts when a worker has room; after a while one is kept free for it",
             Reason::Reserved => "starts when that has room again",
@@ -154,7 +159,8 @@ impl Node {
             | Reason::Capability
             | Reason::Label
             | Reason::Resource
-            | Reason::Draining => None,
+            | Reason::Draining
+            | Reason::Limit => None,
         };
         debug_assert!(!record.closed());
         Explanation { reason: Some(reason), summary, nodes: that_fit(lines), next: reason.next().into(), next_at }
@@ -177,6 +183,9 @@ impl Node {
         }
         let place = format!("is number {position} of its owner's queue; {feasible} nodes could run it");
         let Some((_, lane)) = self.queue.lane_with(spec) else { return (Reason::Next, place.into()) };
+        if let Some(limit) = self.permits.reached(&lane.class.2, self.now) {
+            return (Reason::Limit, format!("{place}; the mesh's limit {limit} is reached").into());
+        }
         match turn_of(lane, &record.task, spec) {
             Turn::Others => (Reason::Order, place.into()),
             Turn::Served(share) => {
@@ -288,12 +297,15 @@ impl Node {
         }
         let unreachable = self.queue.unreachable.get(&id).copied().unwrap_or(0).min(lane.tasks);
         let rest = lane.tasks - unreachable;
-        let (task_type, need) = &lane.class;
+        let (task_type, need, under) = &lane.class;
         let lines = self.why_not(task_type, need);
         let infeasible = self.feasible_workers(task_type, need).is_empty();
         let nearest = nearest(&lines).map_or(Reason::NoWorker, |why| why.reason);
         if infeasible {
             return vec![(Reason::Unreachable, unreachable), (nearest, rest)];
+        }
+        if self.permits.reached(under, self.now).is_some() {
+            return vec![(Reason::Unreachable, unreachable), (Reason::Limit, rest)];
         }
         let overtaken = match lane.turn() {
             Some((first, place)) => {

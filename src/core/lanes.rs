@@ -6,6 +6,7 @@
 use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::order::{Order, Place};
 use crate::ownership::Kept;
+use crate::permits::{Limit, Permits};
 use crate::ranked::Ranked;
 use crate::shares::{Share, Shares};
 use crate::task::{Priority, Requirements, Spec, TaskState};
@@ -18,6 +19,7 @@ use std::sync::Arc;
 pub(crate) struct Queue {
     pub(crate) order: Order,
     pub(crate) shares: Shares,
+    limits: Vec<Limit>,
     lanes: BTreeMap<LaneId, Lane>,
     by_class: BTreeMap<Class, LaneId>,
     last_lane: LaneId,
@@ -44,8 +46,9 @@ pub(crate) struct Queue {
 /// Names a lane for as long as it is not empty.
 pub(crate) type LaneId = u64;
 
-/// Tasks that the same workers can run: type and requirements.
-pub(crate) type Class = (Arc<str>, Requirements);
+/// Tasks that the same workers can run and the same limits bound: type,
+/// requirements, limits.
+pub(crate) type Class = (Arc<str>, Requirements, Vec<u16>);
 
 /// Start tag of a share, and the place of its first task.
 type Head = (u64, Place);
@@ -55,6 +58,8 @@ pub(crate) struct Hold {
     pub(crate) node: NodeId,
     pub(crate) worker: WorkerId,
     pub(crate) need: crate::task::Resources,
+    /// The limits that count it.
+    pub(crate) under: Vec<u16>,
 }
 
 /// Tasks of one class.
@@ -85,9 +90,10 @@ pub(crate) struct Backlog {
 const HUNGER: Millis = Millis(60_000);
 
 impl Queue {
-    pub(crate) fn new(order: Order, weights: &BTreeMap<Arc<str>, u64>) -> Queue {
+    pub(crate) fn new(order: Order, weights: &BTreeMap<Arc<str>, u64>, limits: Vec<Limit>) -> Queue {
         Queue {
             order,
+            limits,
             shares: Shares::new(weights),
             lanes: BTreeMap::new(),
             by_class: BTreeMap::new(),
@@ -197,11 +203,11 @@ impl Queue {
     }
 
     fn lane_id(&self, spec: &Spec) -> Option<LaneId> {
-        self.by_class.get(&class(spec)).copied()
+        self.by_class.get(&self.class(spec)).copied()
     }
 
     fn lane_of(&mut self, spec: &Spec) -> LaneId {
-        let class = class(spec);
+        let class = self.class(spec);
         if let Some(id) = self.by_class.get(&class) {
             return *id;
         }
@@ -258,6 +264,26 @@ impl Queue {
         {
             self.by_class.remove(&lane.class);
         }
+    }
+
+    fn class(&self, spec: &Spec) -> Class {
+        (spec.task_type.clone(), spec.requirements.class(), self.limits_of(spec))
+    }
+
+    /// The limits that a task is under.
+    pub(crate) fn limits_of(&self, spec: &Spec) -> Vec<u16> {
+        Permits::over(&self.limits, spec)
+    }
+
+    /// By limit: how many tasks under it are ready.
+    pub(crate) fn ready_by_limit(&self) -> BTreeMap<u16, u64> {
+        let mut ready = BTreeMap::new();
+        for lane in self.lanes.values() {
+            for limit in &lane.class.2 {
+                *ready.entry(*limit).or_default() += lane.tasks;
+            }
+        }
+        ready
     }
 
     /// The next lane after `last`, in the order of their best heads.
@@ -352,10 +378,6 @@ impl Queue {
 
 /// Starving shares that are tried in one go.
 const STARVING: usize = 64;
-
-fn class(spec: &Spec) -> Class {
-    (spec.task_type.clone(), spec.requirements.class())
-}
 
 impl Lane {
     /// The first task of one share, or of the one whose turn it is.

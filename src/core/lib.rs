@@ -44,6 +44,7 @@ mod origin;
 mod ownership;
 mod pages;
 mod peers;
+pub mod permits;
 pub mod placement;
 pub mod prng;
 mod promises;

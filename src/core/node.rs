@@ -12,6 +12,7 @@ use crate::ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
 use crate::lanes::Queue;
 use crate::message::{By, Controls, Finished, Message};
 use crate::order::Order;
+use crate::permits::Permits;
 use crate::ownership::{Claim, Kept, Tombstones};
 use crate::peers::Member;
 use crate::prng::Prng;
@@ -53,6 +54,7 @@ pub struct Node {
     /// Owned records whose newest version may be offered a little later.
     pub(crate) lazy: BTreeSet<TaskId>,
     pub(crate) queue: Queue,
+    pub(crate) permits: Permits,
     /// Wall-clock appointments of owned tasks: a delay or a deadline is over.
     pub(crate) due: BTreeSet<(Unix, TaskId)>,
     /// Owned tasks that are leased.
@@ -143,7 +145,9 @@ impl Node {
             queue: Queue::new(
                 order_of(&config),
                 &config.fairness_weights,
+                config.limits.clone(),
             ),
+            permits: Permits::new(config.limits.clone()),
             due: BTreeSet::new(),
             leased: BTreeSet::new(),
             closed: BTreeSet::new(),
@@ -221,6 +225,11 @@ impl Node {
         if self.queue.stirred() {
             self.schedule();
             self.obey_itself();
+            // What it has just lent itself.
+            if self.permits.got_more() {
+                self.schedule();
+                self.obey_itself();
+            }
         }
         std::mem::swap(&mut self.out, effects);
     }
@@ -262,6 +271,8 @@ impl Node {
             Message::Beat(beat) => self.on_beat(from, beat),
             Message::WhoAreYou => self.introduce(from),
             Message::Announce { ready } => self.on_announce(from, &ready),
+            Message::AskPermits(asks) => self.on_ask_permits(from, asks),
+            Message::Permits(permits) => self.on_permits(from, &permits),
             Message::Room { free } => self.on_room(from, &free),
             Message::Offer { record, spec } => self.on_offer(from, record, spec),
             Message::Ack { task, stamp } => self.on_ack(from, &task, stamp),
@@ -312,6 +323,7 @@ impl Node {
         self.forget_old();
         self.tend_register();
         self.on_requests_due();
+        self.tend_permits();
         self.queue.stir();
     }
 

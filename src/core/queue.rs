@@ -135,12 +135,15 @@ impl Node {
         let need = self.way_there(node, &worker, &spec.requirements);
         self.take_room(node, &worker, &need);
         self.queue.charge(task, &spec, self.now);
-        self.queue.held.insert(task.clone(), Hold { node, worker, need });
+        let under = self.queue.limits_of(&spec);
+        self.permits.hold(&under);
+        self.queue.held.insert(task.clone(), Hold { node, worker, need, under });
     }
 
     fn let_go(&mut self, task: &TaskId) {
         self.queue.settle(task, self.now);
-        if let Some(Hold { node, worker, need }) = self.queue.held.remove(task) {
+        if let Some(Hold { node, worker, need, under }) = self.queue.held.remove(task) {
+            self.permits.let_go(&under);
             self.return_room(node, &worker, &need);
         }
     }
@@ -172,6 +175,7 @@ impl Node {
             }
         }
         self.queue.calm();
+        self.ask_for_short();
         self.announce();
     }
 
@@ -200,6 +204,11 @@ impl Node {
         }
         self.refresh_lane(id);
         let lane = self.queue.lane(id)?;
+        if self.permits.reached(&lane.class.2, self.now).is_some() {
+            self.permits.want(&lane.class.2);
+            full.insert(id);
+            return None;
+        }
         let task = lane.first(share)?.clone();
         let spec = &self.kept[&task].slot.spec;
         if let Some((node, worker)) = self.choose(&lane.feasible, &lane.class.1, spec) {
@@ -250,6 +259,7 @@ impl Node {
         let task = &task;
         let now = self.wall();
         let kept = &self.kept[task];
+        self.permits.spend(&self.queue.limits_of(&kept.slot.spec));
         self.queue.fed(&kept.slot.spec, self.now);
         let TaskState::Queued { since, .. } = kept.slot.record.body.state else {
             unreachable!("the queue holds queued tasks only")

@@ -9,6 +9,7 @@
 mod check;
 mod mesh;
 mod needs;
+mod permits;
 mod refusal;
 mod reply;
 mod request;

@@ -8,6 +8,7 @@ use crate::world::{Doom, Fate, World};
 use std::collections::BTreeSet;
 use taskmesh_core::config::Planted;
 use taskmesh_core::order::Scheduling;
+use taskmesh_core::permits::Limit;
 use taskmesh_core::prng::Prng;
 use taskmesh_core::{Command, Config, Input, Millis, NodeId, Request};
 
@@ -210,6 +211,7 @@ impl Faults {
             ageing: if plan.planted == Some(Planted::NeverAge) { Millis(10) } else { self.ageing },
             fairness_weights: [("user0".into(), 3_000)].into(),
             reserve: Millis(2_000),
+            limits: [Limit::read("key:user1", "2"), Limit::read("type:sleep", "6")].map(|l| l.expect("a limit")).concat(),
             joins: n != 0,
             executors: vec!["echo".into(), "sleep".into()],
             planted: plan.planted,
@@ -225,6 +227,11 @@ impl Faults {
             || self.silences_executors()
             || self.crash_every.is_some()
             || self.blackout_every.is_some()
+    }
+
+    /// Whether a node may fall silent, or another hear of it late.
+    pub(crate) fn silences(&self) -> bool {
+        self.splits_views() || self.destroy_every.is_some() || self.drain_every.is_some() || self.weather.loss > 0
     }
 
     /// Whether an executor may fall silent and yet run on.

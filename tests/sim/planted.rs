@@ -81,6 +81,12 @@ fn no_starvation_notices_tasks_that_do_not_age() {
     caught_in(Planted::NeverAge, &["no_starvation"], busy);
 }
 
+#[test]
+fn limit_overshoot_bounded_notices_a_lender_that_does_not_count() {
+    let busy = |plan: Plan| Plan { tasks: 2_000, span: 40_000, ..plan };
+    caught_in(Planted::LendFreely, &["limit_overshoot_bounded"], busy);
+}
+
 fn caught(planted: Planted, invariant: &str) {
     caught_by_any(planted, &[invariant]);
 }

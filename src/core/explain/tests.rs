@@ -5,6 +5,7 @@ use crate::command::{Command, Request, Submission};
 use crate::effect::{Effect, Input};
 use crate::execution::Verdict;
 use crate::message::{By, Controls, Hello, Message};
+use crate::permits::Limit;
 use crate::placement::Condition;
 use crate::task::{Priority, Resources};
 use crate::testing::{Solo, solo, spec};
@@ -101,6 +102,14 @@ fn waiting_for(reason: Reason) -> Solo {
             solo.submit("two", spec());
             solo.submit("a", spec());
             solo.feed(Input::Drain);
+        }
+        Reason::Limit => {
+            solo = crate::testing::solo(Config {
+                limits: Limit::read("type:echo", "1").expect("a limit"),
+                ..Config::default()
+            });
+            solo.submit("one", spec());
+            solo.submit("a", spec());
         }
         Reason::Slot => ["one", "two", "a"].into_iter().for_each(|name| drop(solo.submit(name, spec()))),
         Reason::Room => {

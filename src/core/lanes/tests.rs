@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 fn queue(ageing: Millis, weights: &[(&str, u64)]) -> Queue {
     let weights = weights.iter().map(|(k, w)| (Arc::from(*k), *w)).collect();
-    Queue::new(Order::new(Scheduling::Priority, ageing, 50), &weights)
+    Queue::new(Order::new(Scheduling::Priority, ageing, 50), &weights, Vec::new())
 }
 
 fn of(share: Option<&str>) -> Spec {

@@ -6,7 +6,7 @@ use super::task::{
     ballot_from, birth_from, fence_from, node_to, nodes_to, owned, owned_all, owned_or_none, record_from, report_from,
     spec_from, stamp_from,
 };
-use super::{WireError, proto, reply, request, tokens};
+use super::{WireError, permits, proto, reply, request, tokens};
 use proto::message::Kind;
 use std::sync::Arc;
 use taskmesh_core::command::WorkerSpec;
@@ -30,6 +30,8 @@ impl From<&Message> for Kind {
             Message::Beat(beat) => Kind::Beat(beat.into()),
             Message::WhoAreYou => Kind::WhoAreYou(proto::WhoAreYou {}),
             Message::Announce { ready } => Kind::Announce(proto::Announce { ready: ready_to(ready) }),
+            Message::AskPermits(asks) => Kind::AskPermits(permits::asks_to(asks)),
+            Message::Permits(permits) => Kind::Permits(permits::permits_to(permits)),
             Message::Room { free } => Kind::Room(proto::Room { free: free_to(free) }),
             Message::Offer { record, spec } => {
                 Kind::Offer(proto::Offer { record: some(&**record), spec: spec.as_ref().map(|spec| (&**spec).into()) })
@@ -95,6 +97,8 @@ pub(super) fn message_from(message: &proto::Message) -> Checked<Message> {
         Kind::Beat(beat) => Message::Beat(beat_from(beat)?),
         Kind::WhoAreYou(proto::WhoAreYou {}) => Message::WhoAreYou,
         Kind::Announce(announce) => Message::Announce { ready: ready_from(&announce.ready)? },
+        Kind::AskPermits(asks) => Message::AskPermits(permits::asks_from(asks)?),
+        Kind::Permits(permits) => Message::Permits(permits::permits_from(permits)?),
         Kind::Room(room) => Message::Room { free: free_from(&room.free)? },
         Kind::Offer(offer) => offer_from(offer)?,
         Kind::Ack(ack) => Message::Ack { task: task_id(&ack.task)?, stamp: stamp_from(ack.stamp.as_ref())? },

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use taskmesh_core::authority::{Role, TokenId};
 use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter, WorkerSpec};
 use taskmesh_core::execution::Verdict;
-use taskmesh_core::message::{Beat, By, Controls, Declined, Finished, Grant, Hello};
+use taskmesh_core::message::{Beat, By, Controls, Declined, Finished, Grant, Hello, Permit, PermitAsk};
 use taskmesh_core::placement::{Alternative, Condition, Placement, Test};
 use taskmesh_core::record::Birth;
 use taskmesh_core::register::Issued;
@@ -40,6 +40,14 @@ fn about_nodes() -> Any<Message> {
         Just(Message::WhoAreYou),
         vec((short(), 0..=COUNTER), 0..8).prop_map(|ready| Message::Announce { ready }),
         free().prop_map(|free| Message::Room { free }),
+        vec((short(), 0..=COUNT, 0..=COUNT, 0..=COUNT), 0..4).prop_map(|asks| {
+            let ask = |(limit, asked, used, wanted)| PermitAsk { limit, asked: Millis(asked), used, wanted };
+            Message::AskPermits(asks.into_iter().map(ask).collect())
+        }),
+        vec((short(), 0..=COUNT, 0..=COUNT), 0..4).prop_map(|permits| {
+            let permit = |(limit, asked, allowed)| Permit { limit, asked: Millis(asked), allowed };
+            Message::Permits(permits.into_iter().map(permit).collect())
+        }),
         controls().prop_map(Message::Controls),
         (any::<u64>(), vec(issued(), 0..4), any::<bool>()).prop_map(|(digest, entries, answer)| Message::Tokens {
             digest,

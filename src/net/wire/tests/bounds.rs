@@ -331,6 +331,25 @@ fn of_gossip() {
 }
 
 #[test]
+fn of_permits() {
+    let table: &[Over<proto::AskPermits>] = &[
+        ("ask.limit", |a| a.asks[0].limit = long(limits::TEXT_BYTES + 64)),
+        ("ask.asked", |a| a.asks[0].asked_ms = u64::MAX),
+        ("ask.used", |a| a.asks[0].used = u64::MAX),
+        ("ask.wanted", |a| a.asks[0].wanted = u64::MAX),
+        ("asks", |a| a.asks = vec![a.asks[0].clone(); limits::LIMITS + 1]),
+    ];
+    refuses(proto::AskPermits { asks: vec![Default::default()] }, table, Kind::AskPermits);
+    let table: &[Over<proto::Permits>] = &[
+        ("permit.limit", |p| p.permits[0].limit = long(limits::TEXT_BYTES + 64)),
+        ("permit.asked", |p| p.permits[0].asked_ms = u64::MAX),
+        ("permit.allowed", |p| p.permits[0].allowed = u64::MAX),
+        ("permits", |p| p.permits = vec![p.permits[0].clone(); limits::LIMITS + 1]),
+    ];
+    refuses(proto::Permits { permits: vec![Default::default()] }, table, Kind::Permits);
+}
+
+#[test]
 fn of_a_run() {
     let task = TaskId::new("job").unwrap();
     let fence = taskmesh_core::Fence::default();
