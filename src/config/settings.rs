@@ -2,8 +2,8 @@
 //! [`Config`] and taken out of it again.
 
 use super::{Config, ENV_PREFIX, Kind, LogFormat, Raw};
-use std::fmt::Write as _;
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use taskmesh_core::order::Scheduling;
 use taskmesh_core::permits::Limit;

@@ -278,10 +278,8 @@ impl Node {
     /// first of each share is told from the rest.
     pub(crate) fn waiting(&self) -> BTreeMap<Reason, u64> {
         let count = |status| self.counts.get(&status).copied().unwrap_or(0);
-        let mut waiting = BTreeMap::from([
-            (Reason::Dependency, count(Status::Blocked)),
-            (Reason::Delay, count(Status::Delayed)),
-        ]);
+        let mut waiting =
+            BTreeMap::from([(Reason::Dependency, count(Status::Blocked)), (Reason::Delay, count(Status::Delayed))]);
         for (id, lane) in self.queue.lanes() {
             for (reason, tasks) in self.waiting_in(id, lane) {
                 *waiting.entry(reason).or_default() += tasks;

@@ -12,9 +12,9 @@ use crate::ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
 use crate::lanes::Queue;
 use crate::message::{By, Controls, Finished, Message};
 use crate::order::Order;
-use crate::permits::Permits;
 use crate::ownership::{Claim, Kept, Tombstones};
 use crate::peers::Member;
+use crate::permits::Permits;
 use crate::prng::Prng;
 use crate::record::{Ballot, Record, Slot};
 use crate::register::Register;
@@ -142,11 +142,7 @@ impl Node {
             orphans: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             lazy: BTreeSet::new(),
-            queue: Queue::new(
-                order_of(&config),
-                &config.fairness_weights,
-                config.limits.clone(),
-            ),
+            queue: Queue::new(order_of(&config), &config.fairness_weights, config.limits.clone()),
             permits: Permits::new(config.limits.clone()),
             due: BTreeSet::new(),
             leased: BTreeSet::new(),

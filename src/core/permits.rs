@@ -7,10 +7,11 @@
 //! use or want any. Both sides speak in totals, so that a lost or doubled
 //! message costs nothing.
 //!
-//! A new lender lends nothing for one lease: by then old slices have ended, and
-//! what is in use was reported. A node that hears less than half of the members
-//! that are not away lends nothing. So more than the limit may run only while
-//! tasks of a silent owner go on that its heirs have not reported yet.
+//! What an owner was lent counts for [`TERM`] leases after its last word: by then
+//! its heirs have reported its tasks. A new lender lends nothing for as long. A
+//! node that hears at most half of the members that are not away lends nothing.
+//! So more than the limit may be granted only where heirs take longer, or where
+//! two nodes take themselves for the lender.
 
 use crate::config::Planted;
 use crate::ids::{NodeId, rendezvous};
@@ -137,6 +138,9 @@ impl fmt::Display for Bound {
 /// More than any mesh runs at once.
 const MOST: u32 = 10_000_000;
 const DAY_MS: u64 = 86_400_000;
+/// Leases for which a silent owner's permits count: one to be missed, and as
+/// much for each of two claims that follow.
+const TERM: u64 = 3;
 /// An owner that was told of no permits asks again after this.
 const REASK: Millis = Millis(50);
 
@@ -377,6 +381,10 @@ impl Node {
         }
     }
 
+    fn term(&self) -> Millis {
+        Millis(self.config.lease.0 * TERM)
+    }
+
     fn limit_named(&self, name: &str) -> Option<usize> {
         self.permits.limits.iter().position(|limit| limit.to_string() == name)
     }
@@ -396,13 +404,13 @@ impl Node {
     }
 
     fn lend(&mut self, n: usize, from: NodeId, ask: &PermitAsk, told: &mut BTreeMap<NodeId, Vec<Permit>>) {
-        let (now, lease) = (self.now, self.config.lease);
+        let (now, term) = (self.now, self.term());
         let alone = self.members.is_empty();
         let (bound, book) = (self.permits.limits[n].bound, &mut self.permits.books[n]);
         let since = *book.since.get_or_insert(now);
         let open = match self.config.planted {
             Some(Planted::LendFreely) => Lending::Freely,
-            _ if alone || now >= since + lease => Lending::Open,
+            _ if alone || now >= since + term => Lending::Open,
             _ => Lending::NotYet,
         };
         book.refill(bound, now);
@@ -412,7 +420,7 @@ impl Node {
         let allowed = old.as_ref().filter(|_| !running).map_or(ask.used, |loan| loan.allowed);
         let waits = old.and_then(|loan| loan.waits);
         let (used, wanted) = (ask.used, ask.wanted);
-        book.loans.insert(from, Loan { used, wanted, allowed, asked: ask.asked, until: now + lease, waits });
+        book.loans.insert(from, Loan { used, wanted, allowed, asked: ask.asked, until: now + term, waits });
         let limit: Arc<str> = ask.limit.clone();
         let mut tell = |owner, asked, allowed| {
             told.entry(owner).or_default().push(Permit { limit: limit.clone(), asked, allowed });

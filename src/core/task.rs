@@ -154,7 +154,8 @@ impl Resources {
 
     /// Each amount with its name and what one of it is called in.
     fn amounts(&self) -> impl Iterator<Item = (&str, u64, u64)> {
-        let fixed = [("cpus", self.cpu_milli, 1_000), ("memory_mb", self.memory_mb, 1), ("gpus", self.gpu_milli, 1_000)];
+        let fixed =
+            [("cpus", self.cpu_milli, 1_000), ("memory_mb", self.memory_mb, 1), ("gpus", self.gpu_milli, 1_000)];
         fixed.into_iter().chain(self.named.iter().map(|(name, n)| (&**name, *n, 1_000)))
     }
 

@@ -108,8 +108,7 @@ impl Node {
             Some(missing) => missing.iter().map(|t| t.as_str()).collect(),
             None => spec.depends_on.iter().map(|t| t.as_str()).collect(),
         };
-        let summary =
-            format!("waits for {} of {} tasks: {}", missing.len(), spec.depends_on.len(), shorten(&missing));
+        let summary = format!("waits for {} of {} tasks: {}", missing.len(), spec.depends_on.len(), shorten(&missing));
         of_state(Some(Reason::Dependency), summary, &TaskState::Blocked)
     }
 

@@ -341,7 +341,9 @@ impl Node {
         let most = u64::from(found.spec.slots) + 2 * found.ahead(self.config.prefetch);
         let taken = (found.running.len() + found.waiting.len()) as u64;
         let fits = match ahead {
-            Ahead::KeepRoom => way(&found.spec, need, |n| found.spec.resources.as_ref().is_none_or(|have| have.covers(n))).is_some(),
+            Ahead::KeepRoom => {
+                way(&found.spec, need, |n| found.spec.resources.as_ref().is_none_or(|have| have.covers(n))).is_some()
+            }
             Ahead::No => found.way_soon(need).is_some(),
         };
         let most = most + u64::from(ahead == Ahead::KeepRoom);

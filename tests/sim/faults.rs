@@ -211,7 +211,9 @@ impl Faults {
             ageing: if plan.planted == Some(Planted::NeverAge) { Millis(10) } else { self.ageing },
             fairness_weights: [("user0".into(), 3_000)].into(),
             reserve: Millis(2_000),
-            limits: [Limit::read("key:user1", "2"), Limit::read("type:sleep", "6")].map(|l| l.expect("a limit")).concat(),
+            limits: [Limit::read("key:user1", "2"), Limit::read("type:sleep", "6")]
+                .map(|l| l.expect("a limit"))
+                .concat(),
             joins: n != 0,
             executors: vec!["echo".into(), "sleep".into()],
             planted: plan.planted,

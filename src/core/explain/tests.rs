@@ -62,6 +62,17 @@ fn take(solo: &mut Solo, name: &str) -> Vec<Effect> {
     solo.feed(Input::Received { from: NodeId::test(2), message })
 }
 
+/// Task `a`, and room for it, and nobody to agree that it is used.
+fn leave_alone(solo: &mut Solo) {
+    for peer in [2, 3] {
+        solo.feed(Input::Received { from: NodeId::test(peer), message: hello() });
+    }
+    let [one, two, _] = ["one", "two", "a"].map(|name| take(solo, name));
+    solo.wait(Millis(10_000));
+    solo.end(&one, Verdict::Completed);
+    solo.end(&two, Verdict::Completed);
+}
+
 /// A mesh in which task `a` waits for `reason`.
 fn waiting_for(reason: Reason) -> Solo {
     let mut solo = solo(Config { reserve: Millis(1_000), ..Config::default() });
@@ -72,16 +83,7 @@ fn waiting_for(reason: Reason) -> Solo {
             solo.ask(Request::Command(Command::Pause { reason: None }));
             solo.submit("a", spec());
         }
-        Reason::Unreachable => {
-            for peer in [2, 3] {
-                solo.feed(Input::Received { from: NodeId::test(peer), message: hello() });
-            }
-            let [one, two, _] = ["one", "two", "a"].map(|name| take(&mut solo, name));
-            solo.wait(Millis(10_000));
-            // There is room now, and nobody to agree that it is used.
-            solo.end(&one, Verdict::Completed);
-            solo.end(&two, Verdict::Completed);
-        }
+        Reason::Unreachable => leave_alone(&mut solo),
         Reason::NoWorker => {
             let worker = WorkerId::new("w").expect("a valid id");
             solo.ask(Request::Command(Command::Unregister { worker, graceful: false, timeout: Millis(0) }));
@@ -151,7 +153,8 @@ fn every_reason_is_explained_and_counted() {
         assert!(!explanation.summary.is_empty() && !explanation.next.is_empty());
         let waiting = solo.node.stats().waiting;
         assert!(waiting.get(&reason).is_some_and(|n| *n > 0), "{reason:?}: {waiting:?}");
-        let open = [Status::Queued, Status::Blocked, Status::Delayed].map(|s| solo.node.stats().counts.get(&s).copied());
+        let open =
+            [Status::Queued, Status::Blocked, Status::Delayed].map(|s| solo.node.stats().counts.get(&s).copied());
         assert_eq!(waiting.values().sum::<u64>(), open.into_iter().flatten().sum::<u64>(), "{reason:?}: {waiting:?}");
     }
 }

@@ -147,7 +147,7 @@ fn a_single_permit_goes_round() {
 }
 
 #[test]
-fn a_lender_that_was_not_one_before_waits_for_a_lease() {
+fn a_lender_that_was_not_one_before_waits_for_old_permits_to_end() {
     // A peer beside which this node is the lender.
     let (mut solo, peer) = (2..50)
         .map(|n| {
@@ -167,7 +167,7 @@ fn a_lender_that_was_not_one_before_waits_for_a_lease() {
         })
     };
     assert_eq!(lends(&mut solo, 1, 5), Some(1), "what is used is used");
-    for _ in 0..6 {
+    for _ in 0..3 * 5 + 1 {
         solo.wait(Millis(1_000));
         solo.feed(Input::Received { from: peer, message: Message::WhoAreYou });
     }

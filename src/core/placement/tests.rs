@@ -21,10 +21,7 @@ fn worker(labels: &[(&str, &str)], cpus: u64, gpus: u64) -> WorkerSpec {
 }
 
 fn selected(selector: &str, labels: &[(&str, &str)]) -> bool {
-    let need = Requirements {
-        selector: Condition::read_all(selector).expect("a selector"),
-        ..Requirements::default()
-    };
+    let need = Requirements { selector: Condition::read_all(selector).expect("a selector"), ..Requirements::default() };
     lack(&worker(labels, 1, 0), "echo", &need).is_none()
 }
 
@@ -60,8 +57,10 @@ fn a_bad_selector_is_refused_with_its_reason() {
 
 #[test]
 fn one_of_the_alternatives_must_be_met_and_the_first_that_fits_is_held() {
-    let gpu = Alternative { resources: Resources { gpu_milli: 1_000, ..Resources::default() }, ..Alternative::default() };
-    let cpus = Alternative { resources: Resources { cpu_milli: 8_000, ..Resources::default() }, ..Alternative::default() };
+    let gpu =
+        Alternative { resources: Resources { gpu_milli: 1_000, ..Resources::default() }, ..Alternative::default() };
+    let cpus =
+        Alternative { resources: Resources { cpu_milli: 8_000, ..Resources::default() }, ..Alternative::default() };
     let need = Requirements {
         resources: Resources { cpu_milli: 1_000, ..Resources::default() },
         any_of: vec![gpu, cpus],

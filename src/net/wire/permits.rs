@@ -8,12 +8,8 @@ use taskmesh_core::message::{Permit, PermitAsk};
 use taskmesh_core::{Millis, limits};
 
 pub(super) fn asks_to(asks: &[PermitAsk]) -> proto::AskPermits {
-    let ask = |ask: &PermitAsk| Ask {
-        limit: owned(&ask.limit),
-        asked_ms: ask.asked.0,
-        used: ask.used,
-        wanted: ask.wanted,
-    };
+    let ask =
+        |ask: &PermitAsk| Ask { limit: owned(&ask.limit), asked_ms: ask.asked.0, used: ask.used, wanted: ask.wanted };
     proto::AskPermits { asks: asks.iter().map(ask).collect() }
 }
 

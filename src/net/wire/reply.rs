@@ -5,9 +5,7 @@ use super::mesh::{pause_from, pause_to};
 use super::needs::{requirements_from, resources_from};
 use super::refusal::refusal_from;
 use super::request::{status_from, status_to};
-use super::task::{
-    executor_from, executor_to, node_to, nodes_to, owned, owned_all, owned_or_none, report_from,
-};
+use super::task::{executor_from, executor_to, node_to, nodes_to, owned, owned_all, owned_or_none, report_from};
 use super::{WireError, proto, request};
 use proto::peer_response::Result as Answer;
 use proto::reply::Kind;

@@ -5,9 +5,7 @@ use super::needs::requirements_from;
 use super::{WireError, proto};
 use std::sync::Arc;
 use taskmesh_core::record::Birth;
-use taskmesh_core::task::{
-    CancelRequest, Closed, Data, Durability, Report, RetryPolicy, Task, Usage,
-};
+use taskmesh_core::task::{CancelRequest, Closed, Data, Durability, Report, RetryPolicy, Task, Usage};
 use taskmesh_core::{Ballot, Fence, Millis, NodeId, Outcome, Record, Spec, Stamp, TaskState, Unix, WorkerId, limits};
 
 same_names!(Durability, durability_to, durability_from, "spec.durability", Replicated, Local);

@@ -6,7 +6,9 @@ use super::v1::{Pairs, Resources, bounded, shared, shared_pairs};
 use super::v2;
 use bincode::{BorrowDecode, Encode};
 use std::sync::Arc;
-use taskmesh_core::placement::{Alternative as CoreAlternative, Condition as CoreCondition, Placement, Test as CoreTest};
+use taskmesh_core::placement::{
+    Alternative as CoreAlternative, Condition as CoreCondition, Placement, Test as CoreTest,
+};
 use taskmesh_core::task::Requirements;
 use taskmesh_core::{Spec as CoreSpec, limits};
 

@@ -1,5 +1,5 @@
-//! Of the tasks under a limit of the mesh at most twice as many are granted at
-//! once, whatever happens; and no more than the limit says while nobody falls
+//! Of the tasks under a limit of the mesh at most three times as many are granted
+//! at once, whatever happens; and no more than the limit says while nobody falls
 //! silent.
 
 use super::{Invariant, Seen};
@@ -24,7 +24,7 @@ impl Invariant for LimitOvershootBounded {
             let under = |task: &&TaskId| node.slot(task).is_some_and(|slot| covers(limit, &slot.spec));
             let Some(task) = granted.iter().copied().find(under) else { continue };
             let running = running(world, limit);
-            let bound = if world.faults.silences() { 2 * most as usize } else { most as usize };
+            let bound = if world.faults.silences() { 3 * most as usize } else { most as usize };
             if running > bound {
                 return Err(format!("n{n} grants {task}: {running} are granted under the limit {limit}"));
             }
