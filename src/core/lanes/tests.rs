@@ -131,7 +131,8 @@ proptest! {
                 }
                 slot.add(n as u64, Some(&name));
             }
-            let ready: Vec<_> = slot.specs.iter().map(|(t, (s, since))| (t.clone(), s.fairness_key.clone(), *since)).collect();
+            let ready: Vec<_> =
+                slot.specs.iter().map(|(t, (s, since))| (t.clone(), s.fairness_key.clone(), *since)).collect();
             let before = slot.now;
             let Some((task, share)) = slot.serve(|_| ran) else { continue };
             let since = ready.iter().find(|(t, ..)| *t == task).expect("it was ready").2;

@@ -1,12 +1,12 @@
-//! Of the tasks under a limit of the mesh at most three times as many are granted
-//! at once, whatever happens; and no more than the limit says while nobody falls
+//! Of the tasks under a limit of the mesh at most twice as many are granted at
+//! once, whatever happens; and no more than the limit says while nobody falls
 //! silent.
 
 use super::{Invariant, Seen};
 use crate::world::World;
 use std::collections::BTreeSet;
 use taskmesh_core::permits::{Bound, Limit, Subject};
-use taskmesh_core::{Effect, Entry, NodeId, Spec, TaskId, TaskState};
+use taskmesh_core::{Effect, Notice, Spec, TaskId, TaskState};
 
 pub(crate) struct LimitOvershootBounded;
 
@@ -18,13 +18,13 @@ impl Invariant for LimitOvershootBounded {
     fn see(&mut self, world: &World, seen: &Seen<'_>) -> Result<(), String> {
         let Seen::Batch { node: n, effects } = seen else { return Ok(()) };
         let Some(node) = &world.hosts[*n].node else { return Ok(()) };
-        let granted: Vec<_> = effects.iter().filter_map(|e| granted(e, *n)).collect();
+        let granted: Vec<_> = effects.iter().filter_map(granted).collect();
         for limit in &world.hosts[*n].config.limits {
             let Bound::Running(most) = limit.bound else { continue };
             let under = |task: &&TaskId| node.slot(task).is_some_and(|slot| covers(limit, &slot.spec));
             let Some(task) = granted.iter().copied().find(under) else { continue };
             let running = running(world, limit);
-            let bound = if world.faults.silences() { 3 * most as usize } else { most as usize };
+            let bound = if world.faults.silences() { 2 * most as usize } else { most as usize };
             if running > bound {
                 return Err(format!("n{n} grants {task}: {running} are granted under the limit {limit}"));
             }
@@ -33,13 +33,9 @@ impl Invariant for LimitOvershootBounded {
     }
 }
 
-fn granted(effect: &Effect, n: usize) -> Option<&TaskId> {
+fn granted(effect: &Effect) -> Option<&TaskId> {
     match effect {
-        Effect::Persist(Entry::Record { record, .. })
-            if record.owner() == NodeId::test(n as u64) && matches!(record.body.state, TaskState::Leased { .. }) =>
-        {
-            Some(&record.task)
-        }
+        Effect::Notice(Notice::TaskGranted { task, .. }) => Some(task),
         _ => None,
     }
 }

@@ -7,7 +7,7 @@ use crate::agenda::Time;
 use crate::world::World;
 use std::collections::BTreeMap;
 use taskmesh_core::task::Requirements;
-use taskmesh_core::{Effect, Entry, Node, NodeId, Record, Slot, Spec, TaskId, TaskState, Unix};
+use taskmesh_core::{Effect, Entry, Node, Notice, Slot, Spec, TaskId, TaskState, Unix};
 
 #[derive(Default)]
 pub(crate) struct NoStarvation {
@@ -51,27 +51,23 @@ const CERTAIN: Time = 500;
 
 /// What the batch grants, and since when each was ready.
 fn granted(world: &World, n: usize, effects: &[Effect]) -> Vec<(TaskId, Unix)> {
-    let me = NodeId::test(n as u64);
     let mut ready: BTreeMap<&TaskId, Unix> = BTreeMap::new();
     let mut granted = Vec::new();
-    for record in effects.iter().filter_map(kept).filter(|r| r.owner() == me) {
-        match record.body.state {
-            TaskState::Queued { since, .. } => drop(ready.insert(&record.task, since)),
-            TaskState::Leased { .. } => {
-                let since = ready.remove(&record.task).or_else(|| queued_before(world, n, &record.task));
-                granted.extend(since.map(|since| (record.task.clone(), since)));
+    for effect in effects {
+        match effect {
+            Effect::Persist(Entry::Record { record, .. }) => {
+                if let TaskState::Queued { since, .. } = record.body.state {
+                    ready.insert(&record.task, since);
+                }
             }
-            TaskState::Blocked | TaskState::Delayed { .. } | TaskState::Done(_) => {}
+            Effect::Notice(Notice::TaskGranted { task, .. }) => {
+                let since = ready.remove(task).or_else(|| queued_before(world, n, task));
+                granted.extend(since.map(|since| (task.clone(), since)));
+            }
+            _ => {}
         }
     }
     granted
-}
-
-fn kept(effect: &Effect) -> Option<&Record> {
-    match effect {
-        Effect::Persist(Entry::Record { record, .. }) => Some(record),
-        _ => None,
-    }
 }
 
 fn queued_before(world: &World, n: usize, task: &TaskId) -> Option<Unix> {
