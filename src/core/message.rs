@@ -293,6 +293,8 @@ pub struct PermitAsk {
     pub asked: Millis,
     /// Granted now, or since the asker started where it is a rate.
     pub used: u64,
+    /// The most that it may be, as far as the asker knows.
+    pub holds: u64,
     /// Ready tasks that wait.
     pub wanted: u64,
 }

@@ -4,8 +4,9 @@
 //! Each limit has a lender, the first live member in rendezvous order of its
 //! name. Owners hold permits from it, in slices that last one lease, and grant
 //! within them without asking; they ask each half second for as long as they
-//! use or want any. Both sides speak in totals, so that a lost or doubled
-//! message costs nothing.
+//! use or want any. Both sides speak in totals, and an owner takes only the answer
+//! to its newest question: so a lost, doubled or late message costs nothing. What
+//! an owner is to give back is free when its next question shows that it knows.
 //!
 //! What an owner was lent counts for [`TERM`] leases after its last word: by then
 //! its heirs have reported its tasks. A new lender lends nothing for as long. A
@@ -141,8 +142,10 @@ const DAY_MS: u64 = 86_400_000;
 /// Leases for which a silent owner's permits count: one to be missed, and as
 /// much for each of two claims that follow.
 const TERM: u64 = 3;
-/// An owner that was told of no permits asks again after this.
+/// An owner that used up what it was lent asks for more after this.
 const REASK: Millis = Millis(50);
+/// And one that was not answered after this.
+const UNANSWERED: Millis = Millis(1_000);
 
 /// What this node holds of each limit, and what it has lent.
 pub(crate) struct Permits {
@@ -164,8 +167,18 @@ struct Held {
     allowed: u64,
     until: Millis,
     asked: Option<Millis>,
-    /// The question that was answered last.
-    answered: Millis,
+    /// What came of the newest question.
+    answer: Answer,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Answer {
+    #[default]
+    None,
+    /// It may grant more.
+    More,
+    /// It may not: it is told when that changes.
+    NoMore,
 }
 
 /// A lender's side.
@@ -183,6 +196,8 @@ struct Loan {
     used: u64,
     wanted: u64,
     allowed: u64,
+    /// The most that it may have granted until its next question.
+    cap: u64,
     asked: Millis,
     until: Millis,
     /// Since when it wants and has none.
@@ -271,6 +286,7 @@ impl Book {
         };
         if let Some(loan) = self.loans.get_mut(&from) {
             loan.allowed = allowed;
+            loan.cap = loan.cap.max(allowed);
             loan.waits = (wanted > 0 && allowed <= used).then(|| loan.waits.unwrap_or(now));
         }
         allowed
@@ -281,7 +297,7 @@ impl Book {
     fn slots_for(&self, n: u64, from: NodeId, now: Millis) -> u64 {
         let asker = &self.loans[&from];
         let others = || self.loans.iter().filter(|(node, loan)| **node != from && loan.until > now).map(|(_, l)| l);
-        let taken: u64 = others().map(|l| l.allowed.max(l.used)).sum();
+        let taken: u64 = others().map(|l| l.cap).sum();
         let waiting = others().any(|l| l.waits.is_some());
         let before = others().filter(|l| l.waits.is_some_and(|since| asker.waits.is_none_or(|own| since < own)));
         let owed = if asker.used == 0 { before.count() as u64 } else { 0 };
@@ -320,7 +336,14 @@ impl Node {
     pub(crate) fn ask_for_short(&mut self) {
         let now = self.now;
         let mut short = std::mem::take(&mut self.permits.short);
-        short.retain(|n| self.permits.held[*n].asked.is_none_or(|at| now.since(at) >= REASK));
+        short.retain(|n| {
+            let held = &self.permits.held[*n];
+            held.asked.is_none_or(|at| match held.answer {
+                Answer::More => now.since(at) >= REASK,
+                Answer::None => now.since(at) >= UNANSWERED,
+                Answer::NoMore => false,
+            })
+        });
         self.ask_for_permits(short);
     }
 
@@ -338,6 +361,9 @@ impl Node {
                 Bound::Rate { .. } => false,
             };
             let spare = held.allowed > held.used && held.until > now;
+            if held.answer == Answer::None && held.asked.is_some_and(|at| now.since(at) < UNANSWERED) {
+                continue;
+            }
             if in_use || spare || ready.get(&(n as u16)).is_some_and(|tasks| *tasks > 0) {
                 renew.insert(n);
             }
@@ -372,9 +398,11 @@ impl Node {
             let lender = self.lender(n);
             let held = &mut self.permits.held[n];
             held.asked = Some(now);
+            held.answer = Answer::None;
+            let holds = if held.until > now { held.allowed } else { 0 };
             let wanted = ready.get(&(n as u16)).copied().unwrap_or(0);
             let limit = self.permits.limits[n].to_string().into();
-            asks.entry(lender).or_default().push(PermitAsk { limit, asked: now, used: held.used, wanted });
+            asks.entry(lender).or_default().push(PermitAsk { limit, asked: now, used: held.used, holds, wanted });
         }
         for (lender, asks) in asks {
             self.send(lender, Message::AskPermits(asks));
@@ -414,13 +442,16 @@ impl Node {
             _ => Lending::NotYet,
         };
         book.refill(bound, now);
+        if book.loans.get(&from).is_some_and(|loan| loan.until > now && loan.asked > ask.asked) {
+            return;
+        }
         // A node that restarted counts from the beginning.
         let old = book.loans.remove(&from).filter(|loan| loan.until > now && loan.used <= ask.used);
         let running = matches!(bound, Bound::Running(_));
         let allowed = old.as_ref().filter(|_| !running).map_or(ask.used, |loan| loan.allowed);
         let waits = old.and_then(|loan| loan.waits);
-        let (used, wanted) = (ask.used, ask.wanted);
-        book.loans.insert(from, Loan { used, wanted, allowed, asked: ask.asked, until: now + term, waits });
+        let (used, wanted, asked, cap) = (ask.used, ask.wanted, ask.asked, ask.used.max(ask.holds));
+        book.loans.insert(from, Loan { used, wanted, allowed, cap, asked, until: now + term, waits });
         let limit: Arc<str> = ask.limit.clone();
         let mut tell = |owner, asked, allowed| {
             told.entry(owner).or_default().push(Permit { limit: limit.clone(), asked, allowed });
@@ -446,17 +477,17 @@ impl Node {
     }
 
     pub(crate) fn on_permits(&mut self, from: NodeId, permits: &[Permit]) {
-        let (now, lease) = (self.now, self.config.lease);
+        let lease = self.config.lease;
         for permit in permits {
             let Some(n) = self.limit_named(&permit.limit) else { continue };
             if self.lender(n) != from {
                 continue;
             }
             let held = &mut self.permits.held[n];
-            if permit.asked < held.answered || permit.asked > now {
+            if held.asked != Some(permit.asked) {
                 continue;
             }
-            held.answered = permit.asked;
+            held.answer = if permit.allowed > held.used { Answer::More } else { Answer::NoMore };
             held.allowed = permit.allowed;
             held.until = permit.asked + lease;
             if held.used < held.allowed {

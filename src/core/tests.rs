@@ -253,3 +253,24 @@ fn a_restarted_node_takes_no_answer_to_what_it_asked_before() {
     let (before, after) = (first(0).expect("it asks"), first(1).expect("it asks"));
     assert!(after - before > 1_000_000_000, "{before} and {after}");
 }
+
+#[test]
+fn a_task_of_one_copy_is_not_forgotten_before_others_know_its_end() {
+    use crate::command::{ClearScope, Scope, Submission};
+    let mut solo = solo(Config::default());
+    for peer in [2, 3] {
+        solo.feed(Input::Received { from: NodeId::test(peer), message: Message::WhoAreYou });
+    }
+    let task = TaskId::new("a").expect("a valid id");
+    let lonely = Spec { durability: crate::task::Durability::Local, task_type: "sleep".into(), ..spec() };
+    let priority = crate::task::Priority::NORMAL;
+    let submission = Submission { task: Some(task.clone()), spec: lonely, priority, items: Vec::new() };
+    let request = Box::new(Request::Command(Command::Submit(Box::new(submission))));
+    let message = Message::Request { id: 1, by: crate::message::By::Node, request };
+    solo.feed(Input::Received { from: NodeId::test(2), message });
+    solo.wait(Millis(60_000));
+    for which in [ClearScope::Queued, ClearScope::NotRunning] {
+        solo.ask(Request::Command(Command::Clear { which, scope: Scope::Local }));
+    }
+    assert!(solo.node.slot(&task).is_some_and(|slot| slot.record.closed()));
+}

@@ -95,12 +95,41 @@ fn a_rate_is_kept_over_time() {
     }
 }
 
+/// What is told again may cross a question on its way: then it is void, and only
+/// what the question says is held.
+#[test]
+fn a_permit_that_crosses_a_question_is_void() {
+    let mut solo = solo(limited("type:echo", "1"));
+    let lender = (2..50).map(NodeId::test).find(|node| {
+        solo.feed(Input::Received { from: *node, message: Message::WhoAreYou });
+        solo.node.lender(0) == *node
+    });
+    let lender = lender.expect("one of so many comes first");
+    solo.node.bear(crate::TaskId::new("a").expect("a valid id"), spec().into(), Default::default(), vec![], 1);
+    let asked = |effects: &[Effect]| {
+        effects.iter().rev().find_map(|e| match e {
+            Effect::Send { to, message: Message::AskPermits(asks) } if *to == lender => Some(asks[0].clone()),
+            _ => None,
+        })
+    };
+    let first = asked(&solo.wait(Millis(600))).expect("it asks");
+    solo.feed(Input::Received { from: lender, message: Message::WhoAreYou });
+    let second = asked(&solo.wait(Millis(1_600))).expect("it asks again");
+    assert!(second.asked > first.asked);
+    let permit = |ask: &PermitAsk| Permit { limit: ask.limit.clone(), asked: ask.asked, allowed: 1 };
+    let tell = |solo: &mut Solo, permit| {
+        runs(&solo.feed(Input::Received { from: lender, message: Message::Permits(vec![permit]) }))
+    };
+    assert_eq!(tell(&mut solo, permit(&first)), 0);
+    assert_eq!(tell(&mut solo, permit(&second)), 1);
+}
+
 /// A lender with three owners that know each other.
 fn lender(bound: Bound) -> Book {
     let mut book = Book { since: Some(Millis(0)), ..Book::default() };
     for owner in 1..=3 {
         let (node, until) = (NodeId::test(owner), Millis(100_000));
-        let loan = Loan { used: 0, wanted: 0, allowed: 0, asked: Millis(0), until, waits: None };
+        let loan = Loan { used: 0, wanted: 0, allowed: 0, cap: 0, asked: Millis(0), until, waits: None };
         book.loans.insert(node, loan);
     }
     book.refill(bound, Millis(0));
@@ -109,7 +138,8 @@ fn lender(bound: Bound) -> Book {
 
 fn ask(book: &mut Book, owner: u64, now: u64, used: u64, wanted: u64) -> u64 {
     let loan = book.loans.get_mut(&NodeId::test(owner)).expect("an owner");
-    (loan.used, loan.wanted) = (used, wanted);
+    // It knows what it was told.
+    (loan.used, loan.wanted, loan.cap) = (used, wanted, used.max(loan.allowed));
     book.lend(Bound::Running(10), NodeId::test(owner), Millis(now), Lending::Open)
 }
 
@@ -134,7 +164,7 @@ fn a_single_permit_goes_round() {
     let mut book = lender(Bound::Running(1));
     let lend = |book: &mut Book, owner: u64, now: u64, used: u64| {
         let loan = book.loans.get_mut(&NodeId::test(owner)).expect("an owner");
-        (loan.used, loan.wanted) = (used, 5);
+        (loan.used, loan.wanted, loan.cap) = (used, 5, used.max(loan.allowed));
         book.lend(Bound::Running(1), NodeId::test(owner), Millis(now), Lending::Open)
     };
     assert_eq!(lend(&mut book, 1, 1, 0), 1);
@@ -159,7 +189,7 @@ fn a_lender_that_was_not_one_before_waits_for_old_permits_to_end() {
         .expect("one of so many");
     let lends = |solo: &mut Solo, used, wanted| {
         let limit: Arc<str> = "type:echo 2".into();
-        let asks = vec![PermitAsk { limit, asked: Millis(9), used, wanted }];
+        let asks = vec![PermitAsk { limit, asked: solo.node.now, used, holds: 0, wanted }];
         let effects = solo.feed(Input::Received { from: peer, message: Message::AskPermits(asks) });
         effects.into_iter().find_map(|e| match e {
             Effect::Send { message: Message::Permits(permits), .. } => Some(permits[0].allowed),

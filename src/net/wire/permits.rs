@@ -8,8 +8,13 @@ use taskmesh_core::message::{Permit, PermitAsk};
 use taskmesh_core::{Millis, limits};
 
 pub(super) fn asks_to(asks: &[PermitAsk]) -> proto::AskPermits {
-    let ask =
-        |ask: &PermitAsk| Ask { limit: owned(&ask.limit), asked_ms: ask.asked.0, used: ask.used, wanted: ask.wanted };
+    let ask = |ask: &PermitAsk| Ask {
+        limit: owned(&ask.limit),
+        asked_ms: ask.asked.0,
+        used: ask.used,
+        wanted: ask.wanted,
+        holds: ask.holds,
+    };
     proto::AskPermits { asks: asks.iter().map(ask).collect() }
 }
 
@@ -20,6 +25,7 @@ pub(super) fn asks_from(asks: &proto::AskPermits) -> Checked<Vec<PermitAsk>> {
             asked: Millis(check::count("ask.asked", ask.asked_ms)?),
             used: check::count("ask.used", ask.used)?,
             wanted: check::count("ask.wanted", ask.wanted)?,
+            holds: check::count("ask.holds", ask.holds)?,
         })
     })
 }

@@ -40,8 +40,9 @@ fn about_nodes() -> Any<Message> {
         Just(Message::WhoAreYou),
         vec((short(), 0..=COUNTER), 0..8).prop_map(|ready| Message::Announce { ready }),
         free().prop_map(|free| Message::Room { free }),
-        vec((short(), 0..=COUNT, 0..=COUNT, 0..=COUNT), 0..4).prop_map(|asks| {
-            let ask = |(limit, asked, used, wanted)| PermitAsk { limit, asked: Millis(asked), used, wanted };
+        vec((short(), 0..=COUNT, 0..=COUNT, 0..=COUNT, 0..=COUNT), 0..4).prop_map(|asks| {
+            let ask =
+                |(limit, asked, used, holds, wanted)| PermitAsk { limit, asked: Millis(asked), used, holds, wanted };
             Message::AskPermits(asks.into_iter().map(ask).collect())
         }),
         vec((short(), 0..=COUNT, 0..=COUNT), 0..4).prop_map(|permits| {

@@ -337,6 +337,7 @@ fn of_permits() {
         ("ask.asked", |a| a.asks[0].asked_ms = u64::MAX),
         ("ask.used", |a| a.asks[0].used = u64::MAX),
         ("ask.wanted", |a| a.asks[0].wanted = u64::MAX),
+        ("ask.holds", |a| a.asks[0].holds = u64::MAX),
         ("asks", |a| a.asks = vec![a.asks[0].clone(); limits::LIMITS + 1]),
     ];
     refuses(proto::AskPermits { asks: vec![Default::default()] }, table, Kind::AskPermits);
