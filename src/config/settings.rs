@@ -2,8 +2,11 @@
 //! [`Config`] and taken out of it again.
 
 use super::{Config, ENV_PREFIX, Kind, LogFormat, Raw};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
+use taskmesh_core::order::Scheduling;
+use taskmesh_core::permits::Limit;
 use taskmesh_core::{Millis, NodeId, limits};
 use toml::Value;
 
@@ -459,9 +462,85 @@ pub static SETTINGS: &[Setting] = &[
         millis!(away),
     ),
     setting(
+        "mesh.scheduling",
+        Kind::OneOf(&["fifo", "priority", "deadline", "priority_deadline"]),
+        "The order of ready tasks; give all nodes of a mesh the same. deadline: the earliest\n\
+         first, those without one last; priority_deadline: both, weighted.",
+        (
+            |c, v| {
+                c.mesh.scheduling = Scheduling::from_name(v.text()).ok_or_else(|| "is not known".to_owned())?;
+                Ok(())
+            },
+            |c| Value::String(c.mesh.scheduling.name().to_owned()),
+        ),
+    ),
+    setting(
+        "mesh.deadline_weight",
+        Kind::Whole(0, 100),
+        "Percent: how much the deadline counts in priority_deadline.",
+        number!(mesh.deadline_weight),
+    ),
+    like(
+        setting(
+            "mesh.fairness_weights",
+            Kind::Amounts(limits::ATTRIBUTES),
+            "What values of fairness_key get of the workers' time beside each other, from 0.001;\n\
+             1 for those that are not named. Default: all the same.",
+            (
+                |c, v| {
+                    let weights = v.entries().map(|(key, weight)| (key.as_str().into(), weight_of(weight)));
+                    c.mesh.fairness_weights = weights.collect();
+                    Ok(())
+                },
+                |c| {
+                    let weight = |n: &u64| Value::Float(*n as f64 / 1_000.0);
+                    Value::Table(c.mesh.fairness_weights.iter().map(|(k, n)| (k.to_string(), weight(n))).collect())
+                },
+            ),
+        ),
+        "{ nightly = 0.5, interactive = 4 }",
+    ),
+    like(
+        setting(
+            "mesh.limits",
+            Kind::Texts(limits::LIMITS / 2),
+            "What may run at once, or start in a period, in the whole mesh: by \"type:…\", \"tag:…\"\n\
+             or \"key:…\" (of fairness_key), such as \"20\", \"100/60s\" or both: \"20 100/60s\".\n\
+             Give all nodes the same. Default: none.",
+            (
+                |c, v| {
+                    c.mesh.limits.clear();
+                    for (subject, bounds) in v.entries() {
+                        c.mesh.limits.extend(Limit::read(subject, bounds.text())?);
+                    }
+                    if c.mesh.limits.len() > limits::LIMITS {
+                        return Err(format!("has {} limits; at most {}", c.mesh.limits.len(), limits::LIMITS));
+                    }
+                    Ok(())
+                },
+                |c| {
+                    let mut table: BTreeMap<String, Vec<String>> = BTreeMap::new();
+                    for limit in &c.mesh.limits {
+                        table.entry(limit.subject.to_string()).or_default().push(limit.bound.to_string());
+                    }
+                    Value::Table(table.into_iter().map(|(k, bounds)| (k, bounds.join(" ").into())).collect())
+                },
+            ),
+        ),
+        "{ \"type:exec\" = \"20\", \"tag:api\" = \"100/60s\" }",
+    ),
+    setting(
+        "mesh.reserve_ms",
+        Kind::Whole(0, DAY_MS),
+        "How long a task waits for more of a resource than any worker has free, before the\n\
+         room of one is kept for it.",
+        millis!(reserve),
+    ),
+    setting(
         "mesh.ageing_s",
         Kind::Whole(0, 86_400),
-        "What each doubling of a task's priority is worth as a head start in the queue.",
+        "What each doubling of a task's priority is worth as a head start in the queue. Nothing\n\
+         that is ready 128 times as long after a task goes before it, in any order.",
         seconds!(ageing),
     ),
     setting("mesh.retention_s", Kind::Whole(0, 365 * 86_400), "How long an ended task is kept.", seconds!(retention)),
@@ -533,6 +612,12 @@ fn whole(n: impl TryInto<i64>) -> Value {
 
 fn narrow<T: TryFrom<u64>>(n: u64) -> Result<T, String> {
     T::try_from(n).map_err(|_| format!("is {n}; it is too large for this machine"))
+}
+
+/// In thousandths; nobody gets nothing.
+fn weight_of(value: &Raw) -> u64 {
+    let weight = value.number().unwrap_or(1.0) * 1_000.0;
+    (weight as u64).clamp(1, 1_000_000_000_000)
 }
 
 /// It stands in tables and labels.

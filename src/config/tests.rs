@@ -56,6 +56,9 @@ fn each_kind_of_value_is_read_from_text_as_from_a_file() {
         ("log.level", "info,taskmesh::net=debug", r#""info,taskmesh::net=debug""#),
         ("node.name", "\"quoted\"", r#""quoted""#),
         ("api.listen", "[::1]:0", r#""[::1]:0""#),
+        ("mesh.scheduling", "priority_deadline", r#""priority_deadline""#),
+        ("mesh.fairness_weights", "ann=2,bob=0.5", "{ ann = 2.0, bob = 0.5 }"),
+        ("mesh.limits", "type:exec=20 100/60s,key:ann=3", r#"{ "key:ann" = "3", "type:exec" = "20 100/60s" }"#),
     ];
     for (key, text, value) in table {
         let from_flag = Config::load(&inputs(None, &[], &[(key, text)])).unwrap();
@@ -102,6 +105,14 @@ fn what_is_wrong_is_said_with_its_place_and_what_would_be_right() {
         (
             "[mesh]\nlease_ms = 1000\n",
             "c.toml:2: mesh.lease_ms is 1000; it must be at least 3 × mesh.beat_ms (1000), or one lost beat costs a lease",
+        ),
+        (
+            "[mesh]\nlimits = { exec = \"20\" }\n",
+            "c.toml:2: mesh.limits has \"exec\"; it must be type:…, tag:… or key:…",
+        ),
+        (
+            "[mesh]\nlimits = { \"type:exec\" = \"5/60\" }\n",
+            "c.toml:2: mesh.limits has \"5/60\"; it must be like 20 or 100/60s",
         ),
         ("[node]\nname = 2026-01-01\n", "c.toml:2: node.name is a date or a number that is too large"),
     ];

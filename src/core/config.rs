@@ -1,7 +1,11 @@
 //! What a user may choose of the core's behaviour.
 
+use crate::order::Scheduling;
+use crate::permits::Limit;
 use crate::time::Millis;
 use crate::token::RootKey;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// The core's settings. The defaults are right for a fleet on one network.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,8 +23,22 @@ pub struct Config {
     pub away: Millis,
     /// Copies of a task in a mesh of at least that many nodes: 1, 3 or 5.
     pub holders: usize,
+    /// The order of ready tasks.
+    pub scheduling: Scheduling,
     /// What each doubling of priority is worth as a head start in the queue.
     pub ageing: Millis,
+    /// Percent, 0 to 100: how much the deadline counts against the priority in
+    /// [`Scheduling::PriorityDeadline`].
+    pub deadline_weight: u32,
+    /// Weights of values of `fairness_key`, in thousandths, above 0; 1,000 for
+    /// the others.
+    pub fairness_weights: BTreeMap<Arc<str>, u64>,
+    /// What may run at once, or start in a period, in the whole mesh; at most
+    /// [`limits::LIMITS`](crate::limits::LIMITS).
+    pub limits: Vec<Limit>,
+    /// How long a task waits for more of a resource than any worker has free
+    /// before a worker's room is kept for it.
+    pub reserve: Millis,
     /// How long an ended task is kept.
     pub retention: Millis,
     /// How many ended tasks a node keeps of its own; the oldest go first.
@@ -43,7 +61,7 @@ pub struct Config {
     pub joins: bool,
     /// What the shell can execute: `echo`, `exec:sha256sum`, …: a worker's
     /// capabilities are among these.
-    pub executors: Vec<std::sync::Arc<str>>,
+    pub executors: Vec<Arc<str>>,
     /// What callers' tokens are verified with; `None`: none holds.
     pub root: Option<RootKey>,
     /// A planted bug, for checking that the invariants would catch it.
@@ -60,7 +78,12 @@ impl Default for Config {
             retransmit: Millis(500),
             away: Millis(30_000),
             holders: 3,
+            scheduling: Scheduling::default(),
             ageing: Millis(300_000),
+            deadline_weight: 50,
+            fairness_weights: BTreeMap::new(),
+            limits: Vec::new(),
+            reserve: Millis(30_000),
             retention: Millis(24 * 3_600_000),
             retained_tasks: 100_000,
             open_tasks: 500_000,
@@ -105,4 +128,8 @@ pub enum Planted {
     ForgetAtRestart,
     /// Drop the retransmission of offers.
     NeverResend,
+    /// Let urgent tasks go first for as long as any come.
+    NeverAge,
+    /// Lend the whole of a limit to whoever asks.
+    LendFreely,
 }

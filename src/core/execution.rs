@@ -6,8 +6,9 @@ use crate::ids::{BlobHash, NodeId, TaskId, WorkerId};
 use crate::message::{Declined, Finished, Grant, Message};
 use crate::node::Node;
 use crate::record::Fence;
-use crate::task::{Report, Spec};
+use crate::task::{Report, Resources, Spec};
 use crate::time::Millis;
+use crate::workers::Ahead;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -84,6 +85,8 @@ pub struct Execution {
     /// Whom to tell the result.
     holders: Vec<NodeId>,
     granted_at: Millis,
+    /// What it holds of its worker while it runs.
+    holds: Resources,
     /// How far it is.
     pub phase: Phase,
     /// Its owner was told that it has started.
@@ -201,25 +204,27 @@ impl Node {
             }
         }
         self.supersede(&grant.task);
-        if let Some(why) = self.objection(&grant.worker, &grant.spec.requirements.resources) {
+        let ahead = if grant.ahead { Ahead::KeepRoom } else { Ahead::No };
+        if let Some(why) = self.objection(&grant.worker, &grant.spec.requirements, ahead) {
             self.decline(from, grant.task, fence, why);
             return;
         }
         let task = grant.task;
-        let worker = grant.worker.clone();
+        let (worker, spec) = (grant.worker.clone(), grant.spec.clone());
         let execution = Execution {
             fence,
             worker: grant.worker,
             spec: grant.spec,
             holders: grant.holders,
             granted_at: self.now,
+            holds: Resources::default(),
             phase: Phase::Waiting,
             reported: false,
             handing_back: false,
         };
         self.executions.insert(task.clone(), execution);
         if let Some(found) = self.workers.get_mut(&worker) {
-            found.waiting.push_back(task);
+            found.await_slot(task, &spec.requirements);
         }
         self.start_waiting(&worker);
     }
@@ -246,15 +251,16 @@ impl Node {
     }
 
     pub(crate) fn start_waiting(&mut self, worker: &WorkerId) {
-        while let Some(task) = self.starts_next(worker) {
+        while let Some((task, holds)) = self.starts_next(worker) {
             let now = self.now;
             let execution = self.executions.get_mut(&task).expect("a waiting task is held");
+            execution.holds = holds.clone();
             execution.phase = Phase::Running { since: now };
             let (fence, spec) = (execution.fence, execution.spec.clone());
             let (attempt, waited) = (fence.attempt, now.since(execution.granted_at));
             let found = self.workers.get_mut(worker).expect("its worker is here");
             found.waiting.pop_front();
-            found.begin(task.clone(), &spec.requirements.resources);
+            found.begin(task.clone(), &holds);
             let task_type = spec.task_type.clone();
             self.notice(Notice::TaskStarted { task: task.clone(), task_type, attempt, waited });
             self.out.push(Effect::Run { task, fence, worker: worker.clone(), spec });
@@ -319,13 +325,13 @@ impl Node {
             Phase::Running { since } => Some(*since),
             Phase::Ended { .. } => return,
         };
-        let (worker, spec) = (execution.worker.clone(), execution.spec.clone());
+        let (worker, spec, holds) = (execution.worker.clone(), execution.spec.clone(), execution.holds.clone());
         let attempt = execution.fence.attempt;
         if let Some(found) = self.workers.get_mut(&worker) {
             if began.is_none() {
-                found.waiting.retain(|t| t != task);
+                found.withdraw(task);
             }
-            found.end(task, &spec.requirements.resources);
+            found.end(task, &holds);
             match verdict {
                 Verdict::Completed => found.completed += 1,
                 Verdict::Failed { .. } | Verdict::TimedOut { .. } => found.failed += 1,
@@ -424,9 +430,9 @@ impl Node {
         let Some(execution) = self.executions.remove(task) else { return };
         if let Some(found) = self.workers.get_mut(&execution.worker) {
             if matches!(execution.phase, Phase::Waiting) {
-                found.waiting.retain(|t| t != task);
+                found.withdraw(task);
             }
-            found.end(task, &execution.spec.requirements.resources);
+            found.end(task, &execution.holds);
         }
         match &execution.phase {
             Phase::Waiting => {}

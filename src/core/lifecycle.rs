@@ -365,10 +365,12 @@ impl Node {
                 !matches!(status, Status::Leased | Status::Running | Status::Completed | Status::Expired)
             }
         };
+        // What was accepted by this node's disk alone is told to the others first.
+        let ripe = |k: &Kept| k.accepted || !k.slot.record.closed();
         let found: Vec<_> = self
             .kept
             .iter()
-            .filter(|(_, k)| self.owns(k) && !k.doomed && wanted(Node::status_of(k)))
+            .filter(|(_, k)| self.owns(k) && !k.doomed && ripe(k) && wanted(Node::status_of(k)))
             .filter(|(t, k)| !k.slot.record.closed() || !self.is_held(t))
             .map(|(t, k)| (t.clone(), k.slot.record.closed()))
             .collect();

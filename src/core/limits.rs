@@ -33,6 +33,10 @@ pub const REASON_BYTES: usize = 4096;
 pub const DEPENDENCIES: usize = 1_000;
 /// Capabilities, labels or named resources of one worker or requirement.
 pub const ATTRIBUTES: usize = 64;
+/// Limits of one mesh: each is looked at with each submission.
+pub const LIMITS: usize = 64;
+/// Ways to meet one task's requirements: each is tried for each worker.
+pub const ALTERNATIVES: usize = 8;
 /// Workers of one node: they all travel in its advert.
 pub const WORKERS: usize = 64;
 /// Slots of one worker.

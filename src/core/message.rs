@@ -8,6 +8,7 @@ use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::record::{Ballot, Birth, Fence, Record, Stamp};
 use crate::register::Issued;
 use crate::task::{Report, Spec};
+use crate::time::Millis;
 use crate::view::{Pause, Reply};
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +28,10 @@ pub enum Message {
         /// By task type: how many.
         ready: Vec<(Arc<str>, u32)>,
     },
+    /// How many tasks of mine are under these limits: lend me permits.
+    AskPermits(Vec<PermitAsk>),
+    /// So many may be.
+    Permits(Vec<Permit>),
     /// Room for more: the answer to an announcement, and after the end of a run.
     Room {
         /// By worker: grants that it would take now.
@@ -134,7 +139,7 @@ pub enum Message {
         fence: Fence,
         /// How long ago it started, by the executor's clock; `None`: it waits
         /// for its slot.
-        running: Option<crate::Millis>,
+        running: Option<Millis>,
         /// Percent.
         percent: Option<u8>,
         /// A line for people.
@@ -275,6 +280,34 @@ pub struct Grant {
     pub spec: Arc<Spec>,
     /// Whom to tell the result.
     pub holders: Vec<NodeId>,
+    /// There may be no room for it: what comes free is to be kept for it.
+    pub ahead: bool,
+}
+
+/// What an owner uses and wants of one limit of the mesh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PermitAsk {
+    /// The limit, as text.
+    pub limit: Arc<str>,
+    /// When, by the asker's clock: comes back with the answer.
+    pub asked: Millis,
+    /// Granted now, or since the asker started where it is a rate.
+    pub used: u64,
+    /// The most that it may be, as far as the asker knows.
+    pub holds: u64,
+    /// Ready tasks that wait.
+    pub wanted: u64,
+}
+
+/// What an owner may use of one limit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Permit {
+    /// The limit, as text.
+    pub limit: Arc<str>,
+    /// When it was asked for.
+    pub asked: Millis,
+    /// In all, as `used` counts.
+    pub allowed: u64,
 }
 
 /// Why a grant was declined.

@@ -5,15 +5,17 @@
 //! a task needs its record, its worker and its peers at once.
 
 use crate::command::{Command, Query, Refusal, Request};
-use crate::config::Config;
+use crate::config::{Config, Planted};
 use crate::effect::{Disk, Effect, Entry, Input, Key, Notice};
 use crate::execution::{Execution, Over};
 use crate::ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
+use crate::lanes::Queue;
 use crate::message::{By, Controls, Finished, Message};
+use crate::order::Order;
 use crate::ownership::{Claim, Kept, Tombstones};
 use crate::peers::Member;
+use crate::permits::Permits;
 use crate::prng::Prng;
-use crate::queue::Queue;
 use crate::record::{Ballot, Record, Slot};
 use crate::register::Register;
 use crate::requests::{Origin, Requests};
@@ -53,6 +55,7 @@ pub struct Node {
     /// Owned records whose newest version may be offered a little later.
     pub(crate) lazy: BTreeSet<TaskId>,
     pub(crate) queue: Queue,
+    pub(crate) permits: Permits,
     /// Wall-clock appointments of owned tasks: a delay or a deadline is over.
     pub(crate) due: BTreeSet<(Unix, TaskId)>,
     /// Owned tasks that are leased.
@@ -114,6 +117,13 @@ pub(crate) enum Fetching {
 /// end sooner, and one offer then tells both.
 const LAZY: Millis = Millis(100);
 
+fn order_of(config: &Config) -> Order {
+    // So long a span that no wait makes up for a higher priority.
+    let unending = Millis(1_000_000_000);
+    let ageing = if config.planted == Some(Planted::NeverAge) { unending } else { config.ageing };
+    Order::new(config.scheduling, ageing, config.deadline_weight)
+}
+
 impl Node {
     /// A node with what its disk held. `seed` decides jitter and new ids.
     #[must_use]
@@ -134,7 +144,8 @@ impl Node {
             orphans: BTreeMap::new(),
             unsettled: BTreeSet::new(),
             lazy: BTreeSet::new(),
-            queue: Queue::new(config.ageing),
+            queue: Queue::new(order_of(&config), &config.fairness_weights, config.limits.clone()),
+            permits: Permits::new(config.limits.clone()),
             due: BTreeSet::new(),
             leased: BTreeSet::new(),
             closed: BTreeSet::new(),
@@ -215,6 +226,11 @@ impl Node {
         if self.queue.stirred() {
             self.schedule();
             self.obey_itself();
+            // What it has just lent itself.
+            if self.permits.got_more() {
+                self.schedule();
+                self.obey_itself();
+            }
         }
         std::mem::swap(&mut self.out, effects);
     }
@@ -263,6 +279,8 @@ impl Node {
             Message::Beat(beat) => self.on_beat(from, beat),
             Message::WhoAreYou => self.introduce(from),
             Message::Announce { ready } => self.on_announce(from, &ready),
+            Message::AskPermits(asks) => self.on_ask_permits(from, asks),
+            Message::Permits(permits) => self.on_permits(from, &permits),
             Message::Room { free } => self.on_room(from, &free),
             Message::Offer { record, spec } => self.on_offer(from, record, spec),
             Message::Ack { task, stamp } => self.on_ack(from, &task, stamp),
@@ -314,6 +332,7 @@ impl Node {
         self.tend_register();
         self.on_requests_due();
         self.stir_waiting_workflows();
+        self.tend_permits();
         self.queue.stir();
     }
 

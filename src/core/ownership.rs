@@ -66,6 +66,8 @@ pub(crate) struct Kept {
 pub(crate) struct Lease {
     pub(crate) boot: u64,
     pub(crate) granted_at: Millis,
+    /// Granted without room, which its executor is to keep free for it.
+    pub(crate) ahead: bool,
     pub(crate) sent_at: Option<Millis>,
     pub(crate) confirmed_at: Option<Millis>,
     pub(crate) started_at: Option<Unix>,
@@ -78,6 +80,7 @@ impl Lease {
         Lease {
             boot,
             granted_at,
+            ahead: false,
             sent_at: None,
             confirmed_at: None,
             started_at: None,

@@ -107,6 +107,10 @@ pub(crate) fn add_stats(sum: &mut Stats, more: Stats) {
     sum.waits = (sum.waits.0 + more.waits.0, sum.waits.1 + more.waits.1);
     sum.runs = (sum.runs.0 + more.runs.0, sum.runs.1 + more.runs.1);
     sum.ended += more.ended;
+    sum.scheduling.extend(more.scheduling);
+    for (reason, tasks) in more.waiting {
+        *sum.waiting.entry(reason).or_default() += tasks;
+    }
     sum.oldest_queued = sum.oldest_queued.max(more.oldest_queued);
     if sum.paused.is_none() {
         sum.paused = more.paused;

@@ -115,7 +115,7 @@ impl Node {
             replayed,
             items: items.map(|n| u32::try_from(n).unwrap_or(u32::MAX)),
             feasible,
-            infeasible,
+            infeasible: infeasible.map(|(_, why)| why),
             estimated_start,
         }))
     }

@@ -3,6 +3,7 @@
 
 use crate::ids::{BlobHash, NodeId, TaskId, WorkerId};
 use crate::limits;
+use crate::placement::{Alternative, Condition, Placement};
 use crate::prng::Prng;
 use crate::time::{Millis, Unix};
 use serde::{Deserialize, Serialize};
@@ -71,6 +72,14 @@ pub struct Requirements {
     pub labels: BTreeMap<Arc<str>, Arc<str>>,
     /// Amounts held while it runs.
     pub resources: Resources,
+    /// What else must hold of labels.
+    pub selector: Vec<Condition>,
+    /// One of these must be met too, if there are any.
+    pub any_of: Vec<Alternative>,
+    /// Which worker is preferred.
+    pub placement: Placement,
+    /// Tasks with the same key prefer the same worker.
+    pub affinity_key: Option<Arc<str>>,
 }
 
 /// Amounts of what can be used up. In a worker: what it has.
@@ -90,10 +99,26 @@ pub struct Resources {
 impl Requirements {
     /// About what they take in a message.
     pub(crate) fn bytes(&self) -> usize {
-        let names = self.capabilities.iter().map(|c| c.len() + 4).sum::<usize>();
-        let labels = self.labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum::<usize>();
-        names + labels + self.resources.bytes()
+        let own = bytes_of(&self.capabilities, &self.labels, &self.selector) + self.resources.bytes();
+        let way = |w: &Alternative| bytes_of(&w.capabilities, &w.labels, &w.selector) + w.resources.bytes() + 8;
+        own + self.any_of.iter().map(way).sum::<usize>() + self.affinity_key.as_ref().map_or(0, |k| k.len()) + 8
     }
+
+    /// What decides which workers are feasible: the rest is the task's own.
+    pub(crate) fn class(&self) -> Requirements {
+        Requirements { affinity_key: None, ..self.clone() }
+    }
+
+    /// Some resource is held, in one way or another.
+    pub(crate) fn hold_something(&self) -> bool {
+        !self.resources.is_empty() || self.any_of.iter().any(|way| !way.resources.is_empty())
+    }
+}
+
+fn bytes_of(names: &[Arc<str>], labels: &BTreeMap<Arc<str>, Arc<str>>, selector: &[Condition]) -> usize {
+    names.iter().map(|c| c.len() + 4).sum::<usize>()
+        + labels.iter().map(|(k, v)| k.len() + v.len() + 8).sum::<usize>()
+        + selector.iter().map(Condition::bytes).sum::<usize>()
 }
 
 impl Resources {
@@ -111,14 +136,55 @@ impl Resources {
             && need.named.iter().all(|(k, n)| *n == 0 || self.named.get(k).is_some_and(|have| have >= n))
     }
 
-    /// Adds `more`.
+    /// Adds `more`, up to the most that there can be.
     pub fn add(&mut self, more: &Resources) {
-        self.cpu_milli += more.cpu_milli;
-        self.memory_mb += more.memory_mb;
-        self.gpu_milli += more.gpu_milli;
+        self.cpu_milli = self.cpu_milli.saturating_add(more.cpu_milli);
+        self.memory_mb = self.memory_mb.saturating_add(more.memory_mb);
+        self.gpu_milli = self.gpu_milli.saturating_add(more.gpu_milli);
         for (k, n) in &more.named {
-            *self.named.entry(k.clone()).or_default() += n;
+            let have = self.named.entry(k.clone()).or_default();
+            *have = have.saturating_add(*n);
         }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub fn with(&self, more: &Resources) -> Resources {
+        let mut sum = self.clone();
+        sum.add(more);
+        sum
+    }
+
+    /// Each amount with its name and what one of it is called in.
+    fn amounts(&self) -> impl Iterator<Item = (&str, u64, u64)> {
+        let fixed =
+            [("cpus", self.cpu_milli, 1_000), ("memory_mb", self.memory_mb, 1), ("gpus", self.gpu_milli, 1_000)];
+        fixed.into_iter().chain(self.named.iter().map(|(name, n)| (&**name, *n, 1_000)))
+    }
+
+    fn amount(&self, name: &str) -> u64 {
+        self.amounts().find(|(n, ..)| *n == name).map_or(0, |(_, n, _)| n)
+    }
+
+    /// The first resource of which `self`, with `held` taken, has less than is
+    /// needed, for people.
+    pub(crate) fn short_of(&self, held: &Resources, need: &Resources) -> Option<String> {
+        let short = |(name, wanted, unit): (&str, u64, u64)| {
+            let has = self.amount(name).saturating_sub(held.amount(name));
+            let shown = |n: u64| n as f64 / unit as f64;
+            (has < wanted).then(|| format!("{} of {} {name}", shown(has), shown(wanted)))
+        };
+        need.amounts().find_map(short)
+    }
+
+    /// The greatest share of `self` that `held` and `need` take together, of
+    /// what is needed, in thousandths.
+    pub(crate) fn taken(&self, held: &Resources, need: &Resources) -> u64 {
+        let share = |(name, wanted, _): (&str, u64, u64)| {
+            let sum = u128::from(held.amount(name)) + u128::from(wanted);
+            u64::try_from(sum * 1_000 / u128::from(self.amount(name).max(1))).unwrap_or(u64::MAX)
+        };
+        need.amounts().filter(|(_, wanted, _)| *wanted > 0).map(share).max().unwrap_or(0)
     }
 
     /// Takes `less` away, down to zero.

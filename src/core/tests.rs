@@ -4,7 +4,7 @@ use crate::command::{Command, Detail, Query, Request, WorkerSpec};
 use crate::effect::{Disk, Effect, Input};
 use crate::execution::{Event, Verdict};
 use crate::message::{Controls, Hello};
-use crate::task::{Outcome, Report, Requirements, RetryPolicy, Spec};
+use crate::task::{Outcome, Report, RetryPolicy, Spec};
 use crate::testing::{solo, spec};
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, Status};
@@ -197,6 +197,7 @@ fn the_workers_of_a_node_fit_into_one_message() {
 #[test]
 fn an_explanation_fits_into_one_message() {
     let mut solo = solo(Config::default());
+    solo.submit("a", Spec { task_type: "other".into(), ..spec() });
     let name = |n: usize| format!("w{n}-{}", "x".repeat(100));
     for node in 2..300_usize {
         let workers = (0..limits::WORKERS).map(|n| WorkerSpec {
@@ -219,7 +220,8 @@ fn an_explanation_fits_into_one_message() {
         };
         solo.feed(Input::Received { from: NodeId::test(node as u64), message: Message::Hello(Box::new(hello)) });
     }
-    let lines = solo.node.explain_workers("other", &Requirements::default());
+    let task = TaskId::new("a").expect("a valid id");
+    let lines = solo.node.explain(&solo.node.kept[&task]).nodes;
     let bytes: usize =
         lines.iter().map(|(_, w, why)| 32 + w.as_ref().map_or(0, |w| w.as_str().len()) + why.len()).sum();
     assert!(lines.len() <= limits::EXPLAINED && bytes <= limits::ANSWER_BYTES, "{} lines, {bytes} bytes", lines.len());
@@ -250,4 +252,25 @@ fn a_restarted_node_takes_no_answer_to_what_it_asked_before() {
     };
     let (before, after) = (first(0).expect("it asks"), first(1).expect("it asks"));
     assert!(after - before > 1_000_000_000, "{before} and {after}");
+}
+
+#[test]
+fn a_task_of_one_copy_is_not_forgotten_before_others_know_its_end() {
+    use crate::command::{ClearScope, Scope, Submission};
+    let mut solo = solo(Config::default());
+    for peer in [2, 3] {
+        solo.feed(Input::Received { from: NodeId::test(peer), message: Message::WhoAreYou });
+    }
+    let task = TaskId::new("a").expect("a valid id");
+    let lonely = Spec { durability: crate::task::Durability::Local, task_type: "sleep".into(), ..spec() };
+    let priority = crate::task::Priority::NORMAL;
+    let submission = Submission { task: Some(task.clone()), spec: lonely, priority, items: Vec::new() };
+    let request = Box::new(Request::Command(Command::Submit(Box::new(submission))));
+    let message = Message::Request { id: 1, by: crate::message::By::Node, request };
+    solo.feed(Input::Received { from: NodeId::test(2), message });
+    solo.wait(Millis(60_000));
+    for which in [ClearScope::Queued, ClearScope::NotRunning] {
+        solo.ask(Request::Command(Command::Clear { which, scope: Scope::Local }));
+    }
+    assert!(solo.node.slot(&task).is_some_and(|slot| slot.record.closed()));
 }

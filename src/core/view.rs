@@ -1,11 +1,13 @@
 //! What a node answers: the plain facts of tasks, queues, workers and peers,
 //! each as it was measured. What was not measured is `None`.
 
+use crate::explain::Reason;
 use crate::ids::{NodeId, TaskId, WorkerId};
+use crate::order::Scheduling;
 use crate::register::Issued;
 use crate::task::{Outcome, Priority, Report, Requirements, Resources};
 use crate::time::{Millis, Unix};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The answer to a request that was not refused.
@@ -413,6 +415,8 @@ pub struct Foreseen {
 /// Why a task waits, and what comes next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Explanation {
+    /// What it waits for; `None`: it does not wait, or an older node answered.
+    pub reason: Option<Reason>,
     /// One sentence.
     pub summary: Arc<str>,
     /// For each known node (and worker, where it has one): why it was not chosen.
@@ -455,6 +459,11 @@ pub struct Stats {
     pub workers: Option<Vec<WorkerView>>,
     /// The last hour by minutes, oldest first, if asked: (minute, ended, failed).
     pub historical: Option<Vec<(Unix, u64, u64)>>,
+    /// The orders of ready tasks in force: one, unless nodes are configured
+    /// differently.
+    pub scheduling: BTreeSet<Scheduling>,
+    /// Waiting tasks by what they wait for.
+    pub waiting: BTreeMap<Reason, u64>,
     /// Nodes that answered.
     pub answered: u32,
     /// Nodes that should have.

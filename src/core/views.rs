@@ -1,6 +1,7 @@
 //! How a node describes its own tasks: views, pages, counts, explanations.
 
 use crate::command::{Detail, TaskFilter};
+use crate::explain::{Reason, of_state};
 use crate::ids::TaskId;
 use crate::node::Node;
 use crate::origin::Origin;
@@ -9,7 +10,7 @@ use crate::task::{Outcome, Spec, TaskState};
 use crate::time::{Millis, Unix};
 use crate::view::{Explanation, Stats, Status, TaskPage, TaskView};
 use crate::workflow::APPROVE;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl Node {
@@ -66,26 +67,6 @@ impl Node {
         }
     }
 
-    /// Nodes that could run it, and why none could where none could.
-    pub(crate) fn feasibility(&self, spec: &Spec) -> (u32, Option<Arc<str>>) {
-        let workers = self.feasible_workers(&spec.task_type, &spec.requirements);
-        let mut nodes: Vec<_> = workers.into_iter().map(|(n, _)| n).collect();
-        nodes.dedup();
-        if !nodes.is_empty() {
-            return (u32::try_from(nodes.len()).unwrap_or(u32::MAX), None);
-        }
-        let why = self.explain_workers(&spec.task_type, &spec.requirements);
-        let first = why.iter().find(|(_, w, _)| w.is_some()).or_else(|| why.first());
-        let reason = match first {
-            Some((node, worker, why)) => {
-                let worker = worker.as_ref().map_or(String::new(), |w| format!("worker {w} on "));
-                format!("no worker in the mesh can run it now: {worker}{node} {why}; it waits until one can")
-            }
-            None => "there is no worker in the mesh; it waits until one is registered".to_owned(),
-        };
-        (0, Some(reason.into()))
-    }
-
     /// From measured runs and the slots that there are; `None` where nothing
     /// was measured yet.
     pub(crate) fn estimate_start(&self, position: Option<u64>, granted: bool) -> Option<Unix> {
@@ -99,26 +80,27 @@ impl Node {
         (n > 0 && slots > 0).then(|| wall + Millis(position * (sum.0 / n) / slots))
     }
 
-    fn explain(&self, kept: &Kept) -> Explanation {
+    pub(crate) fn explain(&self, kept: &Kept) -> Explanation {
         let (record, spec) = (&kept.slot.record, &kept.slot.spec);
         match &record.body.state {
             TaskState::Blocked => self.explain_blocked(&record.task, spec),
-            TaskState::Delayed { until } => Explanation {
-                summary: match &record.body.last_error {
-                    Some(error) => format!("waits before its next attempt; the last one failed: {error}").into(),
-                    None => "waits for its time (not_before)".into(),
-                },
-                nodes: Vec::new(),
-                next: "is queued then".into(),
-                next_at: Some(*until),
-            },
+            TaskState::Delayed { .. } => {
+                let summary = match &record.body.last_error {
+                    Some(error) => format!("waits before its next attempt; the last one failed: {error}"),
+                    None => "waits for its time (not_before)".to_owned(),
+                };
+                of_state(Some(Reason::Delay), summary, &record.body.state)
+            }
             TaskState::Queued { .. } => self.explain_queued(kept),
-            TaskState::Leased { executor, worker, .. } => Explanation {
-                summary: format!("was granted to worker {worker} on {executor}").into(),
-                nodes: Vec::new(),
-                next: "it ends, or its node falls silent and it is granted again".into(),
-                next_at: None,
-            },
+            TaskState::Leased { executor, worker, .. } => {
+                let ahead = kept.lease.as_ref().is_some_and(|l| l.ahead && l.started.is_none());
+                let summary = if ahead {
+                    format!("worker {worker} on {executor} keeps its room for it")
+                } else {
+                    format!("was granted to worker {worker} on {executor}")
+                };
+                of_state(ahead.then_some(Reason::Reserved), summary, &record.body.state)
+            }
             TaskState::Done(_) => Explanation::default(),
         }
     }
@@ -126,6 +108,7 @@ impl Node {
     fn explain_blocked(&self, task: &TaskId, spec: &Spec) -> Explanation {
         if *spec.task_type == *APPROVE {
             return Explanation {
+                reason: None,
                 summary: "waits for somebody to approve it".into(),
                 nodes: Vec::new(),
                 next: "completes or fails by their word: taskmesh workflow approve".into(),
@@ -136,44 +119,8 @@ impl Node {
             Some(missing) => missing.iter().map(|t| t.as_str()).collect(),
             None => spec.depends_on.iter().map(|t| t.as_str()).collect(),
         };
-        Explanation {
-            summary: format!("waits for {} of {} tasks: {}", missing.len(), spec.depends_on.len(), shorten(&missing))
-                .into(),
-            nodes: Vec::new(),
-            next: "is queued when all of them have completed; cancelled if one of them does not".into(),
-            next_at: None,
-        }
-    }
-
-    fn explain_queued(&self, kept: &Kept) -> Explanation {
-        let (record, spec) = (&kept.slot.record, &kept.slot.spec);
-        let nodes = self.explain_workers(&spec.task_type, &spec.requirements);
-        let position = self.queue.position(kept).unwrap_or(0);
-        if let Some(pause) = &self.controls.paused {
-            let why = pause.reason.as_ref().map_or(String::new(), |r| format!(" ({r})"));
-            return Explanation {
-                summary: format!("the queue is paused{why}").into(),
-                nodes,
-                next: "starts after queue_resume".into(),
-                next_at: None,
-            };
-        }
-        if !record.majority(|n| self.live(n)) {
-            let silent: Vec<_> = record.keepers().filter(|n| !self.live(*n)).map(|n| n.to_string()).collect();
-            return Explanation {
-                summary: format!("fewer than half of its holders can be reached; silent: {}", silent.join(", ")).into(),
-                nodes,
-                next: "starts when a majority of its holders is back".into(),
-                next_at: None,
-            };
-        }
-        let (feasible, infeasible) = self.feasibility(spec);
-        let summary = match infeasible {
-            Some(reason) => reason,
-            None => format!("is number {position} of its owner's queue; {feasible} nodes could run it").into(),
-        };
-        let next = if feasible == 0 { "starts when such a worker joins" } else { "starts when a worker has room" };
-        Explanation { summary, nodes, next: next.into(), next_at: self.estimate_start(Some(position), false) }
+        let summary = format!("waits for {} of {} tasks: {}", missing.len(), spec.depends_on.len(), shorten(&missing));
+        of_state(Some(Reason::Dependency), summary, &TaskState::Blocked)
     }
 
     /// What passes the filter of the tasks that this node speaks for and the
@@ -242,6 +189,8 @@ impl Node {
             paused: self.controls.paused.clone(),
             workers: workers.then(|| self.own_worker_views()),
             historical: historical.then(|| self.recent.history()),
+            scheduling: BTreeSet::from([self.config.scheduling]),
+            waiting: self.waiting(),
             answered: 1,
             expected: 1,
         }

@@ -7,6 +7,7 @@ use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::limits;
 use crate::message::Declined;
 use crate::node::Node;
+use crate::placement::{lack, way};
 use crate::queue::offers;
 use crate::requests::Origin;
 use crate::task::{Requirements, Resources, TaskState};
@@ -22,6 +23,8 @@ pub(crate) struct Worker {
     pub(crate) waiting: std::collections::VecDeque<TaskId>,
     pub(crate) running: BTreeSet<TaskId>,
     in_use: Resources,
+    /// The task that waits for more than is free, and that room is kept for.
+    reserved: Option<TaskId>,
     pub(crate) completed: u64,
     pub(crate) failed: u64,
     /// Smoothed length of a run, in thousandths of a millisecond.
@@ -49,6 +52,20 @@ pub(crate) struct Seen {
     held: Resources,
 }
 
+/// Whether a grant asks for room that is not there yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ahead {
+    No,
+    KeepRoom,
+}
+
+/// Why a feasible worker has no room, for people.
+pub(crate) enum Shortage {
+    Slot(Arc<str>),
+    Resource(Arc<str>),
+    Reserved(Arc<str>),
+}
+
 /// The most that is granted ahead to one worker.
 const AHEAD: u64 = 512;
 /// How long `Unregister` waits before it answers that the drain goes on.
@@ -62,6 +79,7 @@ impl Worker {
             waiting: std::collections::VecDeque::new(),
             running: BTreeSet::new(),
             in_use: Resources::default(),
+            reserved: None,
             completed: 0,
             failed: 0,
             mean_run_us: None,
@@ -77,8 +95,12 @@ impl Worker {
         }
     }
 
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.is_some()
+    }
+
     fn free(&self, prefetch: Millis) -> u32 {
-        if self.leaving.is_some() {
+        if self.leaving.is_some() || self.reserved.is_some() {
             return 0;
         }
         let room = u64::from(self.spec.slots) + self.ahead(prefetch);
@@ -94,7 +116,32 @@ impl Worker {
             && self.spec.resources.as_ref().is_none_or(|have| have.covers(&total))
     }
 
+    /// What a run would hold, if it may begin now.
+    fn way_now(&self, need: &Requirements) -> Option<Resources> {
+        way(&self.spec, need, |n| self.can_start(n))
+    }
+
+    /// The same, where slots may be granted ahead and resources may not.
+    fn way_soon(&self, need: &Requirements) -> Option<Resources> {
+        way(&self.spec, need, |n| n.is_empty() || self.can_start(n))
+    }
+
+    /// Queues a run; one that does not fit keeps what comes free for itself.
+    pub(crate) fn await_slot(&mut self, task: TaskId, need: &Requirements) {
+        if self.way_soon(need).is_none() {
+            self.reserved = Some(task.clone());
+        }
+        self.waiting.push_back(task);
+    }
+
+    /// Takes a run out of those that wait.
+    pub(crate) fn withdraw(&mut self, task: &TaskId) {
+        self.waiting.retain(|t| t != task);
+        self.reserved.take_if(|t| t == task);
+    }
+
     pub(crate) fn begin(&mut self, task: TaskId, need: &Resources) {
+        self.reserved.take_if(|t| *t == task);
         self.running.insert(task);
         self.in_use.add(need);
     }
@@ -121,6 +168,11 @@ impl Seen {
         self.free = free.saturating_sub(self.unconfirmed);
     }
 
+    /// What a task would hold of it, if that is free.
+    fn way_now(&self, need: &Requirements) -> Option<Resources> {
+        way(&self.spec, need, |n| self.spec.resources.as_ref().is_none_or(|have| have.covers(&self.held.with(n))))
+    }
+
     /// It restarted: nothing that was granted to it is there any more.
     pub(crate) fn forget_grants(&mut self) {
         self.unconfirmed = 0;
@@ -131,28 +183,7 @@ impl Seen {
 impl Node {
     /// Whether a worker like this could ever run a task of this class.
     fn suits(spec: &WorkerSpec, task_type: &str, need: &Requirements) -> bool {
-        Node::unsuitable(spec, task_type, need).is_none()
-    }
-
-    /// Why not, for people.
-    pub(crate) fn unsuitable(spec: &WorkerSpec, task_type: &str, need: &Requirements) -> Option<Arc<str>> {
-        let missing = std::iter::once(task_type)
-            .chain(need.capabilities.iter().map(|c| &**c))
-            .find(|wanted| !offers(&spec.capabilities, wanted));
-        if let Some(missing) = missing {
-            return Some(format!("does not offer {missing}").into());
-        }
-        for (label, value) in &need.labels {
-            match spec.labels.get(label) {
-                Some(has) if has == value => {}
-                Some(has) => return Some(format!("label {label} is {has}, not {value}").into()),
-                None => return Some(format!("has no label {label}").into()),
-            }
-        }
-        match &spec.resources {
-            Some(have) if !have.covers(&need.resources) => Some("has less than the task needs of some resource".into()),
-            Some(_) | None => None,
-        }
+        lack(spec, task_type, need).is_none()
     }
 
     pub(crate) fn feasible_workers(&self, task_type: &str, need: &Requirements) -> Vec<(NodeId, WorkerId)> {
@@ -172,28 +203,76 @@ impl Node {
     }
 
     /// Grants that a worker would take now, as far as this node can tell.
-    pub(crate) fn room(&self, node: NodeId, worker: &WorkerId, need: &Resources) -> u32 {
+    pub(crate) fn room(&self, node: NodeId, worker: &WorkerId, need: &Requirements) -> u32 {
         if node == self.id {
             return self.workers.get(worker).map_or(0, |w| self.own_room(w, need));
         }
-        let Some(seen) = self.members.get(&node).and_then(|m| m.workers.get(worker)) else { return 0 };
-        if !need.is_empty()
-            && let Some(have) = &seen.spec.resources
-        {
-            let mut total = seen.held.clone();
-            total.add(need);
-            if !have.covers(&total) {
-                return 0;
-            }
-        }
-        seen.free
+        let Some(seen) = self.seen(node, worker) else { return 0 };
+        let fits = seen.spec.resources.is_none() || !need.hold_something() || seen.way_now(need).is_some();
+        if fits { seen.free } else { 0 }
     }
 
-    fn own_room(&self, worker: &Worker, need: &Resources) -> u32 {
-        if self.draining || (!need.is_empty() && !worker.can_start(need)) {
+    fn own_room(&self, worker: &Worker, need: &Requirements) -> u32 {
+        if self.draining || (need.hold_something() && worker.way_soon(need).is_none()) {
             return 0;
         }
         worker.free(self.config.prefetch)
+    }
+
+    fn seen(&self, node: NodeId, worker: &WorkerId) -> Option<&Seen> {
+        self.members.get(&node)?.workers.get(worker)
+    }
+
+    /// What a task takes of the worker that it is granted to: what fits, or
+    /// else what would.
+    pub(crate) fn way_there(&self, node: NodeId, worker: &WorkerId, need: &Requirements) -> Resources {
+        let (fitting, spec) = match (self.workers.get(worker), self.seen(node, worker)) {
+            (Some(own), _) if node == self.id => (own.way_soon(need), &own.spec),
+            (_, Some(seen)) => (seen.way_now(need), &seen.spec),
+            (_, None) => return need.resources.clone(),
+        };
+        fitting.or_else(|| way(spec, need, |_| true)).unwrap_or_else(|| need.resources.clone())
+    }
+
+    /// How full a worker would be with `need`, in thousandths: of its slots, or
+    /// of what it has least left of.
+    pub(crate) fn load(&self, node: NodeId, worker: &WorkerId, need: &Resources) -> u64 {
+        let of_slots = |taken: u64, slots: u32| taken * 1_000 / u64::from(slots.max(1));
+        let of_resources =
+            |spec: &WorkerSpec, held: &Resources| spec.resources.as_ref().map_or(0, |have| have.taken(held, need));
+        if node == self.id {
+            let Some(own) = self.workers.get(worker) else { return 0 };
+            let taken = (own.running.len() + own.waiting.len()) as u64;
+            return of_slots(taken, own.spec.slots).max(of_resources(&own.spec, &own.in_use));
+        }
+        let Some(seen) = self.seen(node, worker) else { return 0 };
+        let taken = u64::from(seen.spec.slots.saturating_sub(seen.free));
+        of_slots(taken, seen.spec.slots).max(of_resources(&seen.spec, &seen.held))
+    }
+
+    /// What keeps a feasible worker from taking a task now, as far as this node
+    /// can tell.
+    pub(crate) fn shortage(&self, node: NodeId, worker: &WorkerId, need: &Requirements) -> Option<Shortage> {
+        if self.room(node, worker, need) > 0 {
+            return None;
+        }
+        let (have, held, slots) = match (self.workers.get(worker), self.seen(node, worker)) {
+            (Some(own), _) if node == self.id => {
+                if let Some(task) = &own.reserved {
+                    return Some(Shortage::Reserved(format!("keeps its room for {task}").into()));
+                }
+                (&own.spec.resources, &own.in_use, own.free(self.config.prefetch))
+            }
+            (_, Some(seen)) => (&seen.spec.resources, &seen.held, seen.free),
+            (_, None) => return None,
+        };
+        let wanted = self.way_there(node, worker, need);
+        let short = have.as_ref().and_then(|have| have.short_of(held, &wanted));
+        Some(match short {
+            Some(short) => Shortage::Resource(format!("has {short} free").into()),
+            None if slots == 0 => Shortage::Slot("has no free slot".into()),
+            None => Shortage::Slot("starts others first".into()),
+        })
     }
 
     pub(crate) fn take_room(&mut self, node: NodeId, worker: &WorkerId, need: &Resources) {
@@ -249,7 +328,7 @@ impl Node {
     }
 
     /// Why this node won't take a grant for `worker` now.
-    pub(crate) fn objection(&self, worker: &WorkerId, need: &Resources) -> Option<Declined> {
+    pub(crate) fn objection(&self, worker: &WorkerId, need: &Requirements, ahead: Ahead) -> Option<Declined> {
         let Some(found) = self.workers.get(worker) else { return Some(Declined::NoWorker) };
         if self.draining || found.leaving.is_some() {
             return Some(Declined::NoWorker);
@@ -261,8 +340,14 @@ impl Node {
         // ahead is tolerated before any of it is sent back.
         let most = u64::from(found.spec.slots) + 2 * found.ahead(self.config.prefetch);
         let taken = (found.running.len() + found.waiting.len()) as u64;
-        let crowded = taken >= most || (!need.is_empty() && !found.can_start(need));
-        crowded.then_some(Declined::Busy)
+        let fits = match ahead {
+            Ahead::KeepRoom => {
+                way(&found.spec, need, |n| found.spec.resources.as_ref().is_none_or(|have| have.covers(n))).is_some()
+            }
+            Ahead::No => found.way_soon(need).is_some(),
+        };
+        let most = most + u64::from(ahead == Ahead::KeepRoom);
+        (taken >= most || found.reserved.is_some() || !fits).then_some(Declined::Busy)
     }
 
     pub(crate) fn on_register(&mut self, origin: Origin, spec: WorkerSpec) {
@@ -284,6 +369,7 @@ impl Node {
             }
         }
         self.workers_changed_here();
+        self.hand_back_unsuited(&worker);
         let peers = self.live_members().collect();
         self.answer(origin, Ok(Reply::Registered { worker, at, peers }));
     }
@@ -356,6 +442,19 @@ impl Node {
         self.workers_changed_here();
         self.hand_back_waiting(&worker);
         self.watch_leaving();
+    }
+
+    /// It was described anew: what it could never start any more goes elsewhere.
+    fn hand_back_unsuited(&mut self, worker: &WorkerId) {
+        let Some(found) = self.workers.get(worker) else { return };
+        let unsuited = |task: &&TaskId| {
+            let execution = self.executions.get(*task);
+            execution.is_some_and(|e| !Node::suits(&found.spec, &e.spec.task_type, &e.spec.requirements))
+        };
+        let unsuited: Vec<_> = found.waiting.iter().filter(unsuited).cloned().collect();
+        for task in unsuited {
+            self.end_run(&task, Verdict::HandedBack, crate::task::Report::default());
+        }
     }
 
     fn hand_back_waiting(&mut self, worker: &WorkerId) {
@@ -493,64 +592,8 @@ impl Node {
         }
     }
 
-    /// For each known worker: why it does not have `task` now.
-    pub(crate) fn explain_workers(
-        &self,
-        task_type: &str,
-        need: &Requirements,
-    ) -> Vec<(NodeId, Option<WorkerId>, Arc<str>)> {
-        let mut why = Vec::new();
-        for worker in self.workers.values() {
-            let reason = Node::unsuitable(&worker.spec, task_type, need).unwrap_or_else(|| {
-                if self.draining || worker.leaving.is_some() {
-                    "is draining".into()
-                } else {
-                    self.room_reason(self.id, worker.spec.worker.clone(), need)
-                }
-            });
-            why.push((self.id, Some(worker.spec.worker.clone()), reason));
-        }
-        for (node, member) in &self.members {
-            if !self.live(*node) {
-                why.push((*node, None, "is silent".into()));
-                continue;
-            }
-            if member.workers.is_empty() {
-                why.push((*node, None, "has no worker".into()));
-            }
-            for seen in member.workers.values() {
-                let reason = Node::unsuitable(&seen.spec, task_type, need).unwrap_or_else(|| {
-                    if member.draining {
-                        "is draining".into()
-                    } else {
-                        self.room_reason(*node, seen.spec.worker.clone(), need)
-                    }
-                });
-                why.push((*node, Some(seen.spec.worker.clone()), reason));
-            }
-        }
-        let mut room = limits::ANSWER_BYTES;
-        let mut lines = 0;
-        why.retain(|(_, worker, reason)| {
-            let size = worker.as_ref().map_or(0, |w| w.as_str().len()) + reason.len() + 50;
-            let fits = lines < limits::EXPLAINED && size <= room;
-            room = room.saturating_sub(size);
-            lines += 1;
-            fits
-        });
-        why
-    }
-
-    fn room_reason(&self, node: NodeId, worker: WorkerId, need: &Requirements) -> Arc<str> {
-        if self.room(node, &worker, &need.resources) == 0 {
-            "has no free slot or too little of a resource now".into()
-        } else {
-            "could take it".into()
-        }
-    }
-
     /// Runs of this node in one of its workers, by phase.
-    pub(crate) fn starts_next(&self, worker: &WorkerId) -> Option<TaskId> {
+    pub(crate) fn starts_next(&self, worker: &WorkerId) -> Option<(TaskId, Resources)> {
         if self.controls.paused.is_some() {
             return None;
         }
@@ -558,7 +601,7 @@ impl Node {
         let task = found.waiting.front()?;
         let execution = self.executions.get(task)?;
         debug_assert!(matches!(execution.phase, Phase::Waiting));
-        found.can_start(&execution.spec.requirements.resources).then(|| task.clone())
+        Some((task.clone(), found.way_now(&execution.spec.requirements)?))
     }
 
     /// Leases of this node's own records in `node`'s workers.

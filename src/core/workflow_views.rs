@@ -124,15 +124,7 @@ impl Node {
             let workers = self.feasible_workers(&step.action, &step.requirements);
             let mut nodes: Vec<_> = workers.into_iter().map(|(node, _)| node).collect();
             nodes.dedup();
-            let why = || self.explain_workers(&step.action, &step.requirements).into_iter().next();
-            let reason =
-                if nodes.is_empty() {
-                    Some(why().map_or("there is no worker in the mesh".into(), |(node, _, why)| {
-                        format!("{node} {why}").into()
-                    }))
-                } else {
-                    None
-                };
+            let reason = self.feasibility_of(&step.action, &step.requirements).1.map(|(_, why)| why);
             Foreseen { step: step.step_id.as_str().into(), nodes, reason }
         });
         Ok(Reply::Foreseen(foreseen.collect()))

@@ -8,6 +8,8 @@
 
 mod check;
 mod mesh;
+mod needs;
+mod permits;
 mod refusal;
 mod reply;
 mod request;

@@ -5,6 +5,7 @@ use super::worker::{WorkerState, worker_state};
 use super::{Context, Failure, Kind, Op, mismatch, value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmesh_core::command::{ClearScope, Scope as CoreScope};
 use taskmesh_core::view::{Stats, Status};
@@ -61,6 +62,10 @@ pub struct QueueState {
     pub pause_reason: Option<String>,
     /// Seconds that the oldest ready task has waited.
     pub oldest_queued_age: Option<f64>,
+    /// The order of ready tasks; several where nodes are configured differently.
+    pub scheduling: String,
+    /// Waiting tasks by reason, as task_status explains it.
+    pub waiting: BTreeMap<&'static str, u64>,
     /// If asked.
     pub worker_stats: Option<Vec<WorkerState>>,
     /// If asked; oldest first.
@@ -105,6 +110,8 @@ fn queue_state(stats: Stats) -> QueueState {
         paused_at: stats.paused.as_ref().map(|p| value::time(p.at)),
         pause_reason: stats.paused.and_then(|p| p.reason).map(|r| r.to_string()),
         oldest_queued_age: stats.oldest_queued.map(value::seconds),
+        scheduling: stats.scheduling.iter().map(|order| order.name()).collect::<Vec<_>>().join(","),
+        waiting: stats.waiting.iter().map(|(reason, tasks)| (reason.name(), *tasks)).collect(),
         worker_stats: stats.workers.map(|all| all.into_iter().map(worker_state).collect()),
         historical: stats.historical.map(|all| all.into_iter().map(minute).collect()),
         nodes_answered: stats.answered,

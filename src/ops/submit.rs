@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmesh_core::command::Submission;
+use taskmesh_core::placement::{Alternative, Condition, Placement as CorePlacement};
 use taskmesh_core::task::{Durability as CoreDurability, Priority, Requirements as CoreRequirements, Resources};
 use taskmesh_core::{Command, Millis, Refusal, Reply, Request, Spec, TaskId, Unix, limits};
 
@@ -173,6 +174,74 @@ pub struct Requirements {
     /// Other amounts, by name.
     #[schemars(extend("maxProperties" = limits::ATTRIBUTES, "additionalProperties" = schema::amount()))]
     pub resources: BTreeMap<String, f64>,
+    /// As in Kubernetes: `zone in (a,b),!spot,gpu,arch!=arm`.
+    #[schemars(length(max = limits::METADATA_BYTES))]
+    pub selector: String,
+    /// Further requirements, of which one must be met.
+    #[schemars(length(max = limits::ALTERNATIVES))]
+    pub any_of: Vec<Object>,
+    /// Preferred worker: emptiest or fullest.
+    pub placement: Placement,
+    /// Same key: same worker, if it has room.
+    #[schemars(length(max = limits::TEXT_BYTES))]
+    pub affinity_key: String,
+}
+
+/// Which worker is preferred.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Placement {
+    /// The better of two drawn by chance.
+    #[default]
+    Balance,
+    /// The emptiest.
+    Spread,
+    /// The fullest.
+    Pack,
+}
+
+impl Requirements {
+    /// What a worker must be, and what the task then holds of it.
+    fn read(self, field: &str) -> Result<CoreRequirements, Refusal> {
+        let at = |name: &str| format!("{field}.{name}");
+        names(&at("labels"), self.labels.keys())?;
+        names(&at("resources"), self.resources.keys())?;
+        let selector = Condition::read_all(&self.selector).map_err(|problem| invalid(&at("selector"), problem))?;
+        let any_of = self.any_of.into_iter().map(|way| alternative(&at("any_of"), way)).collect::<Result<_, _>>()?;
+        let named = self.resources.into_iter().map(|(name, n)| (name.into(), value::thousandths(n))).collect();
+        Ok(CoreRequirements {
+            capabilities: self.capabilities.into_iter().map(Arc::from).collect(),
+            labels: self.labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
+            resources: Resources {
+                cpu_milli: value::thousandths(self.cpus),
+                memory_mb: self.memory_mb,
+                gpu_milli: value::thousandths(self.gpus),
+                named,
+            },
+            selector,
+            any_of,
+            placement: match self.placement {
+                Placement::Balance => CorePlacement::Balance,
+                Placement::Spread => CorePlacement::Spread,
+                Placement::Pack => CorePlacement::Pack,
+            },
+            affinity_key: (!self.affinity_key.is_empty()).then(|| self.affinity_key.into()),
+        })
+    }
+}
+
+/// One of `any_of`: it is held against the schema of requirements here, because
+/// a schema within itself would take twice the room in every tool list.
+fn alternative(field: &str, way: Object) -> Result<Alternative, Refusal> {
+    let value = serde_json::Value::Object(way);
+    schema::check(&schema::input::<Requirements>(), &value).map_err(|refusal| invalid(field, refusal.to_string()))?;
+    let given: Requirements = serde_json::from_value(value).map_err(|e| invalid(field, e.to_string()))?;
+    let plain = given.any_of.is_empty() && given.placement == Placement::Balance && given.affinity_key.is_empty();
+    if !plain {
+        return Err(invalid(field, "an alternative has no any_of, placement or affinity_key of its own"));
+    }
+    let CoreRequirements { capabilities, labels, selector, resources, .. } = given.read(field)?;
+    Ok(Alternative { capabilities, labels, selector, resources })
 }
 
 /// Copies that an acceptance waits for.
@@ -295,33 +364,21 @@ impl TaskSubmit {
 
 /// What a worker must have, the right to run `programs` included.
 pub(crate) fn needs(given: Requirements, programs: BTreeSet<String>) -> Result<CoreRequirements, Refusal> {
-    names("requirements.labels", given.labels.keys())?;
-    names("requirements.resources", given.resources.keys())?;
-    let mut capabilities: Vec<Arc<str>> = given.capabilities.into_iter().map(Arc::from).collect();
+    let mut needs = given.read("requirements")?;
     for program in programs {
         let needed = format!("exec:{program}");
         if needed.len() > limits::TEXT_BYTES {
             return Err(invalid("payload.argv", format!("the program's name must have at most {PROGRAM_BYTES} bytes")));
         }
-        if !capabilities.iter().any(|c| **c == *needed) {
-            capabilities.push(needed.into());
+        if !needs.capabilities.iter().any(|c| **c == *needed) {
+            needs.capabilities.push(needed.into());
         }
     }
-    if capabilities.len() > limits::ATTRIBUTES {
+    if needs.capabilities.len() > limits::ATTRIBUTES {
         let most = limits::ATTRIBUTES;
         return Err(invalid("requirements.capabilities", format!("must be at most {most}, each program included")));
     }
-    let named = given.resources.into_iter().map(|(name, n)| (name.into(), value::thousandths(n))).collect();
-    Ok(CoreRequirements {
-        capabilities,
-        labels: given.labels.into_iter().map(|(k, v)| (k.into(), v.into())).collect(),
-        resources: Resources {
-            cpu_milli: value::thousandths(given.cpus),
-            memory_mb: given.memory_mb,
-            gpu_milli: value::thousandths(given.gpus),
-            named,
-        },
-    })
+    Ok(needs)
 }
 
 impl TaskSubmit {

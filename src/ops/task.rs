@@ -99,6 +99,8 @@ pub struct TaskMetrics {
 /// Why a task waits.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Explanation {
+    /// One word: what it waits for.
+    pub reason: Option<&'static str>,
     /// One sentence.
     pub summary: String,
     /// Why each known node was not chosen.
@@ -128,6 +130,7 @@ impl From<view::Explanation> for Explanation {
             reason: reason.to_string(),
         };
         Explanation {
+            reason: why.reason.map(|reason| reason.name()),
             summary: why.summary.to_string(),
             nodes: why.nodes.into_iter().map(not_chosen).collect(),
             next: why.next.to_string(),

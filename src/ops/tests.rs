@@ -145,6 +145,21 @@ fn a_submission_is_mapped_whole() {
 }
 
 #[test]
+fn what_a_worker_must_be_is_mapped_whole() {
+    use taskmesh_core::placement::{Condition, Placement, Test};
+    let arguments = json!({"task_type": "echo", "payload": {}, "requirements": {"selector": "zone in (a,b),!spot",
+        "any_of": [{"gpus": 0.5}, {"cpus": 16, "labels": {"rack": "7"}}], "placement": "pack", "affinity_key": "m"}});
+    let needs = submission(arguments).spec.requirements;
+    let condition = |label: &str, test| Condition { label: label.into(), test };
+    let values = vec!["a".into(), "b".into()];
+    assert_eq!(needs.selector, [condition("zone", Test::In(values)), condition("spot", Test::Missing)]);
+    assert_eq!((needs.placement, needs.affinity_key.as_deref()), (Placement::Pack, Some("m")));
+    let ways: Vec<_> = needs.any_of.iter().map(|w| (w.resources.gpu_milli, w.resources.cpu_milli)).collect();
+    assert_eq!(ways, [(500, 0), (0, 16_000)]);
+    assert_eq!(needs.any_of[1].labels["rack"], "7".into());
+}
+
+#[test]
 fn a_submission_that_is_serialised_is_read_back() {
     let mut submit = submit::TaskSubmit::new("echo", object(json!({"a": 1})));
     submit.tags = vec!["x".into()];

@@ -30,6 +30,7 @@ pub(super) struct Runs {
 /// Its queue and workers.
 pub(super) struct Queue {
     pub(super) depth: IntGauge,
+    pub(super) waiting: IntGaugeVec,
     pub(super) oldest: Gauge,
     pub(super) stuck: IntGauge,
     pub(super) paused: IntGauge,
@@ -174,6 +175,12 @@ impl Queue {
         book.section("Queue and workers of this node");
         Queue {
             depth: book.gauge("taskmesh_queue_depth", "Owned tasks that are ready and wait for a worker."),
+            waiting: book.gauges(
+                "taskmesh_waiting_tasks",
+                "Owned tasks that wait, by what they wait for: the `reason` of `task_status` with `explain`. Those \
+                 whose holders can't be reached are counted as far as one look at the queue passes over them.",
+                &["reason"],
+            ),
             oldest: book.level(
                 "taskmesh_queue_oldest_age_seconds",
                 "How long the task has been ready that waits longest; 0 if none waits.",

@@ -10,6 +10,7 @@ use prometheus::{IntCounter, IntCounterVec, TextEncoder};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+use taskmesh_core::explain::Reason;
 use taskmesh_core::view::{Stats, Status};
 use taskmesh_core::{Millis, NodeId, Notice};
 
@@ -167,6 +168,10 @@ impl Metrics {
         let slots: i64 = workers.iter().map(|worker| i64::from(worker.slots)).sum();
         let running: i64 = workers.iter().map(|worker| i64::from(worker.running.unwrap_or_default())).sum();
         self.queue.depth.set(whole(stats.counts.get(&Status::Queued).copied().unwrap_or_default()));
+        for reason in Reason::ALL {
+            let tasks = stats.waiting.get(&reason).copied().unwrap_or_default();
+            self.queue.waiting.with_label_values(&[reason.name()]).set(whole(tasks));
+        }
         self.queue.oldest.set(seconds(oldest));
         self.queue.stuck.set(i64::from(stuck));
         self.queue.paused.set(i64::from(stats.paused.is_some()));

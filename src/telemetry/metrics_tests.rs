@@ -9,6 +9,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use taskmesh_core::explain::Reason;
 use taskmesh_core::view::{Pause, Stats, Status, WorkerStatus, WorkerView};
 use taskmesh_core::{Millis, NodeId, Notice, TaskId, Unix, WorkerId};
 
@@ -168,6 +169,23 @@ fn a_queue_is_stuck_when_ready_work_waits_too_long_unless_paused() {
 
     metrics.stats(&Stats { oldest_queued: Some(Millis(300_000)), ..Stats::default() });
     assert_eq!(samples(&metrics.render(""))["taskmesh_queue_stuck"], 0.0);
+}
+
+#[test]
+fn waiting_tasks_are_counted_by_every_reason() {
+    let metrics = Metrics::new();
+    let waiting = BTreeMap::from([(Reason::Slot, 3), (Reason::Fairness, 2)]);
+    metrics.stats(&Stats { waiting, ..Stats::default() });
+    let said = samples(&metrics.render(""));
+    for reason in Reason::ALL {
+        let expected = match reason {
+            Reason::Slot => 3.0,
+            Reason::Fairness => 2.0,
+            _ => 0.0,
+        };
+        let line = format!("taskmesh_waiting_tasks{{reason=\"{}\"}}", reason.name());
+        assert_eq!(said.get(line.as_str()).copied(), Some(expected), "{line}");
+    }
 }
 
 #[test]

@@ -76,6 +76,20 @@ fn wrong_values_of_workers_and_peers(peer: &str, long: &str) -> Vec<(&'static st
         dial
     };
     vec![
+        ("workflow_submit", json!({"name": "w", "steps": []}), "invalid_argument"),
+        (
+            "workflow_submit",
+            json!({"name": "w", "steps": [{"step_id": "a", "action": "teleport"}]}),
+            "invalid_argument",
+        ),
+        ("workflow_status", json!({"workflow_id": "nobody"}), "not_found"),
+        ("workflow_status", json!({"workflow_id": "ended"}), "not_found"),
+        ("workflow_cancel", json!({"workflow_id": "nobody"}), "not_found"),
+        ("workflow_cancel", json!({"workflow_id": "waiting"}), "not_found"),
+        ("workflow_list", json!({"status_filter": "lost"}), "invalid_argument"),
+        ("workflow_list", json!({"peer_filter": "nobody"}), "invalid_argument"),
+        ("workflow_dependencies", json!({"workflow_id": "a b"}), "invalid_argument"),
+        ("workflow_result", json!({"workflow_id": "nobody"}), "not_found"),
         ("worker_register", worker("worker_id", json!("")), "invalid_argument"),
         ("worker_register", worker("worker_id", json!(long)), "invalid_argument"),
         ("worker_register", worker("capabilities", json!(["teleport"])), "invalid_argument"),

@@ -7,6 +7,8 @@ use crate::trace::Digest;
 use crate::world::{Doom, Fate, World};
 use std::collections::BTreeSet;
 use taskmesh_core::config::Planted;
+use taskmesh_core::order::Scheduling;
+use taskmesh_core::permits::Limit;
 use taskmesh_core::prng::Prng;
 use taskmesh_core::{Command, Config, Input, Millis, NodeId, Request};
 
@@ -61,6 +63,10 @@ pub(crate) struct Faults {
     pub(crate) pauses: bool,
     /// Clients clear the queue.
     pub(crate) clears: bool,
+    /// Clients submit many tasks at once.
+    pub(crate) bursts: bool,
+    scheduling: Scheduling,
+    ageing: Millis,
     small_queue: bool,
     until: Time,
     crash_every: Option<Time>,
@@ -145,6 +151,9 @@ impl Faults {
             skew: prng.chance(250),
             jump_every: often(prng, 300, 2_000, 15_000),
             drain_every: often(prng, 300, 8_000, 25_000),
+            bursts: prng.chance(300),
+            scheduling: Scheduling::ALL[prng.below(4) as usize],
+            ageing: [Millis(0), Millis(10), Millis(30), calm.ageing][prng.below(4) as usize],
             ..calm
         }
     }
@@ -161,6 +170,9 @@ impl Faults {
             short_retention: false,
             pauses: false,
             clears: false,
+            bursts: false,
+            scheduling: Scheduling::default(),
+            ageing: Config::default().ageing,
             small_queue: false,
             until: plan.span,
             crash_every: None,
@@ -195,6 +207,13 @@ impl Faults {
             } else {
                 usual.open_tasks
             },
+            scheduling: if plan.planted == Some(Planted::NeverAge) { Scheduling::Priority } else { self.scheduling },
+            ageing: if plan.planted == Some(Planted::NeverAge) { Millis(10) } else { self.ageing },
+            fairness_weights: [("user0".into(), 3_000)].into(),
+            reserve: Millis(2_000),
+            limits: [Limit::read("key:user1", "2"), Limit::read("type:sleep", "6")]
+                .map(|l| l.expect("a limit"))
+                .concat(),
             joins: n != 0,
             executors: vec!["echo".into(), "sleep".into()],
             planted: plan.planted,
@@ -210,6 +229,11 @@ impl Faults {
             || self.silences_executors()
             || self.crash_every.is_some()
             || self.blackout_every.is_some()
+    }
+
+    /// Whether a node may fall silent, or another hear of it late.
+    pub(crate) fn silences(&self) -> bool {
+        self.splits_views() || self.destroy_every.is_some() || self.drain_every.is_some() || self.weather.loss > 0
     }
 
     /// Whether an executor may fall silent and yet run on.

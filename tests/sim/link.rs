@@ -264,6 +264,8 @@ fn kind(message: &Message) -> &'static str {
         Message::Beat(_) => "beat",
         Message::WhoAreYou => "who_are_you",
         Message::Announce { .. } => "announce",
+        Message::AskPermits(_) => "ask_permits",
+        Message::Permits(_) => "permits",
         Message::Room { .. } => "room",
         Message::Offer { .. } => "offer",
         Message::Ack { .. } => "ack",

@@ -75,15 +75,31 @@ fn accepted_kept_notices_a_task_forgotten_at_a_restart() {
     caught_by_any(Planted::ForgetAtRestart, &["accepted_kept", "finishes"]);
 }
 
+#[test]
+fn no_starvation_notices_tasks_that_do_not_age() {
+    let busy = |plan: Plan| Plan { tasks: 2_000, span: 40_000, ..plan };
+    caught_in(Planted::NeverAge, &["no_starvation"], busy);
+}
+
+#[test]
+fn limit_overshoot_bounded_notices_a_lender_that_does_not_count() {
+    let busy = |plan: Plan| Plan { tasks: 2_000, span: 40_000, ..plan };
+    caught_in(Planted::LendFreely, &["limit_overshoot_bounded"], busy);
+}
+
 fn caught(planted: Planted, invariant: &str) {
     caught_by_any(planted, &[invariant]);
 }
 
 /// One of the `invariants` must notice what is `planted`, within `SEEDS` seeds.
 fn caught_by_any(planted: Planted, invariants: &[&str]) {
+    caught_in(planted, invariants, |plan| plan);
+}
+
+fn caught_in(planted: Planted, invariants: &[&str], change: impl Fn(Plan) -> Plan) {
     let mut others = Vec::new();
     for seed in 0..SEEDS {
-        let plan = Plan { planted: Some(planted), mood: Mood::Drawn, ..Plan::drawn(seed, 9) };
+        let plan = change(Plan { planted: Some(planted), mood: Mood::Drawn, ..Plan::drawn(seed, 9) });
         let outcome = run(&plan);
         if outcome.violations.iter().any(|v| invariants.contains(&v.invariant)) {
             return;

@@ -9,7 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmesh_core::command::{ClearScope, Detail, Scope, Submission, TaskFilter, WorkerSpec};
 use taskmesh_core::effect::NetResult;
-use taskmesh_core::task::{Durability, Priority, RetryPolicy};
+use taskmesh_core::placement::{Alternative, Condition, Placement};
+use taskmesh_core::task::{Durability, Priority, Requirements, Resources, RetryPolicy};
 use taskmesh_core::token::Caller;
 use taskmesh_core::{
     Command, Input, Millis, NetCommand, NodeId, PeerEvent, Query, Refusal, Request, RequestId, Spec, TaskId, Unix,
@@ -79,9 +80,9 @@ impl World {
         let spec = WorkerSpec {
             worker: WorkerId::new(&format!("w{n}")).expect("a valid name"),
             capabilities,
-            labels: BTreeMap::new(),
+            labels: BTreeMap::from([("zone".into(), ["a", "b"][n % 2].into())]),
             slots,
-            resources: None,
+            resources: Some(Resources { cpu_milli: 2_000, gpu_milli: 1_000 * (n as u64 % 2), ..Resources::default() }),
             metadata: None,
         };
         self.ask(n, Request::Command(Command::Register(spec)), Asked::Other);
@@ -96,10 +97,23 @@ impl World {
         let items = if self.prng.chance(60) { 2 + self.prng.below(4) as usize } else { 0 };
         let payload = spec.payload.clone();
         let submission = Submission { task: Some(id), spec, priority, items: vec![payload; items] };
+        if self.faults.bursts && self.prng.chance(30) {
+            return self.submit_many(n, submission);
+        }
         match self.prng.below(20) {
             0 | 1 => self.submit_twice(n, submission, name),
             2 => self.submit_rivals(n, submission, name),
             _ => self.submit(n, submission, name),
+        }
+    }
+
+    /// The like of it, many times over, with different priorities.
+    fn submit_many(&mut self, n: usize, like: Submission) {
+        for _ in 0..10 + self.prng.below(40) {
+            let work = self.number();
+            let task = TaskId::new(&format!("t{work}")).expect("a valid name");
+            let priority = Priority::new((1 + self.prng.below(64)) as f64 / 4.0).expect("above 0");
+            self.submit(n, Submission { task: Some(task), priority, ..like.clone() }, work);
         }
     }
 
@@ -173,7 +187,32 @@ impl World {
         if self.prng.chance(100) {
             spec.fairness_key = Some(format!("user{}", self.prng.below(3)).into());
         }
+        if self.prng.chance(200) {
+            spec.requirements = self.any_requirements();
+        }
         spec
+    }
+
+    /// Such that half of the nodes at least can meet them.
+    fn any_requirements(&mut self) -> Requirements {
+        let cpus = |n: u64| Resources { cpu_milli: n, ..Resources::default() };
+        let mut need = Requirements { resources: cpus(500 * self.prng.below(5)), ..Requirements::default() };
+        if self.prng.chance(300) {
+            let selectors = ["zone=a", "zone in (a,b)", "zone!=a", "zone,!spot", "spot!=yes"];
+            let selector = selectors[self.prng.below(5) as usize];
+            need.selector = Condition::read_all(selector).expect("a selector");
+        }
+        if self.prng.chance(200) {
+            need.resources = Resources::default();
+            let gpu = Resources { gpu_milli: 1_000, ..Resources::default() };
+            need.any_of =
+                [gpu, cpus(1_500)].map(|resources| Alternative { resources, ..Alternative::default() }).to_vec();
+        }
+        need.placement = [Placement::Balance, Placement::Spread, Placement::Pack][self.prng.below(3) as usize];
+        if self.prng.chance(200) {
+            need.affinity_key = Some(format!("model{}", self.prng.below(4)).into());
+        }
+        need
     }
 
     fn any_task(&mut self) -> Option<TaskId> {

@@ -1,11 +1,12 @@
 //! Messages on the wire: `proto/taskmesh/v1/mesh.proto`.
 
 use super::check::{self, Checked, same_names};
+use super::needs::resources_from;
 use super::task::{
     ballot_from, birth_from, fence_from, node_to, nodes_to, owned, owned_all, owned_or_none, record_from, report_from,
-    resources_from, spec_from, stamp_from,
+    spec_from, stamp_from,
 };
-use super::{WireError, proto, reply, request, tokens};
+use super::{WireError, permits, proto, reply, request, tokens};
 use proto::message::Kind;
 use std::sync::Arc;
 use taskmesh_core::command::WorkerSpec;
@@ -29,6 +30,8 @@ impl From<&Message> for Kind {
             Message::Beat(beat) => Kind::Beat(beat.into()),
             Message::WhoAreYou => Kind::WhoAreYou(proto::WhoAreYou {}),
             Message::Announce { ready } => Kind::Announce(proto::Announce { ready: ready_to(ready) }),
+            Message::AskPermits(asks) => Kind::AskPermits(permits::asks_to(asks)),
+            Message::Permits(permits) => Kind::Permits(permits::permits_to(permits)),
             Message::Room { free } => Kind::Room(proto::Room { free: free_to(free) }),
             Message::Offer { record, spec } => {
                 Kind::Offer(proto::Offer { record: some(&**record), spec: spec.as_ref().map(|spec| (&**spec).into()) })
@@ -94,6 +97,8 @@ pub(super) fn message_from(message: &proto::Message) -> Checked<Message> {
         Kind::Beat(beat) => Message::Beat(beat_from(beat)?),
         Kind::WhoAreYou(proto::WhoAreYou {}) => Message::WhoAreYou,
         Kind::Announce(announce) => Message::Announce { ready: ready_from(&announce.ready)? },
+        Kind::AskPermits(asks) => Message::AskPermits(permits::asks_from(asks)?),
+        Kind::Permits(permits) => Message::Permits(permits::permits_from(permits)?),
         Kind::Room(room) => Message::Room { free: free_from(&room.free)? },
         Kind::Offer(offer) => offer_from(offer)?,
         Kind::Ack(ack) => Message::Ack { task: task_id(&ack.task)?, stamp: stamp_from(ack.stamp.as_ref())? },
@@ -343,6 +348,7 @@ impl From<&Grant> for proto::Grant {
             boot: grant.boot,
             spec: some(&*grant.spec),
             holders: nodes_to(&grant.holders),
+            ahead: grant.ahead,
         }
     }
 }
@@ -355,6 +361,7 @@ fn grant_from(grant: &proto::Grant) -> Checked<Grant> {
         boot: check::count("grant.boot", grant.boot)?,
         spec: Arc::new(spec_from(grant.spec.as_ref())?),
         holders: check::nodes("grant.holders", &grant.holders, limits::HOLDERS)?,
+        ahead: grant.ahead,
     })
 }
 

@@ -2,18 +2,18 @@
 
 use super::check::{self, Checked, same_names};
 use super::mesh::{pause_from, pause_to};
+use super::needs::{requirements_from, resources_from};
 use super::refusal::refusal_from;
 use super::request::{status_from, status_to};
-use super::task::{
-    executor_from, executor_to, node_to, nodes_to, owned, owned_all, owned_or_none, report_from, requirements_from,
-    resources_from,
-};
+use super::task::{executor_from, executor_to, node_to, nodes_to, owned, owned_all, owned_or_none, report_from};
 use super::workflow::workflow_from;
 use super::{WireError, proto, request};
 use proto::peer_response::Result as Answer;
 use proto::reply::Kind;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use taskmesh_core::explain::Reason;
+use taskmesh_core::order::Scheduling;
 use taskmesh_core::view::{
     Explanation, NodeLoad, Stats, Status, Submitted, TaskPage, TaskView, WorkerStatus, WorkerView,
 };
@@ -307,6 +307,7 @@ fn explanation_to(explanation: &Explanation) -> proto::Explanation {
         nodes: explanation.nodes.iter().map(line).collect(),
         next: owned(&explanation.next),
         next_at: explanation.next_at.map(|t| t.0),
+        reason: explanation.reason.map(|reason| reason.name().to_owned()),
     }
 }
 
@@ -323,6 +324,7 @@ fn explanation_from(explanation: &proto::Explanation) -> Checked<Explanation> {
         nodes: check::list("explanation.nodes", &explanation.nodes, limits::EXPLAINED, line)?,
         next: check::text("explanation.next", &explanation.next, limits::REASON_BYTES)?,
         next_at: explanation.next_at.map(Unix),
+        reason: explanation.reason.as_deref().and_then(Reason::from_name),
     })
 }
 
@@ -366,6 +368,8 @@ impl From<&Stats> for proto::Stats {
                 .map(|minutes| proto::Historical { minutes: minutes.iter().map(minute).collect() }),
             answered: stats.answered,
             expected: stats.expected,
+            scheduling: stats.scheduling.iter().map(|order| order.name().to_owned()).collect(),
+            waiting: stats.waiting.iter().map(|(reason, n)| (reason.name().to_owned(), *n)).collect(),
         }
     }
 }
@@ -382,7 +386,15 @@ fn stats_from(stats: &proto::Stats) -> Checked<Stats> {
         historical: stats.historical.as_ref().map(historical_from).transpose()?,
         answered: check::counter("stats.answered", stats.answered)?,
         expected: check::counter("stats.expected", stats.expected)?,
+        scheduling: stats.scheduling.iter().filter_map(|name| Scheduling::from_name(name)).collect(),
+        waiting: waiting_from(&stats.waiting)?,
     })
+}
+
+/// What a newer node names and this one does not know is left out.
+fn waiting_from(waiting: &BTreeMap<String, u64>) -> Checked<BTreeMap<Reason, u64>> {
+    let known = waiting.iter().filter_map(|(name, tasks)| Some((Reason::from_name(name)?, *tasks)));
+    known.map(|(reason, tasks)| Ok((reason, check::count("stats.waiting", tasks)?))).collect()
 }
 
 fn counts_from(counts: &[proto::StatusCount]) -> Checked<BTreeMap<Status, u64>> {

@@ -14,7 +14,8 @@ use std::sync::Arc;
 use taskmesh_core::authority::{Role, TokenId};
 use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter, WorkerSpec};
 use taskmesh_core::execution::Verdict;
-use taskmesh_core::message::{Beat, By, Controls, Declined, Finished, Grant, Hello};
+use taskmesh_core::message::{Beat, By, Controls, Declined, Finished, Grant, Hello, Permit, PermitAsk};
+use taskmesh_core::placement::{Alternative, Condition, Placement, Test};
 use taskmesh_core::record::Birth;
 use taskmesh_core::register::Issued;
 use taskmesh_core::task::{
@@ -40,6 +41,15 @@ fn about_nodes() -> Any<Message> {
         Just(Message::WhoAreYou),
         vec((short(), 0..=COUNTER), 0..8).prop_map(|ready| Message::Announce { ready }),
         free().prop_map(|free| Message::Room { free }),
+        vec((short(), 0..=COUNT, 0..=COUNT, 0..=COUNT, 0..=COUNT), 0..4).prop_map(|asks| {
+            let ask =
+                |(limit, asked, used, holds, wanted)| PermitAsk { limit, asked: Millis(asked), used, holds, wanted };
+            Message::AskPermits(asks.into_iter().map(ask).collect())
+        }),
+        vec((short(), 0..=COUNT, 0..=COUNT), 0..4).prop_map(|permits| {
+            let permit = |(limit, asked, allowed)| Permit { limit, asked: Millis(asked), allowed };
+            Message::Permits(permits.into_iter().map(permit).collect())
+        }),
         controls().prop_map(Message::Controls),
         (any::<u64>(), vec(issued(), 0..4), any::<bool>()).prop_map(|(digest, entries, answer)| Message::Tokens {
             digest,
@@ -309,14 +319,15 @@ fn free() -> Any<Vec<(WorkerId, u32)>> {
 }
 
 fn grant() -> Any<Grant> {
-    (task(), fence(), worker(), 0..=COUNT, spec(), nodes(0..5))
-        .prop_map(|(task, fence, worker, boot, spec, holders)| Grant {
+    (task(), fence(), worker(), 0..=COUNT, spec(), nodes(0..5), any::<bool>())
+        .prop_map(|(task, fence, worker, boot, spec, holders, ahead)| Grant {
             task,
             fence,
             worker,
             boot,
             spec: Arc::new(spec),
             holders,
+            ahead,
         })
         .boxed()
 }
@@ -450,9 +461,33 @@ fn retry() -> Any<RetryPolicy> {
 }
 
 pub(super) fn requirements() -> Any<Requirements> {
-    (vec(short(), 0..4), labels(), resources(limits::AMOUNT))
-        .prop_map(|(capabilities, labels, resources)| Requirements { capabilities, labels, resources })
+    let placement = prop_oneof![Just(Placement::Balance), Just(Placement::Spread), Just(Placement::Pack)];
+    let way = || {
+        (vec(short(), 0..4), labels(), selector(), resources(limits::AMOUNT)).prop_map(
+            |(capabilities, labels, selector, resources)| Alternative { capabilities, labels, selector, resources },
+        )
+    };
+    (way(), vec(way(), 0..=limits::ALTERNATIVES), placement, of(short()))
+        .prop_map(|(own, any_of, placement, affinity_key)| Requirements {
+            capabilities: own.capabilities,
+            labels: own.labels,
+            resources: own.resources,
+            selector: own.selector,
+            any_of,
+            placement,
+            affinity_key,
+        })
         .boxed()
+}
+
+fn selector() -> Any<Vec<Condition>> {
+    let test = prop_oneof![
+        vec(short(), 0..4).prop_map(Test::In),
+        vec(short(), 0..4).prop_map(Test::NotIn),
+        Just(Test::Exists),
+        Just(Test::Missing),
+    ];
+    vec((short(), test).prop_map(|(label, test)| Condition { label, test }), 0..4).boxed()
 }
 
 pub(super) fn resources(limit: u64) -> Any<Resources> {

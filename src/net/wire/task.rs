@@ -1,12 +1,11 @@
 //! Tasks on the wire: `proto/taskmesh/v1/task.proto`.
 
 use super::check::{self, Checked, same_names};
+use super::needs::requirements_from;
 use super::{WireError, proto};
 use std::sync::Arc;
 use taskmesh_core::record::Birth;
-use taskmesh_core::task::{
-    CancelRequest, Closed, Data, Durability, Report, Requirements, Resources, RetryPolicy, Task, Usage,
-};
+use taskmesh_core::task::{CancelRequest, Closed, Data, Durability, Report, RetryPolicy, Task, Usage};
 use taskmesh_core::{Ballot, Fence, Millis, NodeId, Outcome, Record, Spec, Stamp, TaskState, Unix, WorkerId, limits};
 
 same_names!(Durability, durability_to, durability_from, "spec.durability", Replicated, Local);
@@ -162,53 +161,6 @@ fn retry_from(retry: Option<&proto::RetryPolicy>) -> Checked<RetryPolicy> {
         initial_delay: Millis(retry.initial_delay_ms),
         max_delay: Millis(retry.max_delay_ms),
         jitter: retry.jitter,
-    })
-}
-
-impl From<&Requirements> for proto::Requirements {
-    fn from(requirements: &Requirements) -> Self {
-        proto::Requirements {
-            capabilities: owned_all(&requirements.capabilities),
-            labels: requirements.labels.iter().map(|(k, v)| (owned(k), owned(v))).collect(),
-            resources: Some((&requirements.resources).into()),
-        }
-    }
-}
-
-pub(super) fn requirements_from(requirements: Option<&proto::Requirements>) -> Checked<Requirements> {
-    let requirements = check::need("requirements", requirements)?;
-    Ok(Requirements {
-        capabilities: check::texts("requirements.capabilities", &requirements.capabilities, limits::ATTRIBUTES)?,
-        labels: check::attributes("requirements.labels", &requirements.labels, |value| {
-            check::text("requirements.labels", value, limits::TEXT_BYTES)
-        })?,
-        resources: resources_from(
-            check::need("requirements.resources", requirements.resources.as_ref())?,
-            limits::AMOUNT,
-        )?,
-    })
-}
-
-impl From<&Resources> for proto::Resources {
-    fn from(resources: &Resources) -> Self {
-        proto::Resources {
-            cpu_milli: resources.cpu_milli,
-            memory_mb: resources.memory_mb,
-            gpu_milli: resources.gpu_milli,
-            named: resources.named.iter().map(|(k, n)| (owned(k), *n)).collect(),
-        }
-    }
-}
-
-/// Needs are added up, and bounded by `limits::AMOUNT` for that; what a worker
-/// has is not, and may be as much as a number says.
-pub(super) fn resources_from(resources: &proto::Resources, limit: u64) -> Checked<Resources> {
-    let amount = |field, value| check::at_most(field, value, limit);
-    Ok(Resources {
-        cpu_milli: amount("resources.cpu_milli", resources.cpu_milli)?,
-        memory_mb: amount("resources.memory_mb", resources.memory_mb)?,
-        gpu_milli: amount("resources.gpu_milli", resources.gpu_milli)?,
-        named: check::attributes("resources.named", &resources.named, |n| amount("resources.named", *n))?,
     })
 }
 

@@ -10,6 +10,7 @@
 mod key;
 mod v1;
 mod v2;
+mod v3;
 
 pub(super) use key::{Name, keys_of_entry, keys_of_name, name_of};
 
@@ -80,7 +81,7 @@ impl Kind {
     /// The version that is written now.
     pub(super) fn version(self) -> u8 {
         match self {
-            Kind::Spec => 2,
+            Kind::Spec => 3,
             Kind::Record
             | Kind::Worker
             | Kind::Controls
@@ -121,7 +122,7 @@ pub(super) struct Envelope<'a> {
 /// Appends the envelope of `entry` to `out`.
 pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) -> Result<(), TooLarge> {
     match entry {
-        Entry::Spec(_, spec) => seal(Kind::Spec, v2::Spec::from(&**spec), out),
+        Entry::Spec(_, spec) => seal(Kind::Spec, v3::Spec::from(&**spec), out),
         Entry::Record { pledge, record } => seal(Kind::Record, v1::Slot::from((*pledge, &**record)), out),
         Entry::Worker(spec, since) => seal(Kind::Worker, v1::Worker::from((spec, *since)), out),
         Entry::Controls(controls) => seal(Kind::Controls, v1::Controls::from(controls), out),
@@ -176,6 +177,7 @@ pub(super) fn decode_spec(envelope: &Envelope<'_>) -> Result<Arc<Spec>, Flaw> {
         // Nobody knows whose those are.
         1 => v1::decode::<v1::Spec<'_>>(envelope.body)?.try_into().map(Arc::new),
         2 => v1::decode::<v2::Spec<'_>>(envelope.body)?.try_into().map(Arc::new),
+        3 => v1::decode::<v3::Spec<'_>>(envelope.body)?.try_into().map(Arc::new),
         found => Err(newer(envelope.kind, found)),
     }
 }

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use taskmesh_core::authority::{Role, TokenId};
 use taskmesh_core::message::Controls;
+use taskmesh_core::placement::{Alternative, Condition, Placement, Test};
 use taskmesh_core::prng::Prng;
 use taskmesh_core::record::Birth;
 use taskmesh_core::task::{
@@ -44,6 +45,7 @@ fn golden_spec() -> Spec {
                 gpu_milli: 0,
                 named: BTreeMap::from([(text("licence"), 1_000)]),
             },
+            ..Requirements::default()
         },
         not_before: None,
         deadline: Some(Unix(1_800_000_000_000)),
@@ -142,9 +144,19 @@ fn golden_entries() -> Vec<(String, Entry)> {
 /// The value as version 1 had it.
 fn first_value_of(entry: &Entry) -> Vec<u8> {
     let Entry::Spec(_, spec) = entry else { return value_of(entry) };
+    older(1, v1::Spec::from(&**spec))
+}
+
+/// The value as version 2 had it.
+fn second_value_of(entry: &Entry) -> Vec<u8> {
+    let Entry::Spec(_, spec) = entry else { return value_of(entry) };
+    older(2, v2::Spec::from(&**spec))
+}
+
+fn older(version: u8, body: impl bincode::Encode) -> Vec<u8> {
     let mut value = Vec::new();
-    seal(Kind::Spec, v1::Spec::from(&**spec), &mut value).unwrap();
-    value[2] = 1;
+    seal(Kind::Spec, body, &mut value).unwrap();
+    value[2] = version;
     let sum = checksum(&value).to_le_bytes();
     value[3..7].copy_from_slice(&sum);
     value
@@ -156,7 +168,7 @@ fn shown(name: &str, entry: &Entry, value: &[u8]) -> String {
     format!("{name}\n  {}\n  {}\n", keys.join(" "), hex(value))
 }
 
-/// What came later, in the version that it is written in now.
+/// What came with version 2.
 fn later_entries() -> Vec<(String, Entry)> {
     let spec = Spec { submitter: Some(text("ci")), ..golden_spec() };
     let token = Issued {
@@ -176,10 +188,43 @@ fn later_entries() -> Vec<(String, Entry)> {
 }
 
 #[test]
-fn the_bytes_of_what_came_later_never_change() {
-    let found: String = later_entries().iter().map(|(name, entry)| shown(name, entry, &value_of(entry))).collect();
+fn the_bytes_of_version_2_never_change() {
+    let found: String =
+        later_entries().iter().map(|(name, entry)| shown(name, entry, &second_value_of(entry))).collect();
     assert_eq!(found, include_str!("golden_v2.txt"), "found:\n{found}");
-    later_entries().iter().for_each(|(_, entry)| assert_same(entry, &value_of(entry)));
+    later_entries().iter().for_each(|(_, entry)| assert_same(entry, &second_value_of(entry)));
+}
+
+/// What came with version 3, in the version that it is written in now.
+fn latest_entry() -> Entry {
+    let condition = |label: &str, test| Condition { label: text(label), test };
+    let golden = golden_spec();
+    let requirements = Requirements {
+        selector: vec![
+            condition("zone", Test::In(vec![text("a"), text("b")])),
+            condition("arch", Test::NotIn(vec![text("arm")])),
+            condition("ssd", Test::Exists),
+            condition("spot", Test::Missing),
+        ],
+        any_of: vec![Alternative {
+            capabilities: vec![text("exec:cuda")],
+            labels: BTreeMap::from([(text("rack"), text("7"))]),
+            selector: vec![condition("gpu", Test::Exists)],
+            resources: Resources { gpu_milli: 250, ..Resources::default() },
+        }],
+        placement: Placement::Pack,
+        affinity_key: Some(text("model-1")),
+        ..golden.requirements.clone()
+    };
+    Entry::Spec(TaskId::new("job-1").unwrap(), Spec { submitter: Some(text("ci")), requirements, ..golden }.into())
+}
+
+#[test]
+fn the_bytes_of_version_3_never_change() {
+    let entry = latest_entry();
+    let found = shown("spec", &entry, &value_of(&entry));
+    assert_eq!(found, include_str!("golden_v3.txt"), "found:\n{found}");
+    assert_same(&entry, &value_of(&entry));
 }
 
 /// Every key and value as it was when its version was frozen. If this fails,
@@ -285,6 +330,7 @@ proptest! {
             let _ = decode_seal(&envelope);
             let _ = decode_token(&envelope);
             let _ = decode_spec(&Envelope { version: 2, ..envelope });
+            let _ = decode_spec(&Envelope { version: 3, ..envelope });
         }
     }
 }
@@ -316,6 +362,7 @@ fn what_the_core_relies_on_is_checked() {
     assert!(spec(|s| s.retry.backoff_factor = f64::NAN).contains("back-off"));
     assert!(spec(|s| s.tags = vec!["".into(); 33]).contains("tags"));
     assert!(spec(|s| s.payload = vec![0; 1024 * 1024 + 1].into()).contains("payload"));
+    assert!(spec(|s| s.requirements.any_of = vec![Alternative::default(); 9]).contains("alternatives"));
     let record = value_of(&golden_record(TaskState::Blocked));
     let other = decode_record(&open(&record, Kind::Record).unwrap(), &TaskId::new("other").unwrap());
     assert_eq!(other, Err(Flaw::Damaged("it is the record of job-1".to_owned())));

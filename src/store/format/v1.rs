@@ -32,7 +32,7 @@ pub(super) fn decode<'a, T: BorrowDecode<'a, ()>>(body: &'a [u8]) -> Result<T, F
     Ok(value)
 }
 
-type Pairs<'a, T> = Vec<(&'a str, T)>;
+pub(super) type Pairs<'a, T> = Vec<(&'a str, T)>;
 
 #[derive(Encode, BorrowDecode)]
 pub(super) struct Spec<'a> {
@@ -66,7 +66,7 @@ struct Retry {
 }
 
 #[derive(Encode, BorrowDecode)]
-struct Resources<'a> {
+pub(super) struct Resources<'a> {
     cpu_milli: u64,
     memory_mb: u64,
     gpu_milli: u64,
@@ -270,6 +270,7 @@ impl TryFrom<Spec<'_>> for CoreSpec {
                 capabilities: shared(spec.capabilities),
                 labels: shared_pairs(spec.labels),
                 resources: spec.resources.try_into()?,
+                ..Requirements::default()
             },
             not_before: spec.not_before.map(Unix),
             deadline: spec.deadline.map(Unix),
@@ -579,11 +580,11 @@ fn text_pairs(map: &BTreeMap<Arc<str>, Arc<str>>) -> Pairs<'_, &str> {
     map.iter().map(|(k, v)| (&**k, &**v)).collect()
 }
 
-fn shared(list: Vec<&str>) -> Vec<Arc<str>> {
+pub(super) fn shared(list: Vec<&str>) -> Vec<Arc<str>> {
     list.into_iter().map(Arc::from).collect()
 }
 
-fn shared_pairs(pairs: Pairs<'_, &str>) -> BTreeMap<Arc<str>, Arc<str>> {
+pub(super) fn shared_pairs(pairs: Pairs<'_, &str>) -> BTreeMap<Arc<str>, Arc<str>> {
     pairs.into_iter().map(|(k, v)| (Arc::from(k), Arc::from(v))).collect()
 }
 

@@ -6,6 +6,7 @@ use taskmesh_core::authority::{Role, TokenId};
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
 use taskmesh_core::message::Controls;
+use taskmesh_core::placement::{Alternative, Condition, Placement, Test};
 use taskmesh_core::prng::Prng;
 use taskmesh_core::record::Birth;
 use taskmesh_core::register::Issued;
@@ -40,6 +41,15 @@ pub(crate) fn spec(chance: &mut Prng) -> Spec {
             capabilities: some(chance, 3, text),
             labels: labels(chance),
             resources: resources(chance),
+            selector: some(chance, 3, condition),
+            any_of: some(chance, 3, |c| Alternative {
+                capabilities: some(c, 3, text),
+                labels: labels(c),
+                selector: some(c, 3, condition),
+                resources: resources(c),
+            }),
+            placement: [Placement::Balance, Placement::Spread, Placement::Pack][chance.below(3) as usize],
+            affinity_key: maybe(chance, text),
         },
         not_before: maybe(chance, unix),
         deadline: maybe(chance, unix),
@@ -52,6 +62,16 @@ pub(crate) fn spec(chance: &mut Prng) -> Spec {
         submitted_at: unix(chance),
         submitter: maybe(chance, text),
     }
+}
+
+fn condition(chance: &mut Prng) -> Condition {
+    let test = match chance.below(4) {
+        0 => Test::In(some(chance, 3, text)),
+        1 => Test::NotIn(some(chance, 3, text)),
+        2 => Test::Exists,
+        _ => Test::Missing,
+    };
+    Condition { label: text(chance), test }
 }
 
 pub(crate) fn record(chance: &mut Prng, task: &TaskId) -> Entry {

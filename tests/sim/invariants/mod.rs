@@ -9,6 +9,8 @@ mod exclusive_alone;
 mod finishes;
 mod holders_converge;
 mod known_everywhere;
+mod limit_overshoot_bounded;
+mod no_starvation;
 mod one_granting_owner;
 mod outcome_unique;
 mod paused_starts_nothing;
@@ -105,6 +107,8 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(finishes::Finishes),
         Box::new(holders_converge::HoldersConverge),
         Box::new(known_everywhere::KnownEverywhere),
+        Box::new(limit_overshoot_bounded::LimitOvershootBounded),
+        Box::new(no_starvation::NoStarvation::default()),
         Box::new(one_granting_owner::OneGrantingOwner::default()),
         Box::new(outcome_unique::OutcomeUnique),
         Box::new(paused_starts_nothing::PausedStartsNothing),

@@ -4,10 +4,12 @@ use super::super::check::{COUNT, COUNTER};
 use super::{
     Any, labels, long, millis, node, nodes, pause, priority, report, requirements, resources, short, task, unix, worker,
 };
-use proptest::collection::{btree_map, vec};
+use proptest::collection::{btree_map, btree_set, vec};
 use proptest::option::of;
 use proptest::prelude::*;
 use std::sync::Arc;
+use taskmesh_core::explain::Reason;
+use taskmesh_core::order::Scheduling;
 use taskmesh_core::view::{
     Explanation, NodeLoad, Stats, Status, Submitted, TaskPage, TaskView, WorkerStatus, WorkerView,
 };
@@ -163,9 +165,13 @@ fn task_view() -> Any<TaskView> {
 }
 
 fn explanation() -> Any<Explanation> {
-    (long(), vec((node(), of(worker()), long()), 0..4), long(), of(unix()))
-        .prop_map(|(summary, nodes, next, next_at)| Explanation { summary, nodes, next, next_at })
+    (of(reason()), long(), vec((node(), of(worker()), long()), 0..4), long(), of(unix()))
+        .prop_map(|(reason, summary, nodes, next, next_at)| Explanation { reason, summary, nodes, next, next_at })
         .boxed()
+}
+
+fn reason() -> Any<Reason> {
+    proptest::sample::select(&Reason::ALL[..]).boxed()
 }
 
 fn page() -> Any<TaskPage> {
@@ -179,9 +185,24 @@ fn stats() -> Any<Stats> {
     (
         (btree_map(status(), 0..=COUNT, 0..9), measured(), measured(), 0..=COUNT, of(millis()), of(pause())),
         (of(vec(worker_view(), 0..3)), of(vec((unix(), 0..=COUNT, 0..=COUNT), 0..61)), members(), members()),
+        (btree_set(proptest::sample::select(&Scheduling::ALL[..]), 0..3), btree_map(reason(), 0..=COUNT, 0..5)),
     )
-        .prop_map(|((counts, waits, runs, ended, oldest_queued, paused), (workers, historical, answered, expected))| {
-            Stats { counts, waits, runs, ended, oldest_queued, paused, workers, historical, answered, expected }
+        .prop_map(|(now, (workers, historical, answered, expected), (scheduling, waiting))| {
+            let (counts, waits, runs, ended, oldest_queued, paused) = now;
+            Stats {
+                counts,
+                waits,
+                runs,
+                ended,
+                oldest_queued,
+                paused,
+                workers,
+                historical,
+                scheduling,
+                waiting,
+                answered,
+                expected,
+            }
         })
         .boxed()
 }

@@ -111,10 +111,39 @@ fn of_requirements() {
         ("resources.named", |s| resources(s).named = entries(limits::ATTRIBUTES)),
         ("resources.named", |s| resources(s).named = [(text(), 1)].into()),
         ("resources.named", |s| resources(s).named = [("licences".to_owned(), limits::AMOUNT + 1)].into()),
+        ("selector", |s| needs(s).selector = vec![proto::Condition::default(); limits::ATTRIBUTES + 1]),
+        ("selector.test", |s| needs(s).selector = vec![condition(0)]),
+        ("selector.test", |s| needs(s).selector = vec![condition(9)]),
+        ("selector.label", |s| needs(s).selector = vec![proto::Condition { label: text(), ..condition(3) }]),
+        ("selector.values", |s| {
+            needs(s).selector = vec![proto::Condition { values: texts(limits::ATTRIBUTES), ..condition(1) }];
+        }),
+        ("requirements.any_of", |s| needs(s).any_of = vec![way(); limits::ALTERNATIVES + 1]),
+        ("any_of.resources", |s| needs(s).any_of = vec![proto::Alternative { resources: None, ..way() }]),
+        ("any_of.capabilities", |s| {
+            needs(s).any_of = vec![proto::Alternative { capabilities: texts(limits::ATTRIBUTES), ..way() }];
+        }),
+        ("any_of.labels", |s| {
+            needs(s).any_of = vec![proto::Alternative { labels: entries(limits::ATTRIBUTES), ..way() }];
+        }),
+        ("requirements.placement", |s| needs(s).placement = 9),
+        ("requirements.affinity_key", |s| needs(s).affinity_key = Some(text())),
     ];
     refuses(proto::Spec::from(&spec()), table, |spec| {
         Kind::Offer(proto::Offer { record: Some((&record()).into()), spec: Some(spec) })
     });
+}
+
+fn needs(spec: &mut proto::Spec) -> &mut proto::Requirements {
+    spec.requirements.as_mut().unwrap()
+}
+
+fn condition(test: i32) -> proto::Condition {
+    proto::Condition { label: "zone".to_owned(), test, values: Vec::new() }
+}
+
+fn way() -> proto::Alternative {
+    proto::Alternative { resources: Some(proto::Resources::default()), ..proto::Alternative::default() }
 }
 
 fn resources(spec: &mut proto::Spec) -> &mut proto::Resources {
@@ -302,6 +331,26 @@ fn of_gossip() {
 }
 
 #[test]
+fn of_permits() {
+    let table: &[Over<proto::AskPermits>] = &[
+        ("ask.limit", |a| a.asks[0].limit = long(limits::TEXT_BYTES + 64)),
+        ("ask.asked", |a| a.asks[0].asked_ms = u64::MAX),
+        ("ask.used", |a| a.asks[0].used = u64::MAX),
+        ("ask.wanted", |a| a.asks[0].wanted = u64::MAX),
+        ("ask.holds", |a| a.asks[0].holds = u64::MAX),
+        ("asks", |a| a.asks = vec![a.asks[0].clone(); limits::LIMITS + 1]),
+    ];
+    refuses(proto::AskPermits { asks: vec![Default::default()] }, table, Kind::AskPermits);
+    let table: &[Over<proto::Permits>] = &[
+        ("permit.limit", |p| p.permits[0].limit = long(limits::TEXT_BYTES + 64)),
+        ("permit.asked", |p| p.permits[0].asked_ms = u64::MAX),
+        ("permit.allowed", |p| p.permits[0].allowed = u64::MAX),
+        ("permits", |p| p.permits = vec![p.permits[0].clone(); limits::LIMITS + 1]),
+    ];
+    refuses(proto::Permits { permits: vec![Default::default()] }, table, Kind::Permits);
+}
+
+#[test]
 fn of_a_run() {
     let task = TaskId::new("job").unwrap();
     let fence = taskmesh_core::Fence::default();
@@ -312,6 +361,7 @@ fn of_a_run() {
         boot: 1,
         spec: Arc::new(spec()),
         holders: vec![NodeId([1; 32])],
+        ahead: false,
     };
     let table: &[Over<proto::Grant>] = &[
         ("task", |g| g.task.clear()),

@@ -223,6 +223,7 @@ fn of_workers_and_counts() {
         }),
         ("stats.answered", |s| s.answered = u32::MAX),
         ("stats.expected", |s| s.expected = u32::MAX),
+        ("stats.waiting", |s| s.waiting = [("order".to_owned(), u64::MAX)].into()),
     ];
     refuses(proto::Stats::from(&stats), table, |s| answer(proto::reply::Kind::Stats(s)));
 }

@@ -83,6 +83,7 @@ fn of_a_grant() {
         boot: 2,
         spec: Arc::new(brief_spec()),
         holders: vec![NodeId([0xaa; 32]), NodeId([0xbb; 32])],
+        ahead: false,
     };
     check(
         &Message::Grant(Box::new(grant)),
