@@ -214,7 +214,7 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "net.seeds",
         Kind::List(64),
-        "Multiaddresses, with /p2p/<peer id>, of nodes to join by; an invite brings its own.",
+        "Multiaddresses of nodes to join by, with /p2p/<peer id> or without; an invite brings its own.",
         list!(net.seeds, multiaddr),
     ),
     setting(
@@ -247,6 +247,16 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Whole(1, 10_000),
         "Connections to other nodes at once.",
         number!(net.max_connections),
+    ),
+    like(
+        setting(
+            "net.mesh_key_file",
+            Kind::Text(1024),
+            "File with the mesh's key, 64 hexadecimal digits: a mounted secret, the same for all nodes.\n\
+             Default: mesh.key in the data folder, made at the first start or by --join.",
+            file!(net.mesh_key_file),
+        ),
+        "\"/run/secrets/mesh.key\"",
     ),
     setting(
         "api.listen",
@@ -352,9 +362,19 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "metrics.listen",
         Kind::Text(64),
-        "/metrics, /healthz and /readyz.\n\
+        "/metrics, /healthz, /readyz and /sd.\n\
          If port 4781 is taken and nothing was chosen here, any free port.",
         (|c, v| socket(v.text()).map(|a| c.metrics.listen = a), |c| Value::String(c.metrics.listen.to_string())),
+    ),
+    like(
+        setting(
+            "metrics.advertise",
+            Kind::Text(limits::TEXT_BYTES),
+            "Where Prometheus reaches that, host:port: what /sd of every node says of this one.\n\
+             Default: the address that it listens on, or one of the machine's.",
+            text!(metrics.advertise, host_and_port),
+        ),
+        "\"node-1.example:4781\"",
     ),
     like(
         setting(
@@ -578,6 +598,13 @@ fn host(text: String) -> Result<String, String> {
     match (1..=253).contains(&text.len()) && text.chars().all(fits) {
         true => Ok(text),
         false => Err(format!("has {text:?}, which is no host name and no address")),
+    }
+}
+
+fn host_and_port(text: String) -> Result<String, String> {
+    match taskmesh_core::watch::is_host_and_port(&text) {
+        true => Ok(text),
+        false => Err(format!("is {text:?}; it must be a host and a port, such as node-1.example:4781")),
     }
 }
 

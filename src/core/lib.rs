@@ -58,6 +58,7 @@ pub mod time;
 pub mod token;
 pub mod view;
 mod views;
+pub mod watch;
 mod workers;
 
 pub use command::{Command, Query, Refusal, Request};

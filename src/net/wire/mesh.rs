@@ -188,6 +188,7 @@ impl From<&Hello> for proto::Hello {
             members: nodes_to(&hello.members),
             controls: some(&hello.controls),
             tokens: hello.tokens,
+            metrics: owned_or_none(hello.metrics.as_ref()),
         }
     }
 }
@@ -202,6 +203,7 @@ fn hello_from(hello: &proto::Hello) -> Checked<Hello> {
         members: check::nodes("hello.members", &hello.members, limits::MEMBERS)?,
         controls: controls_from(hello.controls.as_ref())?,
         tokens: hello.tokens,
+        metrics: check::text_or_none("hello.metrics", hello.metrics.as_deref(), limits::TEXT_BYTES)?,
     })
 }
 
