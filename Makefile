@@ -75,5 +75,5 @@ dist: release ## A tarball with a small, optimised binary, man pages and all of 
 	deploy/tarball $(TARGET)/release/taskmesh $(TARGET)/dist
 
 deb: release ## A Debian package in target/debian (needs cargo-deb: cargo install cargo-deb)
-	deploy/stage $(TARGET)/release/taskmesh $(TARGET)/stage
+	deploy/stage $(TARGET)/release/taskmesh target/stage
 	$(CARGO) deb --no-build

@@ -36,8 +36,8 @@ impl Node {
     }
 
     /// Where the metrics of this node and of the members that it knows are.
-    /// One that left, or was silent for longer than [`WATCHED_FOR`], is not
-    /// among them: nobody need be woken for it any more.
+    /// One that left, or was silent for longer than a day, is not among them:
+    /// nobody need be woken for it any more.
     #[must_use]
     pub fn watched(&self) -> Vec<Watched> {
         let own = self.metrics_at.clone().map(|at| Watched { node: self.id, at, silent: None });
