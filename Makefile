@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix sim sim-long sim-big conformance bench bless run run3 doc dist
+.PHONY: help demo test check fix sim sim-long sim-big conformance bench bless run run3 doc release dist deb
 SHELL := /bin/bash
 
 CARGO ?= cargo
@@ -67,8 +67,13 @@ run3: ## Three nodes on this machine; Ctrl-C drains and stops them
 doc: ## The documentation of the code, opened in a browser
 	$(CARGO) doc --workspace --no-deps --open
 
-dist: ## A small, optimised binary in target/dist
+release:
 	CARGO_PROFILE_RELEASE_LTO=thin CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 CARGO_PROFILE_RELEASE_STRIP=symbols \
 	  $(CARGO) build --release --locked --bin taskmesh
-	install -D -m 755 target/release/taskmesh target/dist/taskmesh
-	@ls -lh target/dist/taskmesh
+
+dist: release ## A tarball with a small, optimised binary, man pages and all of deploy/, in target/dist
+	deploy/tarball $(TARGET)/release/taskmesh $(TARGET)/dist
+
+deb: release ## A Debian package in target/debian (needs cargo-deb: cargo install cargo-deb)
+	deploy/stage $(TARGET)/release/taskmesh target/stage
+	$(CARGO) deb --no-build

@@ -5,6 +5,7 @@
 //! table of what there is: the file, the environment, `--set`, the example and
 //! the reference all follow from it.
 
+pub mod example;
 pub mod settings;
 mod value;
 
@@ -33,7 +34,7 @@ pub struct Config {
     /// `[auth]`
     pub auth: Auth,
     /// `[metrics]`
-    pub metrics: Listener,
+    pub metrics: Metrics,
     /// `[worker]`
     pub worker: Worker,
     /// `[exec]`
@@ -42,6 +43,8 @@ pub struct Config {
     pub mesh: taskmesh_core::Config,
     /// `[log]`
     pub log: Log,
+    /// Whoever started the process and wants to hear how it does, if somebody does.
+    pub supervisor: Option<Supervisor>,
     /// Where each value that is not a default came from.
     sources: BTreeMap<&'static str, Source>,
 }
@@ -87,13 +90,27 @@ pub struct Net {
     pub deny: Vec<NodeId>,
     /// Connections at once.
     pub max_connections: u32,
+    /// The file with the mesh's key; `None`: the one in the data folder.
+    pub mesh_key_file: Option<PathBuf>,
 }
 
-/// A socket of one of the faces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Listener {
+/// What monitoring reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Metrics {
     /// Port 0: any that is free.
     pub listen: SocketAddr,
+    /// `host:port` for other machines; empty: to be found out.
+    pub advertise: String,
+}
+
+/// A supervisor that speaks sd_notify(3), as systemd does.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Supervisor {
+    /// Its datagram socket: a path, or `@` and an abstract name.
+    pub socket: String,
+    /// It restarts a node that it has not heard for so long, in µs; `None`: it
+    /// does not watch.
+    pub watchdog_us: Option<u64>,
 }
 
 /// The door for peers that are no members: MCP over libp2p.
@@ -251,6 +268,12 @@ impl Inputs {
     fn var(&self, name: &str) -> Option<&str> {
         var(&self.env, name)
     }
+
+    /// The names are those of sd_notify(3) and sd_watchdog_enabled(3).
+    fn supervisor(&self) -> Option<Supervisor> {
+        let watchdog_us = self.var("WATCHDOG_USEC").and_then(|text| text.parse().ok()).filter(|us| *us > 0);
+        Some(Supervisor { socket: self.var("NOTIFY_SOCKET")?.to_owned(), watchdog_us })
+    }
 }
 
 fn var<'a>(env: &'a [(String, String)], name: &str) -> Option<&'a str> {
@@ -323,6 +346,7 @@ impl Config {
                 allow: Vec::new(),
                 deny: Vec::new(),
                 max_connections: 128,
+                mesh_key_file: None,
             },
             api: Api {
                 listen: SocketAddr::from(([127, 0, 0, 1], 4780)),
@@ -334,7 +358,7 @@ impl Config {
             },
             p2p: P2p::default(),
             auth: Auth::default(),
-            metrics: Listener { listen: SocketAddr::from(([127, 0, 0, 1], 4781)) },
+            metrics: Metrics { listen: SocketAddr::from(([127, 0, 0, 1], 4781)), advertise: String::new() },
             worker: Worker {
                 slots: inputs.cores.clamp(1, taskmesh_core::limits::SLOTS),
                 capabilities: Vec::new(),
@@ -344,6 +368,7 @@ impl Config {
             exec: Exec { allow: Vec::new(), output_bytes: 1 << 20, output_max_bytes: 16 << 20, kill_after_ms: 5_000 },
             mesh: taskmesh_core::Config::default(),
             log: Log { format: LogFormat::Human, level: "info".to_owned() },
+            supervisor: inputs.supervisor(),
             sources: BTreeMap::new(),
         }
     }

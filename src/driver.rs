@@ -20,7 +20,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use taskmesh_core::task::{Data, Report};
-use taskmesh_core::view::Stats;
+use taskmesh_core::view::{Stats, Watched};
 use taskmesh_core::{
     Effect, Entry, Input, Message, Millis, Node, NodeId, Notice, Refusal, Reply, RequestId, TaskId, Unix, limits,
 };
@@ -58,6 +58,13 @@ pub enum Observation<'a> {
     },
     /// Every second: this node's own counts, and the age of its loop.
     Stats(&'a Stats),
+    /// As often: what this node knows of the fleet.
+    Fleet {
+        /// Where metrics are.
+        watched: Vec<Watched>,
+        /// Tasks of this node that are short of copies.
+        short_of_copies: u64,
+    },
     /// Messages that the network did not take.
     Unsent(usize),
 }
@@ -181,6 +188,7 @@ impl Driver {
             }
             Event::Load(load) => Input::Load(load),
             Event::Executors(names) => Input::Executors(names),
+            Event::MetricsAt(address) => Input::MetricsAt(address),
             Event::Drain => Input::Drain,
             Event::HandBack => Input::HandBack,
             Event::Stop => {
@@ -312,6 +320,9 @@ impl Driver {
             self.stats_at = Some(Instant::now());
             let stats = self.parts.node.stats();
             (self.parts.observer)(Observation::Stats(&stats));
+            let node = &self.parts.node;
+            let (watched, short_of_copies) = (node.watched(), node.short_of_copies());
+            (self.parts.observer)(Observation::Fleet { watched, short_of_copies });
         }
     }
 }

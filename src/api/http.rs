@@ -310,16 +310,21 @@ pub struct Routes {
     pub healthz: Health,
     /// `/readyz`: the node may be given work.
     pub readyz: Health,
+    /// `/sd`: where the metrics of the fleet are, as Prometheus's HTTP service
+    /// discovery has it.
+    pub targets: Arc<dyn Fn() -> String + Send + Sync>,
 }
 
-/// `/metrics`, `/healthz` and `/readyz`.
+/// `/metrics`, `/healthz`, `/readyz` and `/sd`.
 pub fn observe_router(routes: Routes) -> Router {
-    let Routes { metrics, healthz, readyz } = routes;
+    let Routes { metrics, healthz, readyz, targets } = routes;
+    let json = [(header::CONTENT_TYPE, "application/json")];
     let text = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Router::new()
         .route("/metrics", get(move || async move { (text, metrics()) }))
         .route("/healthz", get(move || async move { health(&healthz) }))
         .route("/readyz", get(move || async move { health(&readyz) }))
+        .route("/sd", get(move || async move { (json, targets()) }))
 }
 
 fn health(check: &Health) -> Response {

@@ -278,6 +278,7 @@ async fn the_metrics_and_the_health_need_no_token() {
         metrics: Arc::new(|| "up 1\n".to_owned()),
         healthz: Arc::new(|| (200, "ok".to_owned())),
         readyz: Arc::new(|| (503, "too few holders".to_owned())),
+        targets: Arc::new(|| "[]".to_owned()),
     };
     let shutdown = CancellationToken::new();
     let server = tokio::spawn(observe(listener, routes, shutdown.clone()));
@@ -288,6 +289,9 @@ async fn the_metrics_and_the_health_need_no_token() {
     assert_eq!(http.get(format!("{base}/healthz")).send().await.expect("a response").status(), 200);
     let ready = http.get(format!("{base}/readyz")).send().await.expect("a response");
     assert_eq!((ready.status().as_u16(), ready.text().await.expect("a body").as_str()), (503, "too few holders"));
+    let targets = http.get(format!("{base}/sd")).send().await.expect("a response");
+    assert_eq!(targets.headers()["Content-Type"], "application/json", "Prometheus takes nothing else");
+    assert_eq!(targets.text().await.expect("a body"), "[]");
     drop(http);
     shutdown.cancel();
     assert!(server.await.expect("no panic").is_ok());

@@ -14,8 +14,11 @@ pub mod run;
 
 mod audit;
 mod door;
+mod health;
+mod monitor;
 mod settings;
 mod submit;
+mod supervisor;
 mod token;
 mod tree;
 mod wait;
@@ -65,6 +68,10 @@ fn run(cli: Cli) -> Result<(), Exit> {
         }
         Command::Token(command) => on_runtime(&global, async |node| token::run(&node, &command).await),
         Command::Audit(args) => audit::run(Form::of(global.json), &load(&global, &[])?.node.data_dir, &args),
+        Command::Health(args) => {
+            let folder = load(&global, &[])?.node.data_dir;
+            on_small_runtime(health::run(Form::of(global.json), &folder, &args))
+        }
         Command::Invite => on_runtime(&global, async |node| invite(&node)),
         Command::Submit(args) => on_runtime(&global, async |node| submit::run(&node, &args).await),
         Command::Task(TaskCommand::Wait(args)) => on_runtime(&global, async |node| wait::run(&node, &args).await),
@@ -137,9 +144,13 @@ fn one_call(global: &Global, (name, arguments): Call) -> Result<(), Exit> {
 /// Finds the node, and runs `work` with it on a small runtime.
 fn on_runtime(global: &Global, work: impl AsyncFnOnce(Node) -> Result<(), Exit>) -> Result<(), Exit> {
     let node = reach::find(global)?;
+    on_small_runtime(work(node))
+}
+
+fn on_small_runtime(work: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|e| Exit::internal(format!("can't start a runtime: {e}")))?;
-    let done = runtime.block_on(work(node));
+    let done = runtime.block_on(work);
     // A read of standard input that nobody waits for must not hold the end up.
     runtime.shutdown_background();
     done

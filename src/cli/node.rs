@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -54,7 +54,7 @@ pub fn prepare(config: Config, join: Option<&str>, form: Form) -> Result<Prepare
     let folder = config.node.data_dir.clone();
     make_folder(&folder)?;
     let lock = lock(&folder)?;
-    let mesh_key = mesh_key(&folder, invite.as_ref())?;
+    let mesh_key = mesh_key(&folder, config.net.mesh_key_file.as_deref(), invite.as_ref())?;
     let (identity, origin) = secret(&folder.join(IDENTITY_FILE), random)?;
     let (token, _) = secret(&token_path(&folder), random)?;
     let mut config = config;
@@ -102,8 +102,11 @@ fn lock(folder: &Path) -> Result<File, Exit> {
     Ok(file)
 }
 
-fn mesh_key(folder: &Path, invite: Option<&Invite>) -> Result<[u8; 32], Exit> {
+fn mesh_key(folder: &Path, given: Option<&Path>, invite: Option<&Invite>) -> Result<[u8; 32], Exit> {
     let path = folder.join(MESH_FILE);
+    if let Some(given) = given {
+        return given_key(&path, given, invite);
+    }
     let Some(invite) = invite else { return Ok(secret(&path, random)?.0) };
     let (key, _) = secret(&path, || Ok(invite.mesh_key))?;
     if key == invite.mesh_key {
@@ -112,6 +115,21 @@ fn mesh_key(folder: &Path, invite: Option<&Invite>) -> Result<[u8; 32], Exit> {
     let problem = format!("the data folder {} belongs to another mesh than the invite", folder.display());
     let next = "give a new folder with --data-dir, or leave out --join to go on in the old mesh";
     Err(Exit::with(Code::FailedPrecondition, format!("{problem}; {next}")))
+}
+
+/// The key in the file that the settings name. The one in the data folder, by
+/// which commands find it, becomes the same; it never changes afterwards.
+fn given_key(path: &Path, given: &Path, invite: Option<&Invite>) -> Result<[u8; 32], Exit> {
+    let loaded = identity::load(given).map_err(|e| Exit::internal(e.to_string()))?;
+    let missing =
+        || Exit::with(Code::FailedPrecondition, format!("net.mesh_key_file: there is no {}", given.display()));
+    let key = loaded.ok_or_else(missing)?;
+    let (kept, _) = secret(path, || Ok(key))?;
+    if kept == key && invite.is_none_or(|invite| invite.mesh_key == key) {
+        return Ok(key);
+    }
+    let problem = format!("net.mesh_key_file ({}) has another key than the data folder or the invite", given.display());
+    Err(Exit::with(Code::FailedPrecondition, format!("{problem}; give a new folder with --data-dir, or the right key")))
 }
 
 /// The secret in `path`; made if there is none.
@@ -334,7 +352,7 @@ pub fn announce(prepared: &Prepared, running: &Running) -> Result<Announced, Exi
         api_url: api_url(prepared, running),
         api_socket: running.socket.then(|| socket_path(folder)),
         fingerprint: running.fingerprint.map(|fingerprint| fingerprint.to_string()),
-        metrics_url: format!("http://{}", running.metrics),
+        metrics_url: format!("http://{}", from_here(running.metrics)),
         addresses: running.addresses.clone(),
         invite: prepared.invite(&running.addresses)?,
     };
@@ -346,6 +364,15 @@ pub fn announce(prepared: &Prepared, running: &Running) -> Result<Announced, Exi
         Form::Json => output::json_line(&serde_json::to_value(&info).unwrap_or(Value::Null))?,
     }
     Ok(announced)
+}
+
+/// How processes of this machine reach what listens at `address`.
+fn from_here(address: SocketAddr) -> SocketAddr {
+    match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => (Ipv4Addr::LOCALHOST, address.port()).into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => (Ipv6Addr::LOCALHOST, address.port()).into(),
+        _ => address,
+    }
 }
 
 /// Where clients reach the MCP endpoint.

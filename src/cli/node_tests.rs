@@ -78,6 +78,24 @@ fn an_invite_brings_the_key_and_addresses_that_outlive_a_restart() {
 }
 
 #[test]
+fn a_given_key_is_the_key_of_the_mesh_and_no_other_takes_its_place() {
+    let home = tempfile::tempdir().unwrap();
+    let (folder, file) = (home.path().join("data"), home.path().join("given.key"));
+    let given = config(&folder, &[("net.mesh_key_file", file.to_str().unwrap())]);
+    let missing = prepare(given.clone(), None, Form::Human).unwrap_err();
+    assert_eq!(code(&missing), Code::FailedPrecondition);
+    std::fs::write(&file, "07".repeat(32)).unwrap();
+    assert_eq!(prepare(given.clone(), None, Form::Human).unwrap().mesh_key, [7; 32]);
+    let kept = prepare(config(&folder, &[]), None, Form::Human).unwrap().mesh_key;
+    assert_eq!(kept, [7; 32], "commands find it in the data folder");
+    let invite = Invite { mesh_key: [9; 32], seeds: vec![ADDRESS.to_owned()] }.encode().unwrap();
+    assert!(prepare(given.clone(), Some(&invite), Form::Human).is_err());
+    std::fs::write(&file, "08".repeat(32)).unwrap();
+    let refused = prepare(given, None, Form::Human).unwrap_err();
+    assert!(refused.to_string().contains("another key"), "{refused}");
+}
+
+#[test]
 fn an_invite_of_another_mesh_changes_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let own = prepare(config(folder.path(), &[]), None, Form::Human).unwrap().mesh_key;
@@ -149,11 +167,12 @@ fn a_node_is_found_by_its_file_while_it_runs() {
         api: local,
         fingerprint: None,
         socket: false,
-        metrics: local,
+        metrics: SocketAddr::from(([0, 0, 0, 0], 7)),
     };
     let announced = announce(&prepared, &running).unwrap();
     let info = NodeInfo::read(folder.path()).unwrap().unwrap();
     assert_eq!((info.pid, info.api_url.as_str()), (std::process::id(), "http://127.0.0.1:9/mcp"));
+    assert_eq!(info.metrics_url, "http://127.0.0.1:7", "for processes of this machine");
     assert_eq!(mode(&NodeInfo::path(folder.path())), 0o600);
     assert_eq!(Invite::decode(&info.invite).unwrap().mesh_key, prepared.mesh_key);
     drop(announced);

@@ -1,23 +1,25 @@
 //! Starts a prepared node, stays while it runs, and drains it when it is told
 //! to stop. The one place that knows every part of a node.
 
+use super::monitor::{Monitor, advertised};
 use super::node::{Announced, Prepared, Running, announce, listener, remember};
 use super::reach::socket_path;
+use super::supervisor::Notifier;
 use crate::api::Feed;
 use crate::api::audit::Audit;
 use crate::api::auth::Gate;
 use crate::api::auth::external::{External, Settings, Source};
-use crate::api::http::{Doors, Face, PATH, Routes, observe, serve};
+use crate::api::http::{Doors, Face, PATH, observe, serve};
 use crate::api::serve::Door;
 use crate::api::tls::{Fingerprint, Identity};
 use crate::config::{Api, Auth, Config, LogFormat};
-use crate::driver::{self, Event, Foreign, Handle, Inbox, Observation, Parts};
+use crate::driver::{self, Event, Foreign, Handle, Inbox, Parts};
 use crate::exec::{ExecConfig, Executors};
 use crate::net::{self, BlobAccess, Mdns, Net, NetConfig, NetEvent, Pace};
 use crate::ops::{Changes, Failure, Offer};
 use crate::store::{Blobs, SledStore, Store, StoreError};
+use crate::telemetry::logging;
 use crate::telemetry::process::LoadProbe;
-use crate::telemetry::{Metrics, NetCounts, Vitals, health, logging};
 use anyhow::{Context as _, anyhow};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -66,11 +68,14 @@ async fn run(prepared: Prepared) -> anyhow::Result<()> {
     let started = Started::start(&prepared).await?;
     let _announced: Announced =
         announce(&prepared, &started.running).map_err(|e| anyhow!("the node could not be announced: {e}"))?;
+    let notifier = Notifier::new(prepared.config.supervisor.as_ref());
+    notifier.ready();
     let mut driver = tokio::task::spawn_blocking(move || started.driver.join());
     let failed = tokio::select! {
         _ = terminate.recv() => None,
         _ = interrupt.recv() => None,
         ended = &mut driver => Some(ended),
+        never = notifier.keep_alive(&started.handle) => match never {},
     };
     if let Some(ended) = failed {
         started.shutdown.cancel();
@@ -87,7 +92,11 @@ async fn run(prepared: Prepared) -> anyhow::Result<()> {
     };
     let grace = Duration::from_millis(prepared.config.node.drain_ms);
     let kill_after = Duration::from_millis(prepared.config.exec.kill_after_ms);
-    drain(&started.handle, grace, kill_after, again).await;
+    notifier.stopping(grace + kill_after + 2 * HAND_BACK);
+    tokio::select! {
+        () = drain(&started.handle, grace, kill_after, again) => {}
+        never = notifier.keep_alive(&started.handle) => match never {},
+    }
     started.handle.stop();
     let stopped = driver.await.map_err(|e| anyhow!(e))?;
     started.shutdown.cancel();
@@ -142,10 +151,10 @@ impl Started {
         let node = restore(prepared, disk, executors.capabilities())?;
         let id = node.id();
         let (net, listening) = start_net(prepared, &node, blobs.clone(), &inbox)?;
-        let metrics = Arc::new(Metrics::new());
+        let monitor = Monitor::default();
         let meters = net.meters();
         let feed = Feed::default();
-        let observer = observer(metrics.clone(), feed.clone());
+        let observer = monitor.observer(feed.clone());
         let parts = Parts {
             node,
             store: Box::new(store),
@@ -174,8 +183,9 @@ impl Started {
             socket: doors.local.is_some(),
             metrics: watch.local_addr()?,
         };
+        handle.metrics_at(&advertised(config, running.metrics, &running.addresses));
         let meter = {
-            let metrics = metrics.clone();
+            let metrics = monitor.metrics.clone();
             Arc::new(move |operation: &str, code: &str, took: Duration| metrics.call(operation, code, took))
         };
         let (hosts, offer) = (config.api.hosts.clone(), offer(&config.api)?);
@@ -189,7 +199,7 @@ impl Started {
         let face = Face { gate, audit, meter, hosts, feed, offer };
         super::door::open(prepared, &face, foreign, &shutdown).await?;
         spawn_server("api", serve(doors, face, shutdown.clone()));
-        spawn_server("metrics", observe(watch, routes(&handle, metrics, meters), shutdown.clone()));
+        spawn_server("metrics", observe(watch, monitor.routes(config, &handle, meters), shutdown.clone()));
         tokio::spawn(tell_load(handle.clone(), shutdown.clone()));
         Ok(Started { handle, driver, executors, running, shutdown })
     }
@@ -356,20 +366,6 @@ fn receive(
     receiving.finish()
 }
 
-fn observer(metrics: Arc<Metrics>, feed: Feed) -> impl FnMut(Observation<'_>) + Send {
-    move |seen| match seen {
-        Observation::Notice(notice) => {
-            metrics.observe(notice);
-            feed.tell(notice);
-            logging::tell(notice);
-        }
-        Observation::Commit(c) => metrics.commit(c.entries, c.bytes, c.took, c.synced, c.syncs),
-        Observation::Batch { inputs, waiting } => metrics.batch(inputs, waiting),
-        Observation::Stats(stats) => metrics.stats(stats),
-        Observation::Unsent(messages) => metrics.unsent(messages),
-    }
-}
-
 /// Which operations the settings offer.
 fn offer(api: &Api) -> anyhow::Result<Offer> {
     let changes = if api.read_only { Changes::Withheld } else { Changes::Offered };
@@ -390,49 +386,6 @@ async fn unregister(handle: &Handle, node: NodeId) -> anyhow::Result<()> {
     match handle.ask(Request::Command(command)).await {
         Ok(_) | Err(Refusal::NotFound { .. }) => Ok(()),
         Err(e) => Err(anyhow!("the worker of this node: {e}")),
-    }
-}
-
-fn routes(handle: &Handle, metrics: Arc<Metrics>, meters: net::Meters) -> Routes {
-    let vitals = |handle: &Handle| {
-        let pulse = handle.pulse();
-        Vitals { since_loop: pulse.since_loop, live: pulse.live, holders: pulse.holders, draining: pulse.draining }
-    };
-    let (alive, ready) = (handle.clone(), handle.clone());
-    Routes {
-        metrics: Arc::new(move || {
-            metrics.net(&net_counts(meters.counters()));
-            metrics.render(&meters.text())
-        }),
-        healthz: Arc::new(move || health::healthz(&vitals(&alive))),
-        readyz: Arc::new(move || health::readyz(&vitals(&ready))),
-    }
-}
-
-fn net_counts(counts: net::Counts) -> NetCounts {
-    NetCounts {
-        messages_sent: counts.messages_sent,
-        messages_received: counts.messages_received,
-        frames_sent: counts.frames_sent,
-        frames_received: counts.frames_received,
-        bytes_sent: counts.bytes_sent,
-        bytes_received: counts.bytes_received,
-        frames_by_request: counts.frames_by_request,
-        queue_full: counts.queue_full,
-        not_connected: counts.not_connected,
-        messages_lost: counts.messages_lost,
-        gossip_sent: counts.gossip_sent,
-        gossip_received: counts.gossip_received,
-        gossip_dropped: counts.gossip_dropped,
-        requests_served: counts.requests_served,
-        requests_answered: counts.requests_answered,
-        requests_failed: counts.requests_failed,
-        requests_busy: counts.requests_busy,
-        dials: counts.dials,
-        dials_failed: counts.dials_failed,
-        mended: counts.mended,
-        bad_messages: counts.bad_messages,
-        refused_connections: counts.refused_connections,
     }
 }
 

@@ -113,6 +113,11 @@ pub(super) enum Command {
     ///
     /// Reads the log in the data folder of one node; the node need not run.
     Audit(super::audit::AuditArgs),
+    /// Ask the node of the data folder whether it is well.
+    ///
+    /// Prints what it says, and exits with 0 only if it is: for containers'
+    /// health checks, and for scripts that wait for a node.
+    Health(super::health::HealthArgs),
     /// Show or check the settings.
     #[command(subcommand)]
     Config(ConfigCommand),

@@ -3,7 +3,6 @@
 
 use super::{Config, ENV_PREFIX, Kind, LogFormat, Raw};
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::net::SocketAddr;
 use taskmesh_core::order::Scheduling;
 use taskmesh_core::permits::Limit;
@@ -38,11 +37,11 @@ impl Setting {
         (self.show)(config)
     }
 
-    fn section(&self) -> &'static str {
+    pub(super) fn section(&self) -> &'static str {
         self.key.split_once('.').map_or("", |(section, _)| section)
     }
 
-    fn name(&self) -> &'static str {
+    pub(super) fn name(&self) -> &'static str {
         self.key.split_once('.').map_or(self.key, |(_, name)| name)
     }
 }
@@ -52,39 +51,6 @@ impl Setting {
 pub fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|s| s.key == key)
 }
-
-/// `config/example.toml`: every key with its meaning, its range, its variable
-/// and, commented out, its default.
-#[must_use]
-pub fn example(defaults: &Config) -> String {
-    let mut text = EXAMPLE_HEAD.to_owned();
-    let mut section = "";
-    for setting in SETTINGS {
-        if setting.section() != section {
-            section = setting.section();
-            let _ = write!(text, "\n[{section}]\n");
-        }
-        for line in setting.about.lines() {
-            let _ = writeln!(text, "# {line}");
-        }
-        let value = setting.example.map_or_else(|| setting.value(defaults).to_string(), str::to_owned);
-        let _ = writeln!(text, "# ({}; {})", setting.kind.range(), setting.env());
-        let _ = writeln!(text, "#{} = {value}", setting.name());
-    }
-    text
-}
-
-const EXAMPLE_HEAD: &str = "\
-# Every setting of a taskmesh node, with its default. Nothing here has to be
-# set: `taskmesh up` works without a file. Each line says what it means, what
-# it may be, and the environment variable that overrides it.
-#
-# The first that there is of these wins: a flag, the environment, the file, the
-# default. The file is the one given with `--config` or TASKMESH_CONFIG, else
-# $XDG_CONFIG_HOME/taskmesh/config.toml (~/.config/taskmesh/config.toml).
-# `taskmesh config check` reads it and says what is wrong; `taskmesh config
-# show` prints what is in force, and from where.
-";
 
 macro_rules! millis {
     ($field:ident) => {
@@ -217,7 +183,7 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "net.seeds",
         Kind::List(64),
-        "Multiaddresses, with /p2p/<peer id>, of nodes to join by; an invite brings its own.",
+        "Multiaddresses of nodes to join by, with /p2p/<peer id> or without; an invite brings its own.",
         list!(net.seeds, multiaddr),
     ),
     setting(
@@ -250,6 +216,16 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Whole(1, 10_000),
         "Connections to other nodes at once.",
         number!(net.max_connections),
+    ),
+    like(
+        setting(
+            "net.mesh_key_file",
+            Kind::Text(1024),
+            "File with the mesh's key, 64 hexadecimal digits: a mounted secret, the same for all nodes.\n\
+             Default: mesh.key in the data folder, made at the first start or by --join.",
+            file!(net.mesh_key_file),
+        ),
+        "\"/run/secrets/mesh.key\"",
     ),
     setting(
         "api.listen",
@@ -355,9 +331,19 @@ pub static SETTINGS: &[Setting] = &[
     setting(
         "metrics.listen",
         Kind::Text(64),
-        "/metrics, /healthz and /readyz.\n\
+        "/metrics, /healthz, /readyz and /sd.\n\
          If port 4781 is taken and nothing was chosen here, any free port.",
         (|c, v| socket(v.text()).map(|a| c.metrics.listen = a), |c| Value::String(c.metrics.listen.to_string())),
+    ),
+    like(
+        setting(
+            "metrics.advertise",
+            Kind::Text(limits::TEXT_BYTES),
+            "Where Prometheus reaches that, host:port: what /sd of every node says of this one.\n\
+             Default: the address that it listens on, or one of the machine's.",
+            text!(metrics.advertise, host_and_port),
+        ),
+        "\"node-1.example:4781\"",
     ),
     like(
         setting(
@@ -663,6 +649,13 @@ fn host(text: String) -> Result<String, String> {
     match (1..=253).contains(&text.len()) && text.chars().all(fits) {
         true => Ok(text),
         false => Err(format!("has {text:?}, which is no host name and no address")),
+    }
+}
+
+fn host_and_port(text: String) -> Result<String, String> {
+    match taskmesh_core::watch::is_host_and_port(&text) {
+        true => Ok(text),
+        false => Err(format!("is {text:?}; it must be a host and a port, such as node-1.example:4781")),
     }
 }
 

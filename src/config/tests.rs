@@ -1,7 +1,8 @@
 //! Tests of the settings: who wins, what is refused and how it is said.
 #![allow(clippy::unwrap_used)]
 
-use super::settings::{SETTINGS, example};
+use super::example::example;
+use super::settings::SETTINGS;
 use super::*;
 
 fn inputs(file: Option<&str>, env: &[(&str, &str)], flags: &[(&str, &str)]) -> Inputs {
@@ -59,6 +60,7 @@ fn each_kind_of_value_is_read_from_text_as_from_a_file() {
         ("mesh.scheduling", "priority_deadline", r#""priority_deadline""#),
         ("mesh.fairness_weights", "ann=2,bob=0.5", "{ ann = 2.0, bob = 0.5 }"),
         ("mesh.limits", "type:exec=20 100/60s,key:ann=3", r#"{ "key:ann" = "3", "type:exec" = "20 100/60s" }"#),
+        ("metrics.advertise", "box:4781", r#""box:4781""#),
     ];
     for (key, text, value) in table {
         let from_flag = Config::load(&inputs(None, &[], &[(key, text)])).unwrap();
@@ -160,6 +162,16 @@ fn variables_of_tasks_and_of_kubernetes_are_no_mistake() {
 }
 
 #[test]
+fn a_supervisor_says_by_the_environment_where_it_listens() {
+    let supervisor = |env: &[(&str, &str)]| Config::load(&inputs(None, env, &[])).unwrap().supervisor;
+    assert_eq!(supervisor(&[("WATCHDOG_USEC", "5")]), None);
+    let deaf = Some(Supervisor { socket: "@x".to_owned(), watchdog_us: None });
+    assert_eq!(supervisor(&[("NOTIFY_SOCKET", "@x"), ("WATCHDOG_USEC", "soon")]), deaf);
+    let watching = Some(Supervisor { socket: "/run/s".to_owned(), watchdog_us: Some(30_000_000) });
+    assert_eq!(supervisor(&[("NOTIFY_SOCKET", "/run/s"), ("WATCHDOG_USEC", "30000000")]), watching);
+}
+
+#[test]
 fn the_data_folder_follows_the_home_and_its_lack_is_said() {
     let home = Config::load(&inputs(None, &[], &[])).unwrap();
     assert_eq!(home.node.data_dir, Path::new("/home/ada/.local/share/taskmesh"));
@@ -221,11 +233,11 @@ fn the_example_lists_every_setting_with_its_default() {
 
 #[test]
 fn the_files_that_come_with_the_program_are_right() {
-    for name in ["solo", "mesh", "example"] {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("config/{name}.toml"));
+    for name in ["config/solo", "config/mesh", "config/example", "deploy/kubernetes/base/config"] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("{name}.toml"));
         let text = std::fs::read_to_string(&path).unwrap();
         if let Err(e) = Config::load(&inputs(Some(&text), &[], &[])) {
-            panic!("config/{name}.toml: {e}");
+            panic!("{name}.toml: {e}");
         }
     }
 }

@@ -61,6 +61,8 @@ pub enum Input {
     Load(NodeLoad),
     /// What workers of this node may promise from now on: `config.executors`.
     Executors(Vec<Arc<str>>),
+    /// Where this node's metrics are, `host:port`: the other nodes are told.
+    MetricsAt(Arc<str>),
     /// Take no new work, and hand over what waits: the node is about to stop.
     Drain,
     /// End what still runs and hand it back: the grace is over.

@@ -313,6 +313,9 @@ impl Node {
         for task in tasks {
             let kept = &self.kept[&task];
             if self.owns(kept) {
+                if self.is_short(kept) {
+                    self.survey.found();
+                }
                 if kept.doomed {
                     self.forget(&task);
                 }
@@ -329,6 +332,9 @@ impl Node {
             } else if asks < ASKS && self.ask_after(&task) {
                 asks += 1;
             }
+        }
+        if self.sweep_from.is_none() {
+            self.survey.whole();
         }
     }
 

@@ -24,6 +24,7 @@
 
 pub mod authority;
 mod blobs;
+mod check;
 mod claims;
 pub mod command;
 pub mod config;
@@ -66,6 +67,7 @@ pub mod time;
 pub mod token;
 pub mod view;
 mod views;
+pub mod watch;
 mod workers;
 pub mod workflow;
 mod workflow_views;

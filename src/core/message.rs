@@ -233,6 +233,8 @@ pub struct Hello {
     pub controls: Controls,
     /// What its register of tokens adds up to; `None`: it has none.
     pub tokens: Option<u64>,
+    /// Where its metrics are, `host:port`; `None`: it does not say.
+    pub metrics: Option<Arc<str>>,
 }
 
 /// A sign of life.

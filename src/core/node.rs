@@ -24,6 +24,7 @@ use crate::steps::Workflows;
 use crate::task::Spec;
 use crate::time::{Millis, Unix};
 use crate::view::{NodeLoad, Reply, Status};
+use crate::watch::Survey;
 use crate::workers::Worker;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -87,6 +88,8 @@ pub struct Node {
     pub(crate) hello_version: u32,
     pub(crate) draining: bool,
     pub(crate) load: NodeLoad,
+    pub(crate) metrics_at: Option<Arc<str>>,
+    pub(crate) survey: Survey,
     pub(crate) announced_at: Millis,
     pub(crate) announcers: BTreeMap<NodeId, Millis>,
     next_beat: Millis,
@@ -167,6 +170,8 @@ impl Node {
             hello_version: 0,
             draining: false,
             load: NodeLoad::default(),
+            metrics_at: None,
+            survey: Survey::default(),
             announced_at: Millis(0),
             announcers: BTreeMap::new(),
             next_beat: Millis(0),
@@ -260,6 +265,7 @@ impl Node {
             Input::Fetched { hash, here } => self.on_fetched(hash, here),
             Input::Load(load) => self.load = load,
             Input::Executors(names) => self.config.executors = names,
+            Input::MetricsAt(address) => self.on_metrics_at(address),
             Input::Drain => self.on_drain(),
             Input::HandBack => self.on_hand_back(),
         }

@@ -10,6 +10,7 @@ use crate::node::Node;
 use crate::requests::{Origin, Wait};
 use crate::time::{Millis, Unix};
 use crate::view::{PeerMeasure, PeerStatus, PeerView, Reply};
+use crate::watch::{is_host_and_port, is_local};
 use crate::workers::Seen;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -33,6 +34,10 @@ pub(crate) struct Member {
     dialling: bool,
     protocol: Option<Arc<str>>,
     agent: Option<Arc<str>>,
+    /// Where its metrics are, by its own account.
+    pub(crate) metrics_at: Option<Arc<str>>,
+    /// The other end of the newest connection, as a multiaddress.
+    connection: Option<Arc<str>>,
     measured: PeerMeasure,
     minute: (Unix, u64),
     history: VecDeque<(Unix, Option<u64>, bool)>,
@@ -60,10 +65,17 @@ impl Member {
             dialling: false,
             protocol: None,
             agent: None,
+            metrics_at: None,
+            connection: None,
             measured: PeerMeasure::default(),
             minute: (Unix(0), 0),
             history: VecDeque::new(),
         }
+    }
+
+    /// It is connected, or was last, without a network between.
+    pub(crate) fn is_on_this_machine(&self) -> bool {
+        self.connection.as_deref().is_some_and(is_local)
     }
 
     /// It said that it would go, and went.
@@ -229,6 +241,7 @@ impl Node {
             members: std::iter::once(self.id).chain(self.members.keys().copied()).take(limits::MEMBERS).collect(),
             controls: self.controls.clone(),
             tokens: Some(self.register.digest()),
+            metrics: self.metrics_at.clone(),
         };
         self.send(to, Message::Hello(Box::new(hello)));
     }
@@ -250,6 +263,7 @@ impl Node {
         let Some(member) = self.members.get_mut(&from) else { return };
         member.version = hello.version;
         member.draining = hello.draining;
+        member.metrics_at = hello.metrics.filter(|at| is_host_and_port(at));
         let mut before = std::mem::take(&mut member.workers);
         for spec in hello.workers {
             let mut seen = before.remove(&spec.worker).unwrap_or_else(|| Seen::new(spec.clone()));
@@ -336,6 +350,7 @@ impl Node {
         let Some(member) = self.members.get_mut(&peer) else { return };
         member.connected_since = Some(wall);
         member.dialling = false;
+        member.connection = Some(address.clone());
         member.sample(wall);
         self.learn_addresses(peer, vec![address]);
         self.introduce(peer);

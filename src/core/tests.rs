@@ -217,6 +217,7 @@ fn an_explanation_fits_into_one_message() {
             members: Vec::new(),
             controls: Controls::default(),
             tokens: None,
+            metrics: None,
         };
         solo.feed(Input::Received { from: NodeId::test(node as u64), message: Message::Hello(Box::new(hello)) });
     }

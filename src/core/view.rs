@@ -10,6 +10,17 @@ use crate::time::{Millis, Unix};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+/// Where the metrics of a node are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// Whose.
+    pub node: NodeId,
+    /// `host:port`, by its own account.
+    pub at: Arc<str>,
+    /// For how long nothing was heard of it; `None`: it lives.
+    pub silent: Option<Millis>,
+}
+
 /// The answer to a request that was not refused.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reply {

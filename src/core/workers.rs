@@ -409,8 +409,13 @@ impl Node {
     }
 
     pub(crate) fn workers_changed_here(&mut self) {
-        self.hello_version += 1;
         self.queue.workers_changed();
+        self.account_changed();
+    }
+
+    /// What this node says of itself is out of date: it says it anew.
+    pub(crate) fn account_changed(&mut self) {
+        self.hello_version += 1;
         let members: Vec<_> = self.live_members().collect();
         for node in members {
             self.introduce(node);

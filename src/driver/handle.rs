@@ -154,6 +154,11 @@ impl Handle {
         self.shared.inbox.push_local(Event::Executors(names));
     }
 
+    /// Tells the node, and by it the others, where its metrics are: `host:port`.
+    pub fn metrics_at(&self, address: &str) {
+        self.shared.inbox.push_local(Event::MetricsAt(address.into()));
+    }
+
     /// Takes no new work, and hands over what waits.
     pub fn drain(&self) {
         self.shared.inbox.push_local(Event::Drain);

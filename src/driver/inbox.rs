@@ -50,6 +50,8 @@ pub enum Event {
     Load(NodeLoad),
     /// What workers of this node may promise from now on.
     Executors(Vec<Arc<str>>),
+    /// Where this node's metrics are.
+    MetricsAt(Arc<str>),
     /// Take no new work.
     Drain,
     /// Hand back what runs.

@@ -157,8 +157,9 @@ fn shrink(schema: &mut Value) {
         return;
     }
     object.remove("description");
-    // Most are texts: only what is none says so.
-    if object.len() == 1 && object.get("type").is_some_and(|kind| kind == "string") {
+    // Of a text or a number the name tells enough.
+    let plain = ["string", "integer", "number"];
+    if object.len() == 1 && object.get("type").is_some_and(|kind| plain.iter().any(|p| kind == p)) {
         object.clear();
         return;
     }

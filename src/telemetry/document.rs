@@ -48,6 +48,14 @@ the rest.
 - Are nodes being lost?
   `sum(increase(taskmesh_peers_lost_total[15m]))` and `sum(increase(taskmesh_tasks_adopted_total[15m]))`
 
+## Where the nodes are
+
+`GET /sd` on any node lists the metrics addresses of all nodes that it knows, itself included, in the form of
+Prometheus's HTTP service discovery: with one node as the target of an `http_sd_config` the whole fleet is found. A node
+that falls silent stays listed for a day, so that it is seen to be down; one that drained and left does not. The label
+`__meta_taskmesh_peer_id` is its peer id and `__meta_taskmesh_state` is `self`, `live` or `silent`. What a node says of
+itself is its setting `metrics.advertise`. A loopback address is listed only for nodes of the same machine.
+
 ## Health
 
 `GET /healthz` is 200 while the node's loop has come round within 30 s: restart a node that stays at 503.

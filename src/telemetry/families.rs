@@ -45,6 +45,7 @@ pub(super) struct Mesh {
     pub(super) peers_lost: IntCounter,
     pub(super) adopted: IntCounter,
     pub(super) rehomed: IntCounter,
+    pub(super) short: IntGauge,
     pub(super) replication: Histogram,
     pub(super) refused: IntCounterVec,
     pub(super) damaged: IntCounter,
@@ -58,6 +59,8 @@ pub(super) struct Store {
     pub(super) entries: Histogram,
     pub(super) bytes: IntCounter,
     pub(super) syncs: IntCounter,
+    pub(super) free: Gauge,
+    pub(super) size: Gauge,
 }
 
 /// The loop.
@@ -205,6 +208,10 @@ impl Mesh {
             peers_lost: book.counter("taskmesh_peers_lost_total", "Members that fell silent or went."),
             adopted: book.counter("taskmesh_tasks_adopted_total", "Tasks whose owner this node became after another."),
             rehomed: book.counter("taskmesh_holders_changed_total", "Changes of a task's holders that this node made."),
+            short: book.gauge(
+                "taskmesh_tasks_short_of_copies",
+                "Owned tasks of which fewer copies than wanted are on live nodes; counted anew every few seconds.",
+            ),
             replication: book.histogram(
                 "taskmesh_replication_lag_seconds",
                 "From an owner's write to its acknowledgement by a majority.",
@@ -234,6 +241,11 @@ impl Store {
             entries: book.histogram("taskmesh_store_commit_entries", "Entries in a batch.", &SIZES),
             bytes: book.counter("taskmesh_store_written_bytes_total", "Bytes of keys and values written."),
             syncs: book.counter("taskmesh_store_syncs_total", "Times that the log was brought to the disk."),
+            free: book.level(
+                "taskmesh_store_disk_free_bytes",
+                "What the node may still write to the file system of its data folder.",
+            ),
+            size: book.level("taskmesh_store_disk_size_bytes", "The size of that file system."),
         }
     }
 }

@@ -5,7 +5,7 @@
 use super::book::{Book, Bounded};
 use super::exposition;
 use super::families::{Driver, Facade, Mesh, Net, Queue, Runs, Store, Tasks, build_info};
-use super::process::ProcessMetrics;
+use super::process::{DiskRoom, ProcessMetrics};
 use prometheus::{IntCounter, IntCounterVec, TextEncoder};
 use std::collections::{BTreeMap, HashSet};
 use std::sync::{Mutex, PoisonError};
@@ -194,6 +194,17 @@ impl Metrics {
     pub fn batch(&self, inputs: usize, waiting: usize) {
         self.driver.inputs.observe(inputs as f64);
         self.driver.waiting.set(whole(waiting as u64));
+    }
+
+    /// Owned tasks that are short of copies; every second or so.
+    pub fn short_of_copies(&self, tasks: u64) {
+        self.mesh.short.set(whole(tasks));
+    }
+
+    /// The room on the disk of the data folder; before each rendering.
+    pub fn disk(&self, room: DiskRoom) {
+        self.store.free.set(room.free as f64);
+        self.store.size.set(room.size as f64);
     }
 
     /// Messages that the network did not take.

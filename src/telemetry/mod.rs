@@ -11,7 +11,9 @@ pub mod metrics;
 #[cfg(test)]
 mod metrics_tests;
 pub mod process;
+pub mod targets;
 
 pub use document::document;
 pub use health::Vitals;
 pub use metrics::{Metrics, NetCounts};
+pub use targets::Targets;

@@ -5,6 +5,7 @@ use super::book::Book;
 use prometheus::{Counter, Gauge};
 use std::collections::HashSet;
 use std::fs;
+use std::path::Path;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use taskmesh_core::view::NodeLoad;
 
@@ -76,6 +77,25 @@ impl LoadProbe {
             memory_mb: family_kib(std::process::id()).map(|kib| kib as f64 / 1_024.0),
             load1: load1.and_then(|text| text.split(' ').next()?.parse().ok()),
         }
+    }
+}
+
+/// A file system's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskRoom {
+    /// That this process may still write.
+    pub free: u64,
+    /// In all.
+    pub size: u64,
+}
+
+impl DiskRoom {
+    /// Of the file system that has `folder`; `None` if it can't be asked.
+    #[must_use]
+    pub fn of(folder: &Path) -> Option<DiskRoom> {
+        let disk = rustix::fs::statvfs(folder).ok()?;
+        let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+        Some(DiskRoom { free: bytes(disk.f_bavail), size: bytes(disk.f_blocks) })
     }
 }
 
@@ -165,6 +185,13 @@ mod tests {
         while probe.measure().cpu_percent.is_none() {
             assert!(Instant::now() < deadline, "the machine's clock stands");
         }
+    }
+
+    #[test]
+    fn the_room_of_a_disk_is_measured() {
+        let room = DiskRoom::of(Path::new("/")).expect("a file system");
+        assert!(room.size > 1_000_000 && room.free <= room.size, "{room:?}");
+        assert_eq!(DiskRoom::of(Path::new("/no/such/folder")), None);
     }
 
     #[test]

@@ -81,14 +81,16 @@ impl Fleet {
 
     /// What the next node is started with: it joins by the first one's invite.
     pub(crate) fn plan(&self) -> Plan {
-        let mut plan = Plan::new(&self.folder.path().join(format!("n{}", self.nodes.len())));
-        for (key, value) in &self.settings {
-            plan = plan.set(key, value);
-        }
         match self.nodes.first() {
-            Some(seed) => plan.join(seed.invite()),
-            None => plan,
+            Some(seed) => self.plan_alone().join(seed.invite()),
+            None => self.plan_alone(),
         }
+    }
+
+    /// The same, without an invite.
+    pub(crate) fn plan_alone(&self) -> Plan {
+        let plan = Plan::new(&self.folder.path().join(format!("n{}", self.nodes.len())));
+        self.settings.iter().fold(plan, |plan, (key, value)| plan.set(key, value))
     }
 
     /// Starts nodes until there are `count`, all but the first at once.

@@ -151,6 +151,10 @@ fn right_arguments(operation: &str) -> Map<String, Value> {
         "task_priority" => json!({"task_id": "waiting", "new_priority": 1.0}),
         "worker_register" => json!({"worker_id": "w", "capabilities": ["echo"]}),
         "peer_connect" => json!({"peer_id": NOBODY, "multiaddr": "/ip4/127.0.0.1/tcp/1"}),
+        "workflow_submit" => {
+            json!({"name": "w", "steps": [{"step_id": "a", "action": "echo"}], "dry_run": true})
+        }
+        name if name.starts_with("workflow_") && name != "workflow_list" => json!({"workflow_id": "nobody"}),
         "worker_unregister" | "worker_status" => json!({"worker_id": "nobody"}),
         "peer_disconnect" | "peer_metrics" => json!({"peer_id": NOBODY}),
         name if name.starts_with("task_") && name != "task_list" => json!({"task_id": "waiting"}),

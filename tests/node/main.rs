@@ -16,3 +16,4 @@ mod restart;
 mod size;
 mod stranger;
 mod tokens;
+mod watch;

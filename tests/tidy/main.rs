@@ -6,6 +6,7 @@ mod docs;
 mod layers;
 mod source;
 mod style;
+mod watch;
 
 use source::{Source, tree};
 use std::collections::BTreeSet;
@@ -112,6 +113,19 @@ fn targets_that_the_documents_name_exist() {
 fn the_readme_names_the_26_operations() {
     let offered: BTreeSet<&str> = taskmesh::ops::offered().iter().map(|operation| operation.name).collect();
     report(docs::readme_names_the_operations(file("README.md"), &taskmesh::ops::ALL, &offered));
+}
+
+#[test]
+fn rules_and_dashboards_name_metrics_that_there_are() {
+    let is_watch = |file: &&Source| ["deploy/prometheus/", "deploy/grafana/"].iter().any(|p| file.path.starts_with(p));
+    let watches: Vec<_> = tree().iter().filter(is_watch).collect();
+    let known = watch::Known::of(&file("docs/metrics.md").text, watches.iter().copied());
+    assert!(known.len() > 50, "the tables of docs/metrics.md were read");
+    let count = |end: &str| -> usize {
+        watches.iter().filter(|f| f.path.ends_with(end)).map(|f| watch::expressions(f).len()).sum()
+    };
+    assert!(count(".yml") > 50 && count(".json") > 50, "the expressions were found");
+    report(watches.iter().flat_map(|file| watch::expressions_name_what_there_is(file, &known)).collect());
 }
 
 #[test]

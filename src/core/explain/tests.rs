@@ -51,6 +51,7 @@ fn hello() -> Message {
         members: Vec::new(),
         controls: Controls::default(),
         tokens: None,
+        metrics: None,
     }))
 }
 

@@ -99,6 +99,7 @@ fn mesh(free: [u32; 3]) -> Solo {
             members: Vec::new(),
             controls: Controls::default(),
             tokens: None,
+            metrics: None,
         };
         let message = Message::Hello(Box::new(hello));
         solo.feed(Input::Received { from: NodeId::test(n as u64 + 2), message });

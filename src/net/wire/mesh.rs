@@ -193,6 +193,7 @@ impl From<&Hello> for proto::Hello {
             members: nodes_to(&hello.members),
             controls: some(&hello.controls),
             tokens: hello.tokens,
+            metrics: owned_or_none(hello.metrics.as_ref()),
         }
     }
 }
@@ -207,6 +208,7 @@ fn hello_from(hello: &proto::Hello) -> Checked<Hello> {
         members: check::nodes("hello.members", &hello.members, limits::MEMBERS)?,
         controls: controls_from(hello.controls.as_ref())?,
         tokens: hello.tokens,
+        metrics: check::text_or_none("hello.metrics", hello.metrics.as_deref(), limits::TEXT_BYTES)?,
     })
 }
 

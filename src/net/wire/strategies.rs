@@ -264,8 +264,9 @@ fn hello() -> Any<Hello> {
         nodes(0..20),
         controls(),
         of(any::<u64>()),
+        of(short()),
     )
-        .prop_map(|(boot, version, draining, workers, free, members, controls, tokens)| Hello {
+        .prop_map(|(boot, version, draining, workers, free, members, controls, tokens, metrics)| Hello {
             boot,
             version,
             draining,
@@ -274,6 +275,7 @@ fn hello() -> Any<Hello> {
             members,
             controls,
             tokens,
+            metrics,
         })
         .boxed()
 }

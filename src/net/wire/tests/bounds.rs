@@ -284,6 +284,7 @@ fn of_a_hello() {
         members: vec![NodeId([1; 32])],
         controls: Controls::default(),
         tokens: None,
+        metrics: None,
     };
     let table: &[Over<proto::Hello>] = &[
         ("hello.boot", |h| h.boot = u64::MAX),
@@ -300,6 +301,7 @@ fn of_a_hello() {
         ("free.slots", |h| h.free[0].slots = limits::SLOTS + 1),
         ("hello.members", |h| h.members = ids(limits::MEMBERS)),
         ("hello.members", |h| h.members.push(vec![1; 32])),
+        ("hello.metrics", |h| h.metrics = Some(long(limits::TEXT_BYTES))),
         ("controls", |h| h.controls = None),
         ("controls.version", |h| h.controls.as_mut().unwrap().version = None),
         ("controls.version", |h| h.controls.as_mut().unwrap().version.as_mut().unwrap().count = u64::MAX),
