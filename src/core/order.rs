@@ -3,8 +3,8 @@
 //! wait, and a sorted set holds it although urgency grows with time.
 //!
 //! Whatever the algorithm, nothing that became ready more than
-//! [`Order::patience`] after a task goes before it (within one share of
-//! [`shares`](crate::shares)): that is the bound of starvation.
+//! `Order::patience` after a task goes before it (within one share of
+//! `shares`): that is the bound of starvation.
 
 use crate::task::{Priority, Spec};
 use crate::time::{Millis, Unix};

@@ -8,7 +8,7 @@
 //! to its newest question: so a lost, doubled or late message costs nothing. What
 //! an owner is to give back is free when its next question shows that it knows.
 //!
-//! What an owner was lent counts for [`TERM`] leases after its last word: by then
+//! What an owner was lent counts for `TERM` leases after its last word: by then
 //! its heirs have reported its tasks. A new lender lends nothing for as long. A
 //! node that hears at most half of the members that are not away lends nothing.
 //! So more than the limit may be granted only where heirs take longer, or where

@@ -2,7 +2,7 @@
 //!
 //! Among workers with room: the one that the task's `affinity_key` points at,
 //! else those that hold most of its inputs, else as its [`Placement`] says. All
-//! of that is preference; whether a worker is feasible is [`lack`].
+//! of that is preference; whether a worker is feasible is `lack`.
 
 use crate::command::WorkerSpec;
 use crate::ids::{NodeId, TaskId, WorkerId};

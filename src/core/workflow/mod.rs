@@ -1,6 +1,6 @@
 //! What a workflow is: steps that wait for each other, as its submitter wrote
 //! them ([`Definition`]), checked as a whole and drawn as a graph ([`Plan`]),
-//! and how far it has come ([`flow::Flow`]).
+//! and how far it has come (`flow::Flow`).
 //!
 //! A workflow is a task whose program is its owner: one record under the same
 //! rules as any other, with the definition as its payload. Its steps are tasks
