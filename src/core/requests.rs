@@ -269,7 +269,9 @@ impl Node {
             return self.ask_owner(asked, view.home);
         }
         match (reply, asked.then) {
-            (Err(Refusal::NotFound { .. }), then) => {
+            // What an owner says of a command is its answer; one who does not
+            // know what is asked after is no reason to stop asking.
+            (Err(Refusal::NotFound { .. }), then) if matches!(asked.request, Request::Query(_)) => {
                 self.ask_next(asked.origin, asked.request, asked.left, asked.silent, then)
             }
             // A copy from the past may say that: others know better.
