@@ -10,6 +10,7 @@ mod handle;
 mod inbox;
 
 pub use foreign::{Claim, Completion, Foreign, ForeignError, LeaseProof};
+pub(crate) use handle::BlobReads;
 pub use handle::{Handle, Pulse};
 pub use inbox::{Event, Inbox};
 
@@ -97,9 +98,20 @@ pub fn spawn(
     parts: Parts,
     inbox: Arc<Inbox>,
 ) -> std::io::Result<(Handle, std::thread::JoinHandle<Result<(), StoreError>>)> {
-    let blobs = parts.blobs.clone();
-    let read = move |hash, offset, len| blobs.read(hash, offset, len);
-    let handle = Handle::new(parts.node.id(), inbox.clone(), Arc::new(read));
+    let (blobs, far) = (parts.blobs.clone(), parts.net.far_blobs());
+    let reads = BlobReads {
+        here: Arc::new(move |hash, offset, len| blobs.read(hash, offset, len)),
+        there: Arc::new(move |hash, offset, len| {
+            let far = far.clone();
+            Box::pin(async move { far.read(hash, offset, len).await })
+        }),
+    };
+    let handle = Handle::new(parts.node.id(), inbox.clone(), reads);
+    let finder = handle.clone();
+    parts.executors.find_blobs_by(Arc::new(move |hash, offset, len| {
+        let finder = finder.clone();
+        Box::pin(async move { finder.find_blob(hash, offset, len).await })
+    }));
     let pulse = handle.clone();
     let driver = Driver {
         parts,

@@ -6,7 +6,7 @@ use super::audit::Audit;
 use super::auth::Gate;
 use super::http::{Face, PATH, router, sessions};
 use super::serve::{Door, until};
-use crate::driver::{Event, Handle, Inbox};
+use crate::driver::{BlobReads, Event, Handle, Inbox};
 use crate::ops::{self, Offer};
 use reqwest::{RequestBuilder, Response};
 use rmcp::transport::streamable_http_server::session::SessionManager as _;
@@ -49,10 +49,14 @@ pub(in crate::api) fn root() -> RootKey {
     RootKey::of_mesh(&[7; 32])
 }
 
+fn reads(disk: impl Fn(BlobHash, u64, usize) -> Option<Vec<u8>> + Send + Sync + 'static) -> BlobReads {
+    BlobReads { here: Arc::new(disk), there: Arc::new(|_, _, _| Box::pin(std::future::ready(None))) }
+}
+
 /// A gate before a node that does nothing yet.
 pub(in crate::api) fn gate() -> (Gate, Arc<Inbox>) {
     let inbox = Arc::new(Inbox::default());
-    let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(disk));
+    let handle = Handle::new(NodeId::test(1), inbox.clone(), reads(disk));
     (gate_before(handle), inbox)
 }
 
@@ -225,7 +229,7 @@ impl Endpoint {
 /// A node that is a script, alone; it ends with the guard.
 pub(in crate::api) fn scripted(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> (Handle, ScriptGuard) {
     let inbox = Arc::new(Inbox::default());
-    let handle = Handle::new(NodeId::test(1), inbox.clone(), Arc::new(|_, _, _| None));
+    let handle = Handle::new(NodeId::test(1), inbox.clone(), reads(|_, _, _| None));
     let stop = Arc::new(AtomicBool::new(false));
     obey(inbox, Box::new(script), Arc::default(), Arc::default(), stop.clone());
     (handle, ScriptGuard(stop))

@@ -217,6 +217,27 @@ impl fmt::Display for BlobHash {
     }
 }
 
+impl std::str::FromStr for BlobHash {
+    type Err = NoHash;
+
+    fn from_str(text: &str) -> Result<BlobHash, NoHash> {
+        let digit = |byte: u8| char::from(byte).to_digit(16).ok_or(NoHash);
+        if text.len() != 64 {
+            return Err(NoHash);
+        }
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
+            *byte = u8::try_from(digit(pair[0])? << 4 | digit(pair[1])?).map_err(|_| NoHash)?;
+        }
+        Ok(BlobHash(hash))
+    }
+}
+
+/// A text that is no hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a hash is written as 64 hexadecimal digits")]
+pub struct NoHash;
+
 impl fmt::Debug for BlobHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0[..4].iter().try_for_each(|b| write!(f, "{b:02x}"))

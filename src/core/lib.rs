@@ -75,7 +75,7 @@ mod workflow_views;
 pub use command::{Command, Query, Refusal, Request};
 pub use config::Config;
 pub use effect::{Disk, Effect, Entry, Input, Key, NetCommand, Notice, PeerEvent};
-pub use ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
+pub use ids::{BlobHash, NoHash, NodeId, RequestId, TaskId, WorkerId};
 pub use message::Message;
 pub use node::Node;
 pub use record::{Ballot, Fence, Record, Slot, Stamp};

@@ -1,6 +1,7 @@
 //! How the faces talk to the node.
 
 use super::inbox::{Event, Inbox, Rejected};
+use crate::exec::FindBlob;
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -22,7 +23,7 @@ struct Shared {
     node: NodeId,
     inbox: Arc<Inbox>,
     next: AtomicU64,
-    blobs: ReadBlob,
+    blobs: BlobReads,
     start: Instant,
     looped_ms: AtomicU64,
     live: AtomicUsize,
@@ -35,7 +36,14 @@ struct Shared {
     revoked: RwLock<BTreeSet<TokenId>>,
 }
 
-type ReadBlob = Arc<dyn Fn(BlobHash, u64, usize) -> Option<Vec<u8>> + Send + Sync>;
+/// How blobs are read: by hash, offset and length.
+#[derive(Clone)]
+pub(crate) struct BlobReads {
+    /// From this node's disk.
+    pub(crate) here: Arc<dyn Fn(BlobHash, u64, usize) -> Option<Vec<u8>> + Send + Sync>,
+    /// From another node that has it.
+    pub(crate) there: FindBlob,
+}
 
 /// How the loop is doing, for health checks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +78,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Handle {
-    pub(crate) fn new(node: NodeId, inbox: Arc<Inbox>, blobs: ReadBlob) -> Handle {
+    pub(crate) fn new(node: NodeId, inbox: Arc<Inbox>, blobs: BlobReads) -> Handle {
         let shared = Shared {
             node,
             inbox,
@@ -141,7 +149,18 @@ impl Handle {
     /// if it is not here. Reads a file: call it where blocking is allowed.
     #[must_use]
     pub fn blob(&self, hash: BlobHash, offset: u64, len: usize) -> Option<Vec<u8>> {
-        (self.shared.blobs)(hash, offset, len)
+        (self.shared.blobs.here)(hash, offset, len)
+    }
+
+    /// The same, and from a node that has it where this one has not.
+    pub async fn find_blob(&self, hash: BlobHash, offset: u64, len: usize) -> Option<Vec<u8>> {
+        let disk = self.clone();
+        match tokio::task::spawn_blocking(move || disk.blob(hash, offset, len)).await {
+            Ok(Some(bytes)) => Some(bytes),
+            Ok(None) => (self.shared.blobs.there)(hash, offset, len).await,
+            // A reader that panicked has not said that it is not here.
+            Err(gone) => gone.try_into_panic().map_or(None, |panic| std::panic::resume_unwind(panic)),
+        }
     }
 
     /// Tells the node its load.

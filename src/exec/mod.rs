@@ -28,12 +28,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 use taskmesh_core::execution::Verdict;
 use taskmesh_core::limits;
 use taskmesh_core::task::Usage;
-use taskmesh_core::{Fence, Millis, Spec, TaskId, WorkerId};
+use taskmesh_core::{BlobHash, Fence, Millis, Spec, TaskId, WorkerId};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -213,9 +213,21 @@ pub struct Link {
     pub spec: Arc<Spec>,
     halt: watch::Receiver<Option<Halt>>,
     events: Events,
+    blobs: Option<FindBlob>,
 }
 
+/// Finds up to so many bytes of a blob from an offset, wherever in the mesh it
+/// is; `None`: nobody who answers has it.
+pub type FindBlob = Arc<dyn Fn(BlobHash, u64, usize) -> BoxFuture<'static, Option<Vec<u8>>> + Send + Sync>;
+
 impl Link {
+    /// The whole of a blob, if it is to be had, of that size and that hash.
+    pub async fn blob(&self, hash: BlobHash, bytes: u64) -> Option<Vec<u8>> {
+        let find = self.blobs.as_ref().filter(|_| bytes <= limits::BLOB_BYTES)?;
+        let whole = find(hash, 0, usize::try_from(bytes).ok()?).await?;
+        (BlobHash::of(&whole) == hash).then_some(whole)
+    }
+
     /// Says that the work has begun.
     pub fn started(&self) {
         self.tell(Event::Started);
@@ -282,6 +294,7 @@ struct Shared {
     tracker: TaskTracker,
     closing: AtomicBool,
     desk: Desk,
+    blobs: OnceLock<FindBlob>,
 }
 
 impl Executors {
@@ -317,6 +330,7 @@ impl Executors {
             tracker: TaskTracker::new(),
             closing: AtomicBool::new(false),
             desk: Desk::default(),
+            blobs: OnceLock::new(),
         };
         Ok(Executors { shared: Arc::new(shared) })
     }
@@ -351,6 +365,13 @@ impl Executors {
         }
     }
 
+    /// How runs find blobs. Said once, before the first of them: executors are
+    /// there before the node that they belong to.
+    pub fn find_blobs_by(&self, find: FindBlob) {
+        // A second node over the same executors would find the same.
+        let _ = self.shared.blobs.set(find);
+    }
+
     /// Where the runs of foreign programs wait.
     #[must_use]
     pub fn desk(&self) -> Desk {
@@ -364,7 +385,8 @@ impl Executors {
         let began = Instant::now();
         let (halt, halted) = watch::channel(None);
         let task_type = spec.task_type.clone();
-        let link = Link { task, fence, spec, halt: halted, events: self.shared.events.clone() };
+        let blobs = self.shared.blobs.get().cloned();
+        let link = Link { task, fence, spec, halt: halted, events: self.shared.events.clone(), blobs };
         if self.shared.closing.load(Ordering::Acquire) {
             return link.tell(ended(Verdict::HandedBack, RawReport::default(), began));
         }

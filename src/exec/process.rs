@@ -12,7 +12,7 @@
 use super::capture::{Stream, Tail};
 use super::group::{Exit, Group};
 use super::guard::Guard;
-use super::program::Program;
+use super::program::{Piece, Program};
 use super::{Begun, End, ExecConfig, ExecError, Executor, Force, How, Link, RawReport, builtin, millis};
 use rustix::fs::{Access, access};
 use rustix::process::Signal;
@@ -100,7 +100,8 @@ fn start(site: &Site, link: &Link) -> Result<Running, Unfit> {
     let (folder, cwd) = site.folder(&mut program)?;
     let path = site.find(&program.argv[0], &cwd).map_err(Unfit::for_good)?;
     let mut command = site.command(&path, &program, link);
-    let input = if program.stdin.is_empty() { Stdio::null() } else { Stdio::piped() };
+    let stdin = read_whole(std::mem::take(&mut program.stdin), link)?;
+    let input = if stdin.is_empty() { Stdio::null() } else { Stdio::piped() };
     command.current_dir(&cwd).stdin(input).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut group =
         Group::start(&mut command, site.guard.clone()).map_err(|e| Unfit::to_start(&program.argv[0], &e))?;
@@ -110,13 +111,32 @@ fn start(site: &Site, link: &Link) -> Result<Running, Unfit> {
     Ok(Running {
         group,
         began,
-        input: Input { pipe: input, bytes: program.stdin, sent: 0 },
+        input: Input { pipe: input, bytes: stdin, sent: 0 },
         output: Stream::new(output, cap),
         logs: Stream::new(logs, cap),
         watched: Tail::new(limits::LOG_TAIL_BYTES),
         success_codes: program.success_codes,
         folder,
     })
+}
+
+/// What a program reads, put together.
+fn read_whole(pieces: Vec<Piece>, link: &Link) -> Result<Vec<u8>, Unfit> {
+    let mut whole = Vec::new();
+    for piece in pieces {
+        match piece {
+            Piece::Bytes(bytes) => whole.extend(bytes),
+            Piece::Blob { hash, bytes } => {
+                if whole.len() as u64 + bytes > limits::BLOB_BYTES {
+                    return Err(Unfit::for_good(format!("stdin: has more than {} bytes", limits::BLOB_BYTES)));
+                }
+                let blob = tokio::runtime::Handle::current().block_on(link.blob(hash, bytes));
+                let gone = || format!("stdin: no node that could be reached has the content {hash}");
+                whole.extend(blob.ok_or_else(|| Unfit { error: gone(), retryable: true })?);
+            }
+        }
+    }
+    Ok(whole)
 }
 
 impl Site {

@@ -177,6 +177,21 @@ async fn a_large_input_is_streamed_both_ways() {
     let (verdict, report) = bench.outcome("exec", &json!({ "argv": ["cat"], "stdin": input }).to_string());
     assert_eq!(verdict, Verdict::Completed);
     assert!(report.output.unwrap() == input.into_bytes() && !report.truncated);
+    let content = vec![b'y'; 3_000_000];
+    let (hash, kept) = (BlobHash::of(&content), content.clone());
+    bench.executors.find_blobs_by(Arc::new(move |asked, offset, len| {
+        let here = (asked == hash).then(|| kept[offset as usize..len.min(kept.len())].to_vec());
+        Box::pin(std::future::ready(here))
+    }));
+    let left = json!({"$blob": hash.to_string(), "bytes": content.len(), "uri": "for people"});
+    let payload = json!({"argv": ["cksum"], "stdin": ["a", null, "b\n", left, ""]});
+    let (_, report) = bench.outcome("exec", &payload.to_string());
+    let whole = json!({"argv": ["cksum"], "stdin": format!("a\nb\n{}", String::from_utf8(content).unwrap())});
+    assert_eq!(report.output, bench.outcome("exec", &whole.to_string()).1.output);
+    let other = json!({"$blob": BlobHash::of(b"").to_string(), "bytes": 1});
+    let (verdict, _) = bench.outcome("exec", &json!({"argv": ["cat"], "stdin": other}).to_string());
+    let Verdict::Failed { error, retryable: true } = verdict else { panic!("{verdict:?}") };
+    assert!(error.contains("no node that could be reached has the content"), "{error}");
     let payload = r#"{"argv":["od","-An","-tx1"],"stdin_base64":"AP+A"}"#;
     assert_eq!(text(bench.outcome("exec", payload).1.output.as_ref()), " 00 ff 80\n");
     bench.close().await;

@@ -4,17 +4,18 @@
 use super::payload::Fields;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use taskmesh_core::limits;
+use taskmesh_core::{BlobHash, limits};
 
 /// A program to run.
 #[derive(Debug, PartialEq)]
 pub(super) struct Program {
     /// The program and its arguments; never empty.
     pub(super) argv: Vec<String>,
-    /// What it reads.
-    pub(super) stdin: Vec<u8>,
+    /// What it reads, in this order.
+    pub(super) stdin: Vec<Piece>,
     /// On top of the few variables that it inherits.
     pub(super) env: BTreeMap<String, String>,
     /// Where it runs, absolute; `None`: in a fresh folder.
@@ -43,7 +44,8 @@ impl Program {
 }
 
 fn argv(fields: &mut Fields) -> Result<Vec<String>, String> {
-    let argv: Vec<String> = fields.take("argv")?.ok_or("argv: is missing")?;
+    let argv: Vec<Value> = fields.take("argv")?.ok_or("argv: is missing")?;
+    let argv = argv.into_iter().enumerate().map(argument).collect::<Result<Vec<_>, _>>()?;
     if argv.is_empty() || argv.len() > ARGUMENTS {
         return Err(format!("argv: must have 1 to {ARGUMENTS} items, and has {}", argv.len()));
     }
@@ -56,14 +58,68 @@ fn argv(fields: &mut Fields) -> Result<Vec<String>, String> {
     Ok(argv)
 }
 
-fn stdin(fields: &mut Fields) -> Result<Vec<u8>, String> {
-    let text: Option<String> = fields.take("stdin")?;
+/// A piece of what a program reads.
+#[derive(Debug, PartialEq)]
+pub(super) enum Piece {
+    /// These bytes.
+    Bytes(Vec<u8>),
+    /// All of a blob: a large output of another task, as workflows hand it on.
+    Blob { hash: BlobHash, bytes: u64 },
+}
+
+/// A number that a step of a workflow left is an argument as it is written.
+fn argument((n, value): (usize, Value)) -> Result<String, String> {
+    match value {
+        Value::String(text) => Ok(text),
+        Value::Number(_) | Value::Bool(_) => Ok(value.to_string()),
+        Value::Null | Value::Array(_) | Value::Object(_) => {
+            Err(format!("argv: item {n} must be a text, a number, true or false"))
+        }
+    }
+}
+
+fn stdin(fields: &mut Fields) -> Result<Vec<Piece>, String> {
+    let plain: Option<Value> = fields.take("stdin")?;
     let coded: Option<String> = fields.take("stdin_base64")?;
-    match (text, coded) {
+    match (plain, coded) {
         (Some(_), Some(_)) => Err("stdin_base64: give either stdin or stdin_base64".into()),
-        (Some(text), None) => Ok(text.into_bytes()),
-        (None, Some(coded)) => STANDARD.decode(coded).map_err(|e| format!("stdin_base64: {e}")),
+        (Some(Value::Array(pieces)), None) => {
+            // What was skipped or failed has left nothing.
+            let pieces = pieces.into_iter().filter(|piece| !piece.is_null());
+            pieces.map(|one| piece(one).map(Piece::line_ended)).collect()
+        }
+        (Some(one), None) => Ok(vec![piece(one)?]),
+        (None, Some(coded)) => {
+            STANDARD.decode(coded).map(|b| vec![Piece::Bytes(b)]).map_err(|e| format!("stdin_base64: {e}"))
+        }
         (None, None) => Ok(Vec::new()),
+    }
+}
+
+fn piece(value: Value) -> Result<Piece, String> {
+    if let Value::String(text) = value {
+        return Ok(Piece::Bytes(text.into_bytes()));
+    }
+    let blob = value.get("$blob").and_then(Value::as_str).and_then(|hash| hash.parse().ok());
+    match (blob, value.get("bytes").and_then(Value::as_u64)) {
+        (Some(hash), Some(bytes)) if bytes <= limits::BLOB_BYTES => Ok(Piece::Blob { hash, bytes }),
+        _ => Err("stdin: must be a text, what a step left ({\"$blob\": …, \"bytes\": …}), or an array of these".into()),
+    }
+}
+
+impl Piece {
+    /// Pieces that are put together are lines: the first of one does not run
+    /// into the last of the one before.
+    fn line_ended(self) -> Piece {
+        match self {
+            Piece::Bytes(mut bytes) => {
+                if bytes.last().is_some_and(|last| *last != b'\n') {
+                    bytes.push(b'\n');
+                }
+                Piece::Bytes(bytes)
+            }
+            blob @ Piece::Blob { .. } => blob,
+        }
     }
 }
 
@@ -122,10 +178,10 @@ mod tests {
 
     #[test]
     fn a_program_is_read_with_its_defaults() {
-        let read = Program::parse(br#"{"argv":["sha256sum","-"],"stdin_base64":"aGk="}"#);
+        let read = Program::parse(br#"{"argv":["sha256sum","-",1.50,true],"stdin_base64":"aGk="}"#);
         let expected = Program {
-            argv: vec!["sha256sum".into(), "-".into()],
-            stdin: b"hi".to_vec(),
+            argv: ["sha256sum", "-", "1.5", "true"].map(String::from).into(),
+            stdin: vec![Piece::Bytes(b"hi".to_vec())],
             env: BTreeMap::new(),
             cwd: None,
             output_limit: None,
@@ -143,9 +199,13 @@ mod tests {
             (r#"{"argv":[]}"#, "argv"),
             (r#"{"argv":[""]}"#, "argv"),
             (r#"{"argv":"ls"}"#, "argv"),
-            (r#"{"argv":["ls",1]}"#, "argv"),
+            (r#"{"argv":["ls",[1]]}"#, "argv"),
+            (r#"{"argv":["ls",null]}"#, "argv"),
             (r#"{"argv":["l\u0000s"]}"#, "argv"),
             (r#"{"argv":["ls"],"stdin":1}"#, "stdin"),
+            (r#"{"argv":["ls"],"stdin":["a",{}]}"#, "stdin"),
+            (r#"{"argv":["ls"],"stdin":{"$blob":"no hash","bytes":1}}"#, "stdin"),
+            (r#"{"argv":["ls"],"stdin":{"$blob":"00","bytes":1}}"#, "stdin"),
             (r#"{"argv":["ls"],"stdin":"","stdin_base64":""}"#, "stdin_base64"),
             (r#"{"argv":["ls"],"stdin_base64":"%"}"#, "stdin_base64"),
             (r#"{"argv":["ls"],"env":{"A=B":"c"}}"#, "env"),

@@ -111,8 +111,11 @@ async fn bring(
     let peer = peer_of(&from);
     let chunk = BLOB_CHUNK_BYTES as u64;
     let wanted = (0..bytes.div_ceil(chunk)).map(|n| (n * chunk, chunk.min(bytes - n * chunk) as u32));
-    let mut chunks =
-        stream::iter(wanted).map(|(offset, len)| ask_chunk(&orders, peer, hash, offset, len)).buffered(IN_FLIGHT);
+    let exactly = async |offset, len| match ask_chunk(&orders, peer, hash, offset, len).await {
+        Part::Here(bytes) if bytes.len() == len as usize => Some(bytes),
+        Part::Here(_) | Part::Missing | Part::Unknown => None,
+    };
+    let mut chunks = stream::iter(wanted).map(|(offset, len)| exactly(offset, len)).buffered(IN_FLIGHT);
     while let Some(Some(piece)) = chunks.next().await {
         shared.counters.bytes_received.add(piece.len() as u64);
         if let Some(session) = shared.session(&from) {
@@ -127,24 +130,74 @@ async fn bring(
     receiving.await.unwrap_or(false)
 }
 
-/// Exactly these bytes, or nothing.
-async fn ask_chunk(
-    orders: &mpsc::Sender<Order>,
-    peer: PeerId,
-    hash: BlobHash,
-    offset: u64,
-    len: u32,
-) -> Option<Vec<u8>> {
+/// Reads of blobs that other nodes have, whose hash is all that is known of
+/// them. Cheap to clone.
+#[derive(Clone)]
+pub struct FarBlobs {
+    pub(super) shared: Arc<Shared>,
+    pub(super) orders: mpsc::Sender<Order>,
+}
+
+impl FarBlobs {
+    /// Up to `len` bytes of a blob from `offset`, from a connected node that has
+    /// it; fewer only at its end. `None`: nobody who answered has that. What
+    /// comes is not compared with the hash, which only the whole can be.
+    pub async fn read(&self, hash: BlobHash, offset: u64, len: usize) -> Option<Vec<u8>> {
+        let first = |node: NodeId| async move {
+            let peer = peer_of(&node);
+            match ask_chunk(&self.orders, peer, hash, offset, chunk_of(len)).await {
+                Part::Here(bytes) => Some((peer, bytes)),
+                Part::Missing | Part::Unknown => None,
+            }
+        };
+        let asked = stream::iter(self.shared.nodes()).map(first).buffer_unordered(ASKED_AT_ONCE);
+        let (peer, mut bytes) = std::pin::pin!(asked.filter_map(std::future::ready)).next().await?;
+        let mut last = bytes.len();
+        while last == BLOB_CHUNK_BYTES && bytes.len() < len {
+            let (next, left) = (offset + bytes.len() as u64, chunk_of(len - bytes.len()));
+            match ask_chunk(&self.orders, peer, hash, next, left).await {
+                Part::Here(more) => {
+                    last = more.len();
+                    bytes.extend(more);
+                }
+                // Its size is a multiple of the chunks'.
+                Part::Missing => break,
+                Part::Unknown => return None,
+            }
+        }
+        self.shared.counters.bytes_received.add(bytes.len() as u64);
+        Some(bytes)
+    }
+}
+
+fn chunk_of(len: usize) -> u32 {
+    len.min(BLOB_CHUNK_BYTES) as u32
+}
+
+/// What is known of a part of a blob at a peer.
+enum Part {
+    /// Up to as many bytes as were asked for.
+    Here(Vec<u8>),
+    /// The peer has not got it.
+    Missing,
+    /// The peer did not say.
+    Unknown,
+}
+
+async fn ask_chunk(orders: &mpsc::Sender<Order>, peer: PeerId, hash: BlobHash, offset: u64, len: u32) -> Part {
     for turn in 0..TRIES {
         let (reply, answer) = oneshot::channel();
-        orders.send(Order::Ask { peer, ask: Ask::Chunk { hash, offset, len }, reply }).await.ok()?;
+        if orders.send(Order::Ask { peer, ask: Ask::Chunk { hash, offset, len }, reply }).await.is_err() {
+            return Part::Unknown;
+        }
         match answer.await {
-            Ok(Some(Answer::Chunk(bytes))) if bytes.len() == len as usize => return Some(bytes),
+            Ok(Some(Answer::Chunk(bytes))) if bytes.len() <= len as usize => return Part::Here(bytes),
+            Ok(Some(Answer::Missing)) => return Part::Missing,
             Ok(Some(Answer::Busy)) => tokio::time::sleep(BUSY_PAUSE * (turn + 1)).await,
-            _ => return None,
+            _ => return Part::Unknown,
         }
     }
-    None
+    Part::Unknown
 }
 
 /// Blobs at once, each with its chunks in flight: 16 MiB in memory.
@@ -152,6 +205,8 @@ const FETCHES: usize = 4;
 const IN_FLIGHT: usize = 4;
 /// Fetches that wait for their turn.
 const WAITING: usize = 4_096;
+/// Nodes that are asked at once whether they have a blob.
+const ASKED_AT_ONCE: usize = 4;
 /// Requests of others at once: the memory of as many chunks.
 const SERVES: usize = 16;
 /// Frames of several MiB at once.

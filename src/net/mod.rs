@@ -30,6 +30,7 @@ mod tests;
 mod transport;
 pub mod wire;
 
+pub use blobs::FarBlobs;
 pub use counters::Counts;
 pub use keys::PROTOCOL_VERSION;
 
@@ -380,6 +381,12 @@ impl Net {
     /// Brings a blob here from a peer; the end comes as [`NetEvent::Fetched`].
     pub fn fetch(&self, hash: BlobHash, bytes: u64, from: NodeId) {
         self.order(Order::Fetch { hash, bytes, from });
+    }
+
+    /// Reads what other nodes have of blobs.
+    #[must_use]
+    pub fn far_blobs(&self) -> FarBlobs {
+        FarBlobs { shared: self.shared.clone(), orders: self.orders.clone() }
     }
 
     /// Where this node can be reached, as multiaddresses with its peer id.

@@ -64,6 +64,11 @@ impl Shared {
         self.sessions.read().unwrap_or_else(PoisonError::into_inner).get(node).cloned()
     }
 
+    /// Who is connected.
+    pub(super) fn nodes(&self) -> Vec<NodeId> {
+        self.sessions.read().unwrap_or_else(PoisonError::into_inner).keys().copied().collect()
+    }
+
     pub(super) fn insert(&self, session: Arc<Session>) {
         self.sessions.write().unwrap_or_else(PoisonError::into_inner).insert(session.node, session);
     }

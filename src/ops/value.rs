@@ -170,7 +170,7 @@ pub(crate) fn base32(bytes: &[u8]) -> String {
 /// Anything else.
 pub fn read_hash(field: &str, text: &str) -> Result<BlobHash, Refusal> {
     let hash = match text.len() {
-        64 => hash_of_hex(text),
+        64 => text.parse().ok(),
         CID_CHARS => hash_of_cid(text),
         _ => None,
     };
@@ -181,16 +181,6 @@ pub fn read_hash(field: &str, text: &str) -> Result<BlobHash, Refusal> {
 
 /// The prefix and 36 bytes, five bits a character.
 const CID_CHARS: usize = 1 + (36 * 8_usize).div_ceil(5);
-
-fn hash_of_hex(text: &str) -> Option<BlobHash> {
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    let mut hash = [0; 32];
-    for (byte, pair) in hash.iter_mut().zip(text.as_bytes().chunks(2)) {
-        let (high, low) = (digit(pair[0])?, digit(*pair.get(1)?)?);
-        *byte = u8::try_from(high << 4 | low).ok()?;
-    }
-    Some(BlobHash(hash))
-}
 
 fn hash_of_cid(text: &str) -> Option<BlobHash> {
     let mut bytes = Vec::with_capacity(36);

@@ -130,14 +130,11 @@ async fn blob(
     name: &str,
 ) -> Result<ResourceContents, Failure> {
     let len = usize::try_from(length.unwrap_or(uri::BLOB_BYTES)).unwrap_or(usize::MAX);
-    let reader = handle.clone();
     // One byte more shows whether there is more.
-    let read = move || reader.blob(hash, offset, len.saturating_add(1));
-    let read = tokio::task::spawn_blocking(read).await.map_err(|_| defect())?;
-    let Some(mut bytes) = read else {
+    let Some(mut bytes) = handle.find_blob(hash, offset, len.saturating_add(1)).await else {
         let next =
-            "read mesh://tasks/{id} of the task that left it, which brings it here; small content is in that alone";
-        return Err(Failure::new(Code::NotFound, format!("this node has no content {}: {next}", value::cid(hash))));
+            "it was forgotten with its task, or its holders are away; small content is in mesh://tasks/{id} alone";
+        return Err(Failure::new(Code::NotFound, format!("no node that answered has {}: {next}", value::cid(hash))));
     };
     if bytes.len() > len && length.is_none() {
         let next = format!("read it in parts, with ?offset=0&length={}", uri::BLOB_BYTES);

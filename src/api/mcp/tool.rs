@@ -156,7 +156,8 @@ pub(super) async fn written(handle: &Handle, prepared: Prepared, reply: Reply) -
         _ => false,
     };
     let write = move || {
-        let blobs = |hash, offset, len| handle.blob(hash, offset, len);
+        let runtime = tokio::runtime::Handle::current();
+        let blobs = |hash, offset, len| runtime.block_on(handle.find_blob(hash, offset, len));
         prepared.write(reply, &Context { now: crate::driver::wall_clock(), blobs: &blobs })
     };
     if !reads_files {
