@@ -1,7 +1,7 @@
 //! What a step of a workflow is given: its condition, and its inputs with what
 //! earlier steps left; and what a workflow leaves itself.
 
-use crate::ids::TaskId;
+use crate::ids::{BlobHash, TaskId};
 use crate::limits;
 use crate::node::Node;
 use crate::steps::{Running, badly, step_id};
@@ -64,7 +64,9 @@ impl Node {
             let status = end.map_or("waiting", End::status);
             let error = end.and_then(End::why);
             let result = self.result_of(workflow, running, n)?;
-            steps.insert(name.to_owned(), json!({"status": status, "error": error, "result": result}));
+            let output = if text.contains("output") { self.output_of(workflow, running, n)? } else { Value::Null };
+            let left = json!({"status": status, "error": error, "result": result, "output": output});
+            steps.insert(name.to_owned(), left);
         }
         Ok(condition::holds(text, &steps, &plan.definition.params)?)
     }
@@ -125,11 +127,18 @@ impl Node {
         Ok(match &reference.root {
             Root::Result(step) => {
                 let value = self.result_of(workflow, running, earlier(step)?)?;
-                if value.get("$blob").is_some() && !reference.path.is_empty() {
-                    let problem = "the result is too large to look into; pass it whole: it is handed over by reference";
-                    return Err(Lack::Never(format!("${{{reference}}}: {problem}")));
-                }
-                reference.find(&value)?
+                looked_into(reference, value)?
+            }
+            Root::Output(step) => {
+                let value = self.output_of(workflow, running, earlier(step)?)?;
+                let value = match value {
+                    Value::String(text) if !reference.path.is_empty() => {
+                        let no_json = |e| format!("${{{reference}}}: what the step printed is no JSON: {e}");
+                        serde_json::from_str(&text).map_err(no_json)?
+                    }
+                    value => value,
+                };
+                looked_into(reference, value)?
             }
             Root::Status(step) => json!(running.flow.end_of(earlier(step)?).map(End::status)),
             Root::Error(step) => json!(running.flow.end_of(earlier(step)?).and_then(End::why)),
@@ -153,6 +162,31 @@ impl Node {
         }
     }
 
+    /// What step `n` printed: null unless it completed.
+    fn output_of(&self, workflow: &TaskId, running: &Running, n: usize) -> Result<Value, Lack> {
+        if running.flow.end_of(n) != Some(&End::Well) {
+            return Ok(Value::Null);
+        }
+        let step = step_id(workflow, &running.flow.plan.name(n))?;
+        let kept = self.kept.get(&step).ok_or(Lack::Yet)?;
+        if !kept.slot.spec.is_workflow() {
+            let closed = || kept.slot.record.body.state.closed().and_then(|closed| closed.report.as_ref());
+            return Ok(printed(running.reports.get(&n).or_else(closed))?);
+        }
+        let plan = Plan::read(&kept.slot.spec.payload).map_err(|e| e.to_string())?;
+        if plan.definition.items.is_none() {
+            return Err(Lack::Never(format!("{step} is a workflow, which prints nothing; it has a result")));
+        }
+        let of_item = |item: usize| {
+            let item = step_id(&step, &plan.name(item))?;
+            let closed = self.kept.get(&item).and_then(|kept| kept.slot.record.body.state.closed());
+            printed(
+                closed.filter(|closed| closed.outcome == Outcome::Completed).and_then(|closed| closed.report.as_ref()),
+            )
+        };
+        Ok((0..plan.len()).map(of_item).collect::<Result<Vec<_>, _>>().map(Value::Array)?)
+    }
+
     /// The JSON value of what a task left.
     fn value_of(&self, task: &TaskId, report: Option<&Report>) -> Result<Value, Lack> {
         let Some(report) = report else { return Ok(Value::Null) };
@@ -166,9 +200,7 @@ impl Node {
                 let text = String::from_utf8_lossy(text);
                 Ok(serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned())))
             }
-            Data::Blob { hash, bytes } => {
-                Ok(json!({"$blob": hash.to_string(), "bytes": bytes, "uri": format!("mesh://blobs/{hash}")}))
-            }
+            Data::Blob { hash, bytes } => Ok(by_reference(*hash, *bytes)),
         }
     }
 
@@ -208,6 +240,31 @@ impl Node {
     }
 }
 
+/// What is too large for a record, as it is handed on.
+fn by_reference(hash: BlobHash, bytes: u64) -> Value {
+    json!({"$blob": hash.to_string(), "bytes": bytes, "uri": format!("mesh://blobs/{hash}")})
+}
+
+fn looked_into(reference: &Reference, value: Value) -> Result<Value, String> {
+    if value.get("$blob").is_some() && !reference.path.is_empty() {
+        let problem = "it is too large to look into; pass it whole: it is handed over by reference";
+        return Err(format!("${{{reference}}}: {problem}"));
+    }
+    reference.find(&value)
+}
+
+/// Standard output as `$(…)` of a shell would have it; null where there is none.
+fn printed(report: Option<&Report>) -> Result<Value, String> {
+    match report.and_then(|report| report.output.as_ref()) {
+        None => Ok(Value::Null),
+        Some(Data::Blob { hash, bytes }) => Ok(by_reference(*hash, *bytes)),
+        Some(Data::Inline(text)) => {
+            let text = std::str::from_utf8(text).map_err(|_| "what the step printed is no text (UTF-8)")?;
+            Ok(Value::String(text.trim_end_matches(['\r', '\n']).to_owned()))
+        }
+    }
+}
+
 fn text_of(definition: &Definition) -> String {
     serde_json::to_string(definition).expect("a definition is plain data")
 }
@@ -222,14 +279,26 @@ pub(crate) fn report_of(value: &Value) -> Report {
     Report { result: Data::Inline(text.into_bytes().into()), ..Report::default() }
 }
 
+/// The items of a text: those of the JSON array that it is, or its lines.
+fn lines_of(text: &str) -> Vec<Value> {
+    match serde_json::from_str(text) {
+        Ok(Value::Array(items)) => items,
+        Ok(_) | Err(_) => text.lines().map(Value::from).collect(),
+    }
+}
+
 /// The workflow that runs a `for_each` step: its one step, once for each item.
 fn items_of(plan: &Plan, step: &Step, look_up: &reference::Lookup<'_>) -> Result<Definition, String> {
     let items = match reference::resolve(step.for_each.as_ref().unwrap_or(&Value::Null), look_up)? {
+        Value::String(text) => Value::Array(lines_of(&text)),
+        other => other,
+    };
+    let items = match items {
         Value::Array(items) if items.len() <= limits::ITEMS => items,
         Value::Array(items) => {
             return Err(format!("for_each has {} items; the limit is {}", items.len(), limits::ITEMS));
         }
-        _ => return Err("for_each is no array".to_owned()),
+        _ => return Err("for_each is neither an array nor a text".to_owned()),
     };
     let known = Plan::known_before_items;
     let inputs = if step.action == WORKFLOW {

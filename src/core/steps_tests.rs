@@ -67,8 +67,21 @@ impl Bench {
         let at = self.runs.iter().position(|(task, _, _)| task.as_str() == name);
         let (task, fence, _) = self.runs.remove(at.unwrap_or_else(|| panic!("{name} does not run"))).expect("there");
         let report = Report { result: Data::Inline(result.to_string().into_bytes().into()), ..Report::default() };
+        self.report(task, fence, verdict, report);
+    }
+
+    fn report(&mut self, task: TaskId, fence: Fence, verdict: Verdict, report: Report) {
         let effects = self.solo.feed(Input::Execution { task, fence, event: Event::Ended { verdict, report } });
         self.see(&effects);
+    }
+
+    /// Ends the first run with this standard output, and gives its payload.
+    fn print(&mut self, name: &str, output: &[u8]) -> Value {
+        let (task, fence, payload) = self.runs.pop_front().expect("something runs");
+        assert_eq!(task.as_str(), name);
+        let output = Some(Data::Inline(output.into()));
+        self.report(task, fence, Verdict::Completed, Report { output, ..Report::default() });
+        payload
     }
 
     /// Ends every run with what `program` makes of its payload; `None` fails it.
@@ -219,6 +232,30 @@ fn for_each_runs_one_task_for_each_item_and_keeps_their_order() {
     });
     assert_eq!(bench.result("w"), json!({"sum": {"of": [["b", 0], ["${item}", 1], ["a", 2]]}, "none": []}));
     assert_eq!(bench.view("w/each").1.tasks, (3, 3));
+}
+
+#[test]
+fn what_a_step_printed_is_handed_on_as_a_shell_would() {
+    let mut bench = Bench::new();
+    let steps = json!([
+        {"step_id": "list", "action": "echo"},
+        {"step_id": "each", "action": "echo", "depends_on": ["list"], "for_each": "${steps.list.output}",
+         "inputs": {"line": "${item}"}, "max_concurrent": 1},
+        {"step_id": "json", "action": "echo", "depends_on": ["each"], "inputs": {"all": "${steps.each.output}"}},
+        {"step_id": "look", "action": "echo", "depends_on": ["json", "skipped"], "join": "any", "when": "steps.list.output == 'b c\\na'",
+         "inputs": {"n": "${steps.json.output.n}", "text": "${steps.json.output}", "none": "${steps.skipped.output}"}},
+        {"step_id": "skipped", "action": "echo", "when": "steps.list.output == ''", "depends_on": ["list"]},
+        {"step_id": "wrong", "action": "echo", "depends_on": ["list"], "inputs": {"n": "${steps.list.output.n}"}},
+    ]);
+    bench.submit("w", workflow(steps)).expect("taken");
+    bench.print("w/list", b"b c\na\n\n");
+    assert_eq!(bench.print("w/each/0", b"1\n"), json!({"line": "b c"}));
+    assert_eq!(bench.print("w/each/1", b"2\r\n"), json!({"line": "a"}));
+    assert_eq!(bench.print("w/json", b"{\"n\": [7]}\n"), json!({"all": ["1", "2"]}));
+    assert_eq!(bench.print("w/look", b"\xff"), json!({"n": [7], "text": "{\"n\": [7]}", "none": null}));
+    let ends =
+        ["list completed", "each completed", "json completed", "look completed", "skipped skipped", "wrong failed"];
+    assert_eq!(bench.steps("w"), ends);
 }
 
 #[test]

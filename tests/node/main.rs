@@ -17,3 +17,4 @@ mod size;
 mod stranger;
 mod tokens;
 mod watch;
+mod workflow;

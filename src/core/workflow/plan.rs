@@ -128,7 +128,8 @@ impl Plan {
         {
             return Err(invalid(at("for_each"), format!("has {} items; the limit is {}", items.len(), limits::ITEMS)));
         }
-        if step.for_each.as_ref().is_some_and(|v| !v.is_array() && !v.is_string()) {
+        let refers = |v: &Value| v.is_string() && reference::references(v).is_ok_and(|found| !found.is_empty());
+        if step.for_each.as_ref().is_some_and(|v| !v.is_array() && !refers(v)) {
             return Err(invalid(at("for_each"), "must be an array, or a reference to one"));
         }
         match step.action.as_str() {

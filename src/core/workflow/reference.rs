@@ -21,6 +21,10 @@ pub struct Reference {
 pub enum Root {
     /// What an earlier step left.
     Result(String),
+    /// What an earlier step printed on its standard output, without the line
+    /// ends at its end; a path looks into it as JSON. Of a `for_each` step: the
+    /// list of what each item printed.
+    Output(String),
     /// How an earlier step ended: `completed`, `failed`, `skipped`, ….
     Status(String),
     /// Why an earlier step did not complete; null if it did.
@@ -58,6 +62,7 @@ impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.root {
             Root::Result(step) => write!(f, "steps.{step}.result")?,
+            Root::Output(step) => write!(f, "steps.{step}.output")?,
             Root::Status(step) => write!(f, "steps.{step}.status")?,
             Root::Error(step) => write!(f, "steps.{step}.error")?,
             Root::Params => f.write_str("params")?,
@@ -77,7 +82,7 @@ impl Reference {
     #[must_use]
     pub fn step(&self) -> Option<&str> {
         match &self.root {
-            Root::Result(step) | Root::Status(step) | Root::Error(step) => Some(step),
+            Root::Result(step) | Root::Output(step) | Root::Status(step) | Root::Error(step) => Some(step),
             Root::Params | Root::Item | Root::Index | Root::WorkflowId => None,
         }
     }
@@ -114,9 +119,10 @@ fn read(text: &str) -> Result<Reference, String> {
             let step = next().ok_or_else(|| bad("names no step: ${steps.ID.result}"))?;
             match next().as_deref() {
                 Some("result") => Root::Result(step),
+                Some("output") => Root::Output(step),
                 Some("status") => Root::Status(step),
                 Some("error") => Root::Error(step),
-                Some(_) | None => return Err(bad("a step has result, status and error")),
+                Some(_) | None => return Err(bad("a step has result, output, status and error")),
             }
         }
         Some("params") => Root::Params,
