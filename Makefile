@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check fix sim sim-long sim-big conformance bench bless run run3 doc release dist deb
+.PHONY: help demo demo-workflow test check fix sim sim-long sim-big conformance bench bless run run3 doc release dist deb
 SHELL := /bin/bash
 
 CARGO ?= cargo
@@ -13,11 +13,15 @@ SEEDS ?= 2000
 NODES ?=
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 demo: ## Three nodes hash real files, one is killed half-way; says what was lost (nothing)
 	$(CARGO) build --bin taskmesh --example demo
 	$(CARGO) run --quiet --example demo
+
+demo-workflow: ## A map-reduce as a workflow: words of all sources of the Cargo registry, counted on three nodes
+	$(CARGO) build --bin taskmesh --example demo-workflow
+	$(CARGO) run --quiet --example demo-workflow
 
 test: ## All tests
 	$(CARGO) test --workspace --no-fail-fast

@@ -85,6 +85,7 @@ struct Driver {
     answers: HashMap<RequestId, oneshot::Sender<Result<Reply, Refusal>>>,
     clock_at: Option<Instant>,
     stats_at: Option<Instant>,
+    reader: Handle,
     runtime: tokio::runtime::Handle,
     stopping: bool,
 }
@@ -121,6 +122,7 @@ pub fn spawn(
         answers: HashMap::new(),
         clock_at: None,
         stats_at: None,
+        reader: handle.clone(),
         runtime: tokio::runtime::Handle::current(),
         stopping: false,
     };
@@ -198,6 +200,7 @@ impl Driver {
                 tracing::info!(?addresses, "listening");
                 return None;
             }
+            Event::BlobRead { hash, content } => Input::BlobRead { hash, content },
             Event::Load(load) => Input::Load(load),
             Event::Executors(names) => Input::Executors(names),
             Event::MetricsAt(address) => Input::MetricsAt(address),
@@ -292,6 +295,7 @@ impl Driver {
                 Effect::Stop { task, fence, force } => self.parts.executors.stop(&task, fence, force),
                 Effect::Fetch { hash, bytes, from } => self.fetch(hash, bytes, from),
                 Effect::DropBlob(hash) => self.drop_blob(hash),
+                Effect::ReadBlob(hash) => self.read_blob(hash),
                 Effect::Net(command) => self.parts.net.command(command),
                 Effect::Reply { id, reply } => {
                     if let Some(answer) = self.answers.remove(&id) {
@@ -324,6 +328,15 @@ impl Driver {
             if let Err(error) = blobs.remove(hash) {
                 tracing::warn!(%error, %hash, "a blob that nobody needs could not be removed");
             }
+        });
+    }
+
+    fn read_blob(&self, hash: taskmesh_core::BlobHash) {
+        let (reader, inbox) = (self.reader.clone(), self.inbox.clone());
+        self.runtime.spawn(async move {
+            let content = reader.find_blob(hash, 0, limits::PAYLOAD_BYTES).await;
+            let whole = content.filter(|content| taskmesh_core::BlobHash::of(content) == hash);
+            inbox.push_local(Event::BlobRead { hash, content: whole.map(Arc::from) });
         });
     }
 

@@ -57,6 +57,13 @@ pub enum Input {
         /// It is here.
         here: bool,
     },
+    /// What a blob holds that was to be read; `None`: it is not to be had now.
+    BlobRead {
+        /// Which.
+        hash: BlobHash,
+        /// All of it.
+        content: Option<Arc<[u8]>>,
+    },
     /// What this node measures of itself.
     Load(NodeLoad),
     /// What workers of this node may promise from now on: `config.executors`.
@@ -260,6 +267,9 @@ pub enum Effect {
     },
     /// Nobody on this node needs this blob any more.
     DropBlob(BlobHash),
+    /// Read a blob of at most [`PAYLOAD_BYTES`](crate::limits::PAYLOAD_BYTES),
+    /// from here or from a node that has it, then say `BlobRead`.
+    ReadBlob(BlobHash),
     /// Ask the network.
     Net(NetCommand),
     /// Answer a face.

@@ -263,6 +263,7 @@ impl Node {
             Input::Execution { task, fence, event } => self.on_execution(&task, fence, event),
             Input::Peer(event) => self.on_peer(event),
             Input::Fetched { hash, here } => self.on_fetched(hash, here),
+            Input::BlobRead { hash, content } => self.on_blob_read(hash, content.as_ref()),
             Input::Load(load) => self.load = load,
             Input::Executors(names) => self.config.executors = names,
             Input::MetricsAt(address) => self.on_metrics_at(address),

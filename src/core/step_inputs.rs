@@ -11,11 +11,14 @@ use crate::workflow::reference::{self, Reference, Root};
 use crate::workflow::{Definition, Join, OnFailure, Plan, Step, WAIT, WORKFLOW, condition, wait_until};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 /// What becomes of a step whose turn has come.
 pub(crate) enum Next {
     Begin(Box<Spec>),
     End(End),
+    /// What it looks into is to be read first.
+    Read(BlobHash),
     /// What it needs is not here yet.
     Later,
 }
@@ -23,12 +26,33 @@ pub(crate) enum Next {
 /// Why a value is not to be had.
 pub(crate) enum Lack {
     Never(String),
+    /// This is to be read first.
+    Read(BlobHash),
     Yet,
+}
+
+impl Lack {
+    fn of(self, reference: &Reference) -> Lack {
+        match self {
+            Lack::Never(problem) => Lack::Never(format!("${{{reference}}}: {problem}")),
+            Lack::Read(_) | Lack::Yet => self,
+        }
+    }
 }
 
 impl From<String> for Lack {
     fn from(problem: String) -> Lack {
         Lack::Never(problem)
+    }
+}
+
+impl From<Lack> for Next {
+    fn from(lack: Lack) -> Next {
+        match lack {
+            Lack::Never(problem) => Next::End(badly(problem)),
+            Lack::Read(hash) => Next::Read(hash),
+            Lack::Yet => Next::Later,
+        }
     }
 }
 
@@ -42,14 +66,12 @@ impl Node {
                 Ok(false) => {
                     return Next::End(End::Skipped { reason: format!("its condition is false: {text}").into() });
                 }
-                Err(Lack::Never(problem)) => return Next::End(badly(problem)),
-                Err(Lack::Yet) => return Next::Later,
+                Err(lack) => return lack.into(),
             }
         }
         match self.spec_of_step(workflow, running, n) {
             Ok(spec) => Next::Begin(Box::new(spec)),
-            Err(Lack::Never(problem)) => Next::End(badly(problem)),
-            Err(Lack::Yet) => Next::Later,
+            Err(lack) => lack.into(),
         }
     }
 
@@ -63,8 +85,19 @@ impl Node {
             let end = running.flow.end_of(n);
             let status = end.map_or("waiting", End::status);
             let error = end.and_then(End::why);
-            let result = self.result_of(workflow, running, n)?;
-            let output = if text.contains("output") { self.output_of(workflow, running, n)? } else { Value::Null };
+            let (mut result, mut output) = (Value::Null, Value::Null);
+            if text.contains("result") {
+                result = self.result_of(workflow, running, n)?;
+                if let Some(content) = content_of(running, &result)? {
+                    result = json_of(&content);
+                }
+            }
+            if text.contains("output") {
+                output = self.output_of(workflow, running, n)?;
+                if let Some(content) = content_of(running, &output)? {
+                    output = as_printed(&content)?.into();
+                }
+            }
             let left = json!({"status": status, "error": error, "result": result, "output": output});
             steps.insert(name.to_owned(), left);
         }
@@ -74,24 +107,26 @@ impl Node {
     fn spec_of_step(&self, workflow: &TaskId, running: &Running, n: usize) -> Result<Spec, Lack> {
         let plan = &running.flow.plan;
         let step = plan.step(n);
-        let yet = std::cell::Cell::new(false);
-        let look_up = |reference: &Reference| match self.look_up(workflow, running, n, reference) {
+        let lacks = std::cell::RefCell::new(None);
+        let or_lack = |value: Result<Value, Lack>| match value {
             Ok(value) => Ok(value),
             Err(Lack::Never(problem)) => Err(problem),
-            Err(Lack::Yet) => {
-                yet.set(true);
+            Err(lack @ (Lack::Yet | Lack::Read(_))) => {
+                lacks.replace(Some(lack));
                 Err(String::new())
             }
         };
+        let look_up = |reference: &Reference| or_lack(self.look_up(workflow, running, n, reference));
         let made = if step.for_each.is_some() && plan.definition.items.is_none() {
-            items_of(plan, step, &look_up).map(|definition| (WORKFLOW, text_of(&definition)))
+            items_of(plan, step, &look_up, &|value| or_lack(read_items(running, value)))
+                .map(|definition| (WORKFLOW, text_of(&definition)))
         } else if step.action == WORKFLOW {
             inner_of(step, &look_up).map(|definition| (WORKFLOW, text_of(&definition)))
         } else {
             reference::resolve(&step.inputs, &look_up).map(|inputs| (step.action.as_str(), inputs.to_string()))
         };
-        if yet.get() {
-            return Err(Lack::Yet);
+        if let Some(lack) = lacks.take() {
+            return Err(lack);
         }
         let (task_type, payload) = made?;
         if payload.len() > limits::PAYLOAD_BYTES {
@@ -127,18 +162,25 @@ impl Node {
         Ok(match &reference.root {
             Root::Result(step) => {
                 let value = self.result_of(workflow, running, earlier(step)?)?;
-                looked_into(reference, value)?
+                match content_of(running, &value) {
+                    _ if reference.path.is_empty() => value,
+                    Ok(None) => reference.find(&value)?,
+                    Ok(Some(content)) => reference.find(&json_of(&content))?,
+                    Err(lack) => return Err(lack.of(reference)),
+                }
             }
             Root::Output(step) => {
                 let value = self.output_of(workflow, running, earlier(step)?)?;
-                let value = match value {
-                    Value::String(text) if !reference.path.is_empty() => {
-                        let no_json = |e| format!("${{{reference}}}: what the step printed is no JSON: {e}");
-                        serde_json::from_str(&text).map_err(no_json)?
-                    }
-                    value => value,
+                if reference.path.is_empty() {
+                    return Ok(value);
+                }
+                let text = match content_of(running, &value).map_err(|lack| lack.of(reference))? {
+                    Some(content) => Some(as_printed(&content)?),
+                    None => value.as_str().map(str::to_owned),
                 };
-                looked_into(reference, value)?
+                let no_json = |e| format!("${{{reference}}}: what the step printed is no JSON: {e}");
+                let value = text.map_or(Ok(value), |text| serde_json::from_str(&text).map_err(no_json))?;
+                reference.find(&value)?
             }
             Root::Status(step) => json!(running.flow.end_of(earlier(step)?).map(End::status)),
             Root::Error(step) => json!(running.flow.end_of(earlier(step)?).and_then(End::why)),
@@ -196,10 +238,7 @@ impl Node {
             return self.value_of_workflow(task, &plan, None);
         }
         match &report.result {
-            Data::Inline(text) => {
-                let text = String::from_utf8_lossy(text);
-                Ok(serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned())))
-            }
+            Data::Inline(text) => Ok(json_of(text)),
             Data::Blob { hash, bytes } => Ok(by_reference(*hash, *bytes)),
         }
     }
@@ -245,23 +284,63 @@ fn by_reference(hash: BlobHash, bytes: u64) -> Value {
     json!({"$blob": hash.to_string(), "bytes": bytes, "uri": format!("mesh://blobs/{hash}")})
 }
 
-fn looked_into(reference: &Reference, value: Value) -> Result<Value, String> {
-    if value.get("$blob").is_some() && !reference.path.is_empty() {
-        let problem = "it is too large to look into; pass it whole: it is handed over by reference";
-        return Err(format!("${{{reference}}}: {problem}"));
+/// What `value` stands for, if it is handed on by reference.
+fn content_of(running: &Running, value: &Value) -> Result<Option<Arc<[u8]>>, Lack> {
+    let Some(hash) = value.get("$blob").and_then(Value::as_str).and_then(|hash| hash.parse().ok()) else {
+        return Ok(None);
+    };
+    if let Some(content) = running.read.get(&hash) {
+        return Ok(Some(content.clone()));
     }
-    reference.find(&value)
+    let read: usize = running.read.values().map(|content| content.len()).sum();
+    let bytes = value.get("bytes").and_then(Value::as_u64).unwrap_or(u64::MAX);
+    if bytes > limits::PAYLOAD_BYTES as u64 || read > LOOKED_INTO {
+        let limit = limits::PAYLOAD_BYTES;
+        return Err(Lack::Never(format!(
+            "it has {bytes} bytes, and only {limit} can be looked into ({LOOKED_INTO} for one step); \
+             pass it whole: it is handed over by reference"
+        )));
+    }
+    Err(Lack::Read(hash))
+}
+
+/// What a step may look into of large results, all together.
+const LOOKED_INTO: usize = 16 * limits::PAYLOAD_BYTES;
+
+/// What `for_each` was given, as a list.
+fn read_items(running: &Running, value: Value) -> Result<Value, Lack> {
+    let text = match (content_of(running, &value)?, value) {
+        (Some(content), _) => as_printed(&content)?,
+        (None, Value::String(text)) => text,
+        (None, other) => return Ok(other),
+    };
+    Ok(lines_of(&text).into())
+}
+
+fn json_of(text: &[u8]) -> Value {
+    let text = String::from_utf8_lossy(text);
+    serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned()))
+}
+
+fn as_printed(text: &[u8]) -> Result<String, String> {
+    let text = std::str::from_utf8(text).map_err(|_| "what the step printed is no text (UTF-8)")?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 
 /// Standard output as `$(…)` of a shell would have it; null where there is none.
 fn printed(report: Option<&Report>) -> Result<Value, String> {
+    let cut = |report: &Report| {
+        // What was cut is as long as may be, so no shorter than what was not.
+        let len = |data: &Option<Data>| data.as_ref().map_or(0, Data::len);
+        report.truncated && len(&report.output) >= len(&report.logs)
+    };
+    if report.is_some_and(cut) {
+        return Err("what the step printed was cut: let its inputs set a larger output_limit".to_owned());
+    }
     match report.and_then(|report| report.output.as_ref()) {
         None => Ok(Value::Null),
         Some(Data::Blob { hash, bytes }) => Ok(by_reference(*hash, *bytes)),
-        Some(Data::Inline(text)) => {
-            let text = std::str::from_utf8(text).map_err(|_| "what the step printed is no text (UTF-8)")?;
-            Ok(Value::String(text.trim_end_matches(['\r', '\n']).to_owned()))
-        }
+        Some(Data::Inline(text)) => as_printed(text).map(Value::String),
     }
 }
 
@@ -288,12 +367,14 @@ fn lines_of(text: &str) -> Vec<Value> {
 }
 
 /// The workflow that runs a `for_each` step: its one step, once for each item.
-fn items_of(plan: &Plan, step: &Step, look_up: &reference::Lookup<'_>) -> Result<Definition, String> {
-    let items = match reference::resolve(step.for_each.as_ref().unwrap_or(&Value::Null), look_up)? {
-        Value::String(text) => Value::Array(lines_of(&text)),
-        other => other,
-    };
-    let items = match items {
+fn items_of(
+    plan: &Plan,
+    step: &Step,
+    look_up: &reference::Lookup<'_>,
+    read: &dyn Fn(Value) -> Result<Value, String>,
+) -> Result<Definition, String> {
+    let items = reference::resolve(step.for_each.as_ref().unwrap_or(&Value::Null), look_up)?;
+    let items = match read(items)? {
         Value::Array(items) if items.len() <= limits::ITEMS => items,
         Value::Array(items) => {
             return Err(format!("for_each has {} items; the limit is {}", items.len(), limits::ITEMS));

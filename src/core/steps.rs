@@ -8,7 +8,8 @@
 //! gives way as any second task of one id does; its grant waits for a majority,
 //! so it does not run.
 
-use crate::ids::TaskId;
+use crate::effect::Effect;
+use crate::ids::{BlobHash, TaskId};
 use crate::limits;
 use crate::node::Node;
 use crate::origin::Origin;
@@ -41,10 +42,27 @@ pub(crate) struct Running {
     /// What steps left that other nodes own, as these say: a copy that is kept
     /// here may be of an end that was never promised.
     pub(crate) reports: BTreeMap<usize, Report>,
+    /// Content by reference that the next step looks into.
+    pub(crate) read: BTreeMap<BlobHash, Arc<[u8]>>,
+    reading: BTreeSet<BlobHash>,
     /// Steps may have begun that this node does not know of.
     wary: bool,
     /// What it waits for before its first step has completed.
     open: bool,
+}
+
+impl Running {
+    fn of(flow: Flow) -> Running {
+        Running {
+            flow,
+            ended: Vec::new(),
+            reports: BTreeMap::new(),
+            read: BTreeMap::new(),
+            reading: BTreeSet::new(),
+            wary: false,
+            open: false,
+        }
+    }
 }
 
 impl Spec {
@@ -231,8 +249,28 @@ impl Node {
                 Next::End(end) => {
                     running.flow.end(n, end);
                 }
+                Next::Read(hash) => {
+                    if running.reading.insert(hash) {
+                        self.out.push(Effect::ReadBlob(hash));
+                    }
+                    return;
+                }
                 // The tick stirs it again.
                 Next::Later => return,
+            }
+            running.read.clear();
+        }
+    }
+
+    /// What a step that is about to begin looks into. What could not be read is
+    /// asked for again when the tick stirs the workflow.
+    pub(crate) fn on_blob_read(&mut self, hash: BlobHash, content: Option<&Arc<[u8]>>) {
+        for (workflow, running) in &mut self.workflows.running {
+            if running.reading.remove(&hash)
+                && let Some(content) = content
+            {
+                running.read.insert(hash, content.clone());
+                self.workflows.stirred.insert(workflow.clone());
             }
         }
     }
@@ -276,7 +314,7 @@ impl Node {
             }
         }
         let open = !begun.is_empty();
-        Ok(Running { flow, ended: Vec::new(), reports: BTreeMap::new(), wary: !first, open })
+        Ok(Running { wary: !first, open, ..Running::of(flow) })
     }
 
     /// This node owns it no more, or it has ended.
@@ -315,7 +353,7 @@ impl Node {
         let report = match &value {
             Ok(value) => report_of(value),
             Err(Lack::Never(_)) => Report { truncated: true, ..Report::default() },
-            Err(Lack::Yet) => return,
+            Err(Lack::Yet | Lack::Read(_)) => return,
         };
         let outcome = match over {
             Over::Well => Outcome::Completed,
@@ -413,7 +451,7 @@ impl Node {
         }
         let plan = Arc::new(Plan::read(&self.kept.get(workflow)?.slot.spec.payload).ok()?);
         let flow = Flow::new(plan.clone());
-        let mut seen = Running { flow, ended: Vec::new(), reports: BTreeMap::new(), wary: false, open: true };
+        let mut seen = Running { open: true, ..Running::of(flow) };
         for step in self.parts_of(workflow) {
             let Some(n) = plan.find(&step.as_str()[workflow.as_str().len() + 1..]) else { continue };
             seen.flow.begin(n);

@@ -8,9 +8,10 @@ use crate::testing::{Solo, solo, spec};
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, Status, TaskView, WorkflowView};
 use crate::workflow::WORKFLOW;
-use crate::{Config, Fence, Refusal, TaskId};
+use crate::{BlobHash, Config, Fence, Refusal, TaskId, limits};
 use serde_json::{Value, json};
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 fn id(name: &str) -> TaskId {
     TaskId::new(name).expect("a valid id")
@@ -29,11 +30,12 @@ struct Bench {
     solo: Solo,
     runs: VecDeque<(TaskId, Fence, Value)>,
     begun: Vec<String>,
+    blobs: BTreeMap<BlobHash, Arc<[u8]>>,
 }
 
 impl Bench {
     fn new() -> Bench {
-        Bench { solo: solo(Config::default()), runs: VecDeque::new(), begun: Vec::new() }
+        Bench { solo: solo(Config::default()), runs: VecDeque::new(), begun: Vec::new(), blobs: BTreeMap::new() }
     }
 
     fn see(&mut self, effects: &[Effect]) {
@@ -42,6 +44,11 @@ impl Bench {
                 self.begun.push(task.as_str().to_owned());
                 let payload = serde_json::from_slice(&spec.payload).expect("JSON");
                 self.runs.push_back((task.clone(), *fence, payload));
+            }
+            if let Effect::ReadBlob(hash) = effect {
+                let content = self.blobs.get(hash).cloned();
+                let effects = self.solo.feed(Input::BlobRead { hash: *hash, content });
+                self.see(&effects);
             }
         }
     }
@@ -75,11 +82,21 @@ impl Bench {
         self.see(&effects);
     }
 
+    /// In the record, or beside it.
+    fn data(&mut self, content: &[u8]) -> Data {
+        if content.len() <= limits::INLINE_BYTES {
+            return Data::Inline(content.into());
+        }
+        let hash = BlobHash::of(content);
+        self.blobs.insert(hash, content.into());
+        Data::Blob { hash, bytes: content.len() as u64 }
+    }
+
     /// Ends the first run with this standard output, and gives its payload.
     fn print(&mut self, name: &str, output: &[u8]) -> Value {
         let (task, fence, payload) = self.runs.pop_front().expect("something runs");
         assert_eq!(task.as_str(), name);
-        let output = Some(Data::Inline(output.into()));
+        let output = Some(self.data(output));
         self.report(task, fence, Verdict::Completed, Report { output, ..Report::default() });
         payload
     }
@@ -256,6 +273,36 @@ fn what_a_step_printed_is_handed_on_as_a_shell_would() {
     let ends =
         ["list completed", "each completed", "json completed", "look completed", "skipped skipped", "wrong failed"];
     assert_eq!(bench.steps("w"), ends);
+}
+
+#[test]
+fn large_content_is_looked_into_when_a_step_needs_that() {
+    let mut bench = Bench::new();
+    let steps = json!([
+        {"step_id": "list", "action": "echo"},
+        {"step_id": "lines", "action": "echo", "depends_on": ["list"], "for_each": "${steps.list.output}",
+         "inputs": {"line": "${item}"}, "max_concurrent": 1},
+        {"step_id": "json", "action": "echo", "depends_on": ["list"]},
+        {"step_id": "look", "action": "echo", "depends_on": ["json"], "when": "steps.json.output != ''",
+         "inputs": {"last": "${steps.json.output[9999]}", "whole": "${steps.json.output}"}},
+        {"step_id": "huge", "action": "echo", "depends_on": ["json"]},
+        {"step_id": "never", "action": "echo", "depends_on": ["huge"], "for_each": "${steps.huge.output}"},
+    ]);
+    bench.submit("w", workflow(steps)).expect("taken");
+    let list: String = (0..9_999).map(|n| format!("{n}\n")).collect();
+    bench.print("w/list", list.as_bytes());
+    assert_eq!(bench.view("w").1.tasks.0, 9_999 + 5);
+    let at = bench.runs.iter().position(|(task, _, _)| task.as_str() == "w/json").expect("it runs");
+    bench.runs.swap(0, at);
+    let numbers = json!((0..10_000).collect::<Vec<_>>()).to_string();
+    bench.print("w/json", numbers.as_bytes());
+    bench.runs.retain(|(task, _, _)| !task.as_str().starts_with("w/lines/"));
+    let content = vec![b'x'; limits::PAYLOAD_BYTES + 1];
+    bench.print("w/huge", &content);
+    let look = bench.print("w/look", b"");
+    assert_eq!(look["last"], 9999);
+    assert_eq!(look["whole"]["$blob"], BlobHash::of(numbers.as_bytes()).to_string());
+    assert!(bench.steps("w").contains(&"never failed".to_owned()));
 }
 
 #[test]

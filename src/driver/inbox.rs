@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 use taskmesh_core::token::Caller;
 use taskmesh_core::view::NodeLoad;
-use taskmesh_core::{Fence, Message, NodeId, Refusal, Reply, Request, RequestId, TaskId};
+use taskmesh_core::{BlobHash, Fence, Message, NodeId, Refusal, Reply, Request, RequestId, TaskId};
 use tokio::sync::oneshot;
 
 /// One thing for the driver to take up.
@@ -36,6 +36,13 @@ pub enum Event {
         fence: Fence,
         /// What.
         event: taskmesh_core::execution::Event,
+    },
+    /// What a blob holds that was to be read, if it was to be had.
+    BlobRead {
+        /// Which.
+        hash: BlobHash,
+        /// All of it.
+        content: Option<Arc<[u8]>>,
     },
     /// Another node says something.
     Heard {

@@ -1,5 +1,7 @@
 //! Real files to hash: the sources of the registry, else what every system has.
 
+#![allow(dead_code, reason = "each demonstration uses its own part of it")]
+
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 
@@ -8,17 +10,21 @@ const LARGEST: u64 = 4 * 1024 * 1024;
 
 /// Up to `count` files, always the same ones on the same machine.
 pub(crate) fn some(count: usize) -> Vec<PathBuf> {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
-    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
-    let registry = home.map(|home| home.join("registry/src"));
     let mut files = Vec::new();
-    for folder in registry.iter().map(PathBuf::as_path).chain([Path::new("/usr/share")]) {
+    for folder in registry().iter().map(PathBuf::as_path).chain([Path::new("/usr/share")]) {
         walk(folder, count, &mut files);
         if files.len() >= count {
             break;
         }
     }
     files
+}
+
+/// Where Cargo keeps the sources of packages.
+pub(crate) fn registry() -> Option<PathBuf> {
+    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    home.map(|home| home.join("registry/src")).filter(|folder| folder.is_dir())
 }
 
 fn walk(folder: &Path, count: usize, files: &mut Vec<PathBuf>) {

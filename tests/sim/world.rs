@@ -331,6 +331,8 @@ impl World {
             Effect::Run { task, fence, worker: _, spec } => self.start_run(n, task, fence, spec),
             Effect::Stop { task, fence, force } => self.stop_run(n, &task, fence, force),
             Effect::Fetch { hash, bytes: _, from } => self.fetch_blob(n, hash, index(from)),
+            // Its blobs are names alone.
+            Effect::ReadBlob(hash) => self.receive(n, Input::BlobRead { hash, content: None }),
             Effect::DropBlob(hash) => {
                 self.hosts[n].disk.blobs.remove(&hash);
             }

@@ -95,6 +95,7 @@ impl Mesh {
             | Effect::Forget(_)
             | Effect::Fetch { .. }
             | Effect::DropBlob(_)
+            | Effect::ReadBlob(_)
             | Effect::Net(_)
             | Effect::Notice(_) => {}
         }
