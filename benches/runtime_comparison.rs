@@ -19,6 +19,8 @@ use serde_json::{Value, json};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use taskmesh::api::p2p::Remote;
+use taskmesh::net::door::{self, Call};
 use taskmesh::ops::{self, Context};
 use taskmesh_core::token::Caller;
 use taskmesh_core::{Config, Disk, Effect, Input, Millis, Node, NodeId, Reply, RequestId, Unix, testing};
@@ -227,6 +229,20 @@ impl Stdio {
     }
 }
 
+/// A stranger's stream to the node, kept open.
+async fn visit(node: &Process, token: &str) -> Remote {
+    let file = std::fs::read_to_string(node.data_dir().join("door.json")).expect("the door says where it is");
+    let told: Value = serde_json::from_str(&file).expect("JSON");
+    let address = told["multiaddr"].as_str().expect("an address");
+    let Call { stream, open, .. } = door::dial(address).await.expect("somebody is there");
+    Remote::new(Box::new(stream), token, Box::new(open))
+}
+
+async fn over_libp2p(remote: &Remote) -> String {
+    let answer = remote.request("tools/call", json!({"name": "task_status", "arguments": known()})).await;
+    answer.expect("an answer").to_string()
+}
+
 /// A server that parses what comes and says `answer`, as JSON.
 async fn echo(answer: Value) -> String {
     let say = move |axum::Json(asked): axum::Json<Value>| {
@@ -257,12 +273,16 @@ struct Column {
 }
 
 impl Column {
-    async fn turn(&mut self, mut call: impl AsyncFnMut() -> String) {
-        for n in 0..CALLS + CALLS / 10 {
+    async fn turn(&mut self, call: impl AsyncFnMut() -> String) {
+        self.turn_of(CALLS, call).await;
+    }
+
+    async fn turn_of(&mut self, calls: usize, mut call: impl AsyncFnMut() -> String) {
+        for n in 0..calls + calls / 10 {
             let (start, cpu) = (Instant::now(), spent());
             let answer = call().await;
             // The first tenth of a turn warms it up.
-            if n >= CALLS / 10 {
+            if n >= calls / 10 {
                 self.times.push(start.elapsed().as_secs_f64() * 1e6);
                 self.cpu += (spent() - cpu).as_secs_f64() * 1e6;
             }
@@ -283,14 +303,15 @@ fn spent() -> Duration {
 }
 
 async fn start(folder: &Path) -> Process {
-    let mut node = Process::spawn(Plan::new(folder).set("log.level", "warn").set("worker.slots", "0"));
+    let plan = Plan::new(folder).set("log.level", "warn").set("worker.slots", "0");
+    let mut node = Process::spawn(plan.set("api.p2p_listen", "/ip4/127.0.0.1/tcp/0"));
     node.up().await;
     node.ask("task_submit", json!({"task_id": "known", "task_type": "echo", "payload": {}})).await;
     node
 }
 
-const WAYS: [&str; 7] =
-    ["direct", "crossing runtimes", "driver's channel", "bare axum", "HTTP, modern", "HTTP, legacy", "stdio"];
+const WAYS: [&str; 8] =
+    ["direct", "crossing runtimes", "driver's channel", "bare axum", "HTTP, modern", "HTTP, legacy", "stdio", "libp2p"];
 const DIRECT: usize = 0;
 const CROSSING: usize = 1;
 
@@ -321,6 +342,9 @@ async fn latency(folder: &Path) {
         columns[4].turn(async || modern.call().await).await;
         columns[5].turn(async || legacy.call().await).await;
         columns[6].turn(async || stdio.call().await).await;
+        // A new stranger each time: one is let through as often as its burst allows.
+        let remote = visit(&node, token).await;
+        columns[7].turn_of(CALLS / 2, async || over_libp2p(&remote).await).await;
     }
     let base = columns[DIRECT].at(0.5);
     println!("one task_status; µs; the CPU is this process's alone, a real node's own is not in it\n");
