@@ -13,6 +13,7 @@ mod news;
 mod partition;
 mod reads;
 mod restart;
+mod scheduling;
 mod size;
 mod stranger;
 mod tokens;
