@@ -145,9 +145,9 @@ async fn as_workflows(nodes: &[Node], shapes: &[Shape]) -> Turn {
     ended(nodes, &ids).await;
     let took = begun.elapsed();
     let spans = stream::iter(&ids).map(async |id| {
-        let seen = nodes[0].ask("task_status", json!({"task_id": id})).await;
+        let seen = nodes[0].ask("task_status", json!({"task_id": id, "include_metrics": true})).await;
         assert_eq!(seen["status"], "completed", "{seen}");
-        span(&seen["submitted_at"], &seen["end_time"])
+        span(&seen["metrics"]["submitted_at"], &seen["end_time"])
     });
     Turn { took, each_ms: spans.buffered(IN_FLIGHT).collect().await }
 }
@@ -170,10 +170,10 @@ async fn as_tasks(nodes: &[Node], shapes: &[Shape]) -> Turn {
     ended(nodes, &last).await;
     let took = begun.elapsed();
     let spans = stream::iter(&graphs).map(async |graph| {
-        let first = nodes[0].ask("task_status", json!({"task_id": graph[0]})).await;
+        let first = nodes[0].ask("task_status", json!({"task_id": graph[0], "include_metrics": true})).await;
         let last = nodes[0].ask("task_status", json!({"task_id": graph[graph.len() - 1]})).await;
         assert_eq!(last["status"], "completed", "{last}");
-        span(&first["submitted_at"], &last["end_time"])
+        span(&first["metrics"]["submitted_at"], &last["end_time"])
     });
     Turn { took, each_ms: spans.buffered(IN_FLIGHT).collect().await }
 }
