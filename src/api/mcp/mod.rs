@@ -131,7 +131,7 @@ impl ServerHandler for Facade {
     ) -> Result<CallToolResponse, ErrorData> {
         #[cfg(feature = "conformance")]
         if let Some(name) = fixture::name_of(&request.name) {
-            let call = async |_| Ok(fixture::call(name, request, &context).await);
+            let call = async |node| fixture::call(name, request, &context, &node).await;
             return answered(self.guarded(Access::Fixture(name), &context, call).await)?;
         }
         self.call(request, &context).await
