@@ -15,6 +15,7 @@ mod reads;
 mod restart;
 mod scheduling;
 mod size;
+mod source;
 mod stranger;
 mod tokens;
 mod watch;

@@ -23,7 +23,7 @@ mod tests;
 pub use feed::Feed;
 #[cfg(test)]
 pub(super) use tool::tools;
-pub(super) use tool::{READ_ONLY, TOOLSETS};
+pub(super) use tool::{READ_ONLY, TOOLSETS, ask};
 
 use super::Meter;
 use super::audit::Audit;
