@@ -5,6 +5,7 @@
 //! table of what there is: the file, the environment, `--set`, the example and
 //! the reference all follow from it.
 
+mod check;
 pub mod example;
 pub mod settings;
 mod value;
@@ -31,6 +32,8 @@ pub struct Config {
     pub api: Api,
     /// `[api]`, what begins with `p2p_`.
     pub p2p: P2p,
+    /// `[source]`
+    pub source: ForeignQueue,
     /// `[auth]`
     pub auth: Auth,
     /// `[metrics]`
@@ -120,6 +123,19 @@ pub struct P2p {
     pub listen: Vec<String>,
     /// Files that say where the door is, for clients that look there.
     pub announce: Vec<String>,
+}
+
+/// Another program's task queue that work is claimed from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignQueue {
+    /// Its multiaddress, which ends in its peer id; empty: there is none.
+    pub queue: String,
+    /// Types of tasks to claim.
+    pub types: Vec<String>,
+    /// A file with what it wants to see; `None`: nothing.
+    pub token_file: Option<PathBuf>,
+    /// How long a claim holds without a sign of this node, in seconds.
+    pub lease_s: u64,
 }
 
 /// The MCP endpoint.
@@ -357,6 +373,7 @@ impl Config {
                 read_only: false,
             },
             p2p: P2p::default(),
+            source: ForeignQueue { queue: String::new(), types: Vec::new(), token_file: None, lease_s: 60 },
             auth: Auth::default(),
             metrics: Metrics { listen: SocketAddr::from(([127, 0, 0, 1], 4781)), advertise: String::new() },
             worker: Worker {
@@ -407,6 +424,11 @@ impl Config {
             set.iter().all(|set| *set) || !set.contains(&true),
             "auth.issuer",
             "needs auth.audience and auth.jwks, and each of them the others".to_owned(),
+        );
+        require(
+            self.source.queue.is_empty() == self.source.types.is_empty(),
+            "source.queue",
+            "needs source.types, and source.types needs it".to_owned(),
         );
         let (beat, lease, away) = (self.mesh.beat.0, self.mesh.lease.0, self.mesh.away.0);
         require(

@@ -201,6 +201,8 @@ impl Driver {
                 return None;
             }
             Event::BlobRead { hash, content } => Input::BlobRead { hash, content },
+            // Everything before it was handled: its drop says so.
+            Event::Net(NetEvent::Reached(_)) => return None,
             Event::Load(load) => Input::Load(load),
             Event::Executors(names) => Input::Executors(names),
             Event::MetricsAt(address) => Input::MetricsAt(address),

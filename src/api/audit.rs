@@ -15,6 +15,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
@@ -64,6 +65,7 @@ impl Act {
 #[derive(Clone)]
 pub struct Audit {
     log: Arc<Mutex<Log>>,
+    failures: Arc<AtomicU64>,
 }
 
 struct Log {
@@ -93,7 +95,7 @@ impl Audit {
         let bytes = file.metadata()?.len();
         let mut log = Log { folder, file, bytes, file_bytes, dirty: false, failing: false };
         log.end_a_cut_line()?;
-        Ok(Audit { log: Arc::new(Mutex::new(log)) })
+        Ok(Audit { log: Arc::new(Mutex::new(log)), failures: Arc::default() })
     }
 
     /// Appends `act`.
@@ -104,12 +106,19 @@ impl Audit {
         match log.append(line.as_bytes()) {
             Ok(()) => log.failing = false,
             Err(error) => {
+                self.failures.fetch_add(1, Ordering::Relaxed);
                 let again = std::mem::replace(&mut log.failing, true);
                 if !again {
                     tracing::error!(%error, "the audit log can't be written: calls go unrecorded until it can");
                 }
             }
         }
+    }
+
+    /// Writes and flushes that failed since the log was opened.
+    #[must_use]
+    pub fn failures(&self) -> u64 {
+        self.failures.load(Ordering::Relaxed)
     }
 
     /// Flushes to the disk what was written, now and then, until `shutdown`.
@@ -132,6 +141,7 @@ impl Audit {
             log.file.try_clone()
         };
         if let Err(error) = file.and_then(|file| file.sync_data()) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
             tracing::error!(%error, "the audit log could not be flushed to the disk");
             self.lock().dirty = true;
         }
@@ -249,6 +259,19 @@ mod tests {
         let files = fs::read_dir(data.path().join(FOLDER)).expect("a folder");
         let bytes: u64 = files.map(|file| file.and_then(|f| f.metadata()).map_or(0, |meta| meta.len())).sum();
         assert!(bytes <= u64::from(FILES) * 1_000, "{bytes}");
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_counted_and_the_next_line_is_written_again() {
+        let data = tempfile::tempdir().expect("a folder");
+        let audit = Audit::open(data.path()).expect("opened");
+        let full = OpenOptions::new().write(true).open("/dev/full").expect("a device of the system");
+        let right = std::mem::replace(&mut audit.lock().file, full);
+        (0..3).for_each(|n| audit.record(&act(n)));
+        assert_eq!(audit.failures(), 3);
+        audit.lock().file = right;
+        audit.record(&act(3));
+        assert_eq!((audit.failures(), ids(data.path())), (3, vec![3]));
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod door;
 mod health;
 mod monitor;
 mod settings;
+mod source;
 mod submit;
 mod supervisor;
 mod token;

@@ -2,6 +2,7 @@
 //! fleet is.
 
 use crate::api::Feed;
+use crate::api::audit::Audit;
 use crate::api::http::Routes;
 use crate::config::Config;
 use crate::driver::{Handle, Observation};
@@ -40,13 +41,14 @@ impl Monitor {
     }
 
     /// What the second listener serves.
-    pub(super) fn routes(&self, config: &Config, handle: &Handle, meters: net::Meters) -> Routes {
+    pub(super) fn routes(&self, config: &Config, handle: &Handle, meters: net::Meters, audit: Audit) -> Routes {
         let Monitor { metrics, targets } = self.clone();
         let (alive, ready) = (handle.clone(), handle.clone());
         let (folder, me) = (config.node.data_dir.clone(), handle.node());
         Routes {
             metrics: Arc::new(move || {
                 metrics.net(&net_counts(meters.counters()));
+                metrics.audit(audit.failures());
                 DiskRoom::of(&folder).into_iter().for_each(|room| metrics.disk(room));
                 metrics.render(&meters.text())
             }),

@@ -198,8 +198,10 @@ impl Started {
             Foreign::start(handle.clone(), executors.desk(), executors.capabilities(), shutdown.clone()).await;
         let face = Face { gate, audit, meter, hosts, feed, offer };
         super::door::open(prepared, &face, foreign, &shutdown).await?;
+        super::source::start(&config.source, &handle, monitor.metrics.clone(), &shutdown)?;
+        let audit = face.audit.clone();
         spawn_server("api", serve(doors, face, shutdown.clone()));
-        spawn_server("metrics", observe(watch, monitor.routes(config, &handle, meters), shutdown.clone()));
+        spawn_server("metrics", observe(watch, monitor.routes(config, &handle, meters, audit), shutdown.clone()));
         tokio::spawn(tell_load(handle.clone(), shutdown.clone()));
         Ok(Started { handle, driver, executors, running, shutdown })
     }

@@ -1,12 +1,13 @@
 //! The table of all settings: key, kind, meaning, and how each is put into a
 //! [`Config`] and taken out of it again.
 
+pub use super::check::TOOLSETS;
+use super::check::{directives, door, host, host_and_port, http, keys, multiaddr, name, peer, socket, toolset};
 use super::{Config, ENV_PREFIX, Kind, LogFormat, Raw};
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use taskmesh_core::order::Scheduling;
 use taskmesh_core::permits::Limit;
-use taskmesh_core::{Millis, NodeId, limits};
+use taskmesh_core::{Millis, limits};
 use toml::Value;
 
 /// One setting.
@@ -289,6 +290,42 @@ pub static SETTINGS: &[Setting] = &[
             },
             |c| Value::Boolean(c.api.read_only),
         ),
+    ),
+    like(
+        setting(
+            "source.queue",
+            Kind::Text(512),
+            "Another program's task queue to take work from: the multiaddress, with /p2p/<peer id>,\n\
+             at which it speaks `task_queue.rpc`: ipfs_accelerate_py, or the door of another mesh.\n\
+             Default: none.",
+            text!(source.queue, door),
+        ),
+        "\"/ip4/192.0.2.7/tcp/4782/p2p/12D3KooW…\"",
+    ),
+    like(
+        setting(
+            "source.types",
+            Kind::List(32),
+            "Types of tasks that are claimed there, as this node's workers have room for them. Whoever\n\
+             may submit there then runs these here.",
+            list!(source.types, Ok),
+        ),
+        "[\"echo\"]",
+    ),
+    like(
+        setting(
+            "source.token_file",
+            Kind::Text(1_024),
+            "A file with the token that the queue wants to see. Default: none is shown.",
+            file!(source.token_file),
+        ),
+        "\"/etc/taskmesh/source.token\"",
+    ),
+    setting(
+        "source.lease_s",
+        Kind::Whole(5, 3_600),
+        "How long a claim holds there without a sign of this node, if that queue knows leases.",
+        number!(source.lease_s),
     ),
     like(
         setting(
@@ -604,74 +641,4 @@ fn narrow<T: TryFrom<u64>>(n: u64) -> Result<T, String> {
 fn weight_of(value: &Raw) -> u64 {
     let weight = value.number().unwrap_or(1.0) * 1_000.0;
     (weight as u64).clamp(1, 1_000_000_000_000)
-}
-
-/// It stands in tables and labels.
-fn name(text: &str) -> Result<String, String> {
-    let right = !text.chars().any(|c| c.is_whitespace() || c == '/');
-    if right { Ok(text.to_owned()) } else { Err(format!("is {text:?}; it must have no white space and no /")) }
-}
-
-/// The network layer reads it in full; this is the mistake that people make.
-fn multiaddr(text: String) -> Result<String, String> {
-    if text.starts_with('/') && !text.contains(char::is_whitespace) {
-        return Ok(text);
-    }
-    Err(format!("has {text:?}; it must have multiaddresses, such as /ip4/0.0.0.0/tcp/4770"))
-}
-
-/// Empty, or an address of the web: in the clear only on this machine.
-fn http(text: String) -> Result<String, String> {
-    let plain = ["http://127.0.0.1", "http://localhost", "http://[::1]"];
-    let right = text.starts_with("https://") || plain.iter().any(|start| text.starts_with(start));
-    if text.is_empty() || (right && !text.contains(char::is_whitespace)) {
-        return Ok(text);
-    }
-    Err(format!("is {text:?}; it must start with https:// (http:// only on this machine)"))
-}
-
-/// A path, or an address as above.
-fn keys(text: String) -> Result<String, String> {
-    if text.contains("://") { http(text) } else { Ok(text) }
-}
-
-fn peer(text: String) -> Result<NodeId, String> {
-    text.parse().map_err(|e| format!("has {text:?}, which {e}"))
-}
-
-fn socket(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| format!("is {text:?}; it must be an address and a port, such as 127.0.0.1:4780"))
-}
-
-/// A name as it stands in the `Host` of a request, without a port.
-fn host(text: String) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | ':');
-    match (1..=253).contains(&text.len()) && text.chars().all(fits) {
-        true => Ok(text),
-        false => Err(format!("has {text:?}, which is no host name and no address")),
-    }
-}
-
-fn host_and_port(text: String) -> Result<String, String> {
-    match taskmesh_core::watch::is_host_and_port(&text) {
-        true => Ok(text),
-        false => Err(format!("is {text:?}; it must be a host and a port, such as node-1.example:4781")),
-    }
-}
-
-/// The groups of operations, by their nouns.
-pub const TOOLSETS: [&str; 5] = ["task", "queue", "worker", "workflow", "peer"];
-
-fn toolset(text: String) -> Result<String, String> {
-    if TOOLSETS.contains(&text.as_str()) {
-        return Ok(text);
-    }
-    Err(format!("has {text:?}; it must be some of {}", TOOLSETS.join(", ")))
-}
-
-fn directives(text: &str) -> Result<String, String> {
-    match tracing_subscriber::EnvFilter::builder().parse(text) {
-        Ok(_) => Ok(text.to_owned()),
-        Err(e) => Err(format!("is {text:?}, which is no list of directives: {e}")),
-    }
 }

@@ -31,6 +31,8 @@ pub(crate) struct Member {
     pub(crate) workers: BTreeMap<WorkerId, Seen>,
     pub(crate) queued: u64,
     connected_since: Option<Unix>,
+    /// It has said hello over that connection: it knows of it too.
+    greeted: bool,
     dialling: bool,
     protocol: Option<Arc<str>>,
     agent: Option<Arc<str>>,
@@ -62,6 +64,7 @@ impl Member {
             workers: BTreeMap::new(),
             queued: 0,
             connected_since: None,
+            greeted: false,
             dialling: false,
             protocol: None,
             agent: None,
@@ -264,6 +267,7 @@ impl Node {
         member.version = hello.version;
         member.draining = hello.draining;
         member.metrics_at = hello.metrics.filter(|at| is_host_and_port(at));
+        member.greeted = member.connected_since.is_some();
         let mut before = std::mem::take(&mut member.workers);
         for spec in hello.workers {
             let mut seen = before.remove(&spec.worker).unwrap_or_else(|| Seen::new(spec.clone()));
@@ -281,6 +285,36 @@ impl Node {
         self.on_controls_seen(from, hello.controls);
         self.on_digest(from, hello.tokens);
         self.queue.workers_changed();
+        self.on_greeted(from);
+    }
+
+    /// Answers those who wait until a new connection is known at its other end.
+    fn on_greeted(&mut self, peer: NodeId) {
+        let mut known = Vec::new();
+        for (id, (wait, ..)) in &mut self.requests.net {
+            if let Wait::Greetings { left, .. } = wait
+                && left.remove(&peer)
+                && left.is_empty()
+            {
+                known.push(*id);
+            }
+        }
+        for id in known {
+            if let Some((Wait::Greetings { reply, .. }, _)) = self.net_answered(id) {
+                self.reply(id, Ok(*reply));
+            }
+        }
+    }
+
+    /// Answers a request that made connections, as soon as their other ends
+    /// know of them: until then they are not there through any other node.
+    fn reply_when_greeted(&mut self, id: RequestId, by: Millis, peers: &[NodeId], reply: Reply) {
+        let known = |peer: &&NodeId| self.members.get(peer).is_none_or(|m| m.greeted || m.connected_since.is_none());
+        let left: BTreeSet<_> = peers.iter().filter(|peer| !known(peer)).copied().collect();
+        if left.is_empty() {
+            return self.reply(id, Ok(reply));
+        }
+        self.requests.net.insert(id, (Wait::Greetings { left, reply: Box::new(reply) }, self.now, by));
     }
 
     pub(crate) fn on_beat(&mut self, from: NodeId, beat: Beat) {
@@ -360,6 +394,7 @@ impl Node {
         let wall = self.wall();
         let Some(member) = self.members.get_mut(&peer) else { return };
         member.connected_since = None;
+        member.greeted = false;
         member.sample(wall);
         if member.draining && member.was_live {
             // It said that it would go: no need to wait for the lease.
@@ -539,13 +574,17 @@ impl Node {
     }
 
     fn on_net_done(&mut self, id: RequestId, result: NetResult) {
+        let by = self.now + self.config.request_timeout;
         let Some((wait, took)) = self.net_answered(id) else { return };
         let reply = match (wait, result) {
             (_, NetResult::Failed(refusal)) => Err(refusal),
             (
                 Wait::Net { command: Command::Connect { peer, persist, .. }, .. },
                 NetResult::Dialled { address, connection, attempts },
-            ) => Ok(self.connected(peer, persist, address, connection, took, attempts)),
+            ) => {
+                let reply = self.connected(peer, persist, address, connection, took, attempts);
+                return self.reply_when_greeted(id, by, &[peer], reply);
+            }
             (
                 Wait::Net { command: Command::Disconnect { peer, .. }, handed_back },
                 NetResult::Closed { was_connected },
@@ -553,7 +592,11 @@ impl Node {
             (
                 Wait::Net { command: Command::Bootstrap { .. }, .. },
                 NetResult::Bootstrapped { connected, used, failures },
-            ) => Ok(Reply::Bootstrapped { connected, used, failures, took }),
+            ) => {
+                let peers = connected.clone();
+                let reply = Reply::Bootstrapped { connected, used, failures, took };
+                return self.reply_when_greeted(id, by, &peers, reply);
+            }
             (Wait::Discover { capabilities, max }, NetResult::Found(found)) => {
                 Ok(self.discovered(found, &capabilities, max, took))
             }

@@ -98,8 +98,19 @@ pub(crate) struct Waiter {
 
 /// What waits for the network.
 pub(crate) enum Wait {
-    Net { command: Command, handed_back: u64 },
-    Discover { capabilities: Vec<Arc<str>>, max: u32 },
+    Net {
+        command: Command,
+        handed_back: u64,
+    },
+    Discover {
+        capabilities: Vec<Arc<str>>,
+        max: u32,
+    },
+    /// The network is done; these peers are still to say hello.
+    Greetings {
+        left: BTreeSet<NodeId>,
+        reply: Box<Reply>,
+    },
 }
 
 pub(crate) struct ControlWait {
@@ -369,7 +380,11 @@ impl Node {
                 (Some(Reply::Task(view)), Some(command)) => {
                     return self.send_to_owner(gather.origin, view.home, command);
                 }
+                (Some(Reply::Worker(view)), Some(command)) => {
+                    return self.on_worker_found(gather.origin, view.node, command);
+                }
                 (Some(found), _) => Ok(found),
+                (None, Some(Command::Register(spec))) => return self.enlist(gather.origin, spec),
                 (None, _) if answered < expected => Err(Refusal::Unavailable {
                     problem: format!(
                         "no node that answered knows {what} {name}; {} did not answer",
@@ -589,10 +604,11 @@ impl Node {
                 let retry_after = self.config.lease;
                 self.answer(origin, Err(Refusal::Unavailable { problem, retry_after }));
             }
-            None => {
+            None if matches!(origin, Origin::Node { .. }) => {
                 let name = worker.as_str().into();
                 self.answer(origin, Err(Refusal::NotFound { what: "worker".into(), name }));
             }
+            None => self.ask_who_has(origin, worker, command),
         }
     }
 

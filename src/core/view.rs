@@ -552,6 +552,14 @@ pub struct WorkerView {
     pub load: Option<NodeLoad>,
 }
 
+impl WorkerView {
+    /// Whether it may run tasks of this type.
+    #[must_use]
+    pub fn offers(&self, task_type: &str) -> bool {
+        crate::queue::offers(&self.capabilities, task_type)
+    }
+}
+
 /// What a node measures of itself; fed by the shell.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct NodeLoad {

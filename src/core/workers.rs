@@ -1,6 +1,6 @@
 //! Workers: those of this node, and what is known of the others' room.
 
-use crate::command::{Refusal, WorkerSpec};
+use crate::command::{Command, Query, Refusal, Request, WorkerSpec};
 use crate::effect::{Entry, Key};
 use crate::execution::{Phase, Verdict};
 use crate::ids::{NodeId, TaskId, WorkerId};
@@ -180,6 +180,11 @@ impl Seen {
     }
 }
 
+fn taken(worker: &WorkerId, node: NodeId) -> Refusal {
+    let problem = format!("{worker} is a worker of node {node}; choose another id");
+    Refusal::Invalid { field: "worker_id".into(), problem: problem.into() }
+}
+
 impl Node {
     /// Whether a worker like this could ever run a task of this class.
     fn suits(spec: &WorkerSpec, task_type: &str, need: &Requirements) -> bool {
@@ -352,8 +357,33 @@ impl Node {
 
     pub(crate) fn on_register(&mut self, origin: Origin, spec: WorkerSpec) {
         if let Err(refusal) = self.check_worker(&spec) {
-            self.answer(origin, Err(refusal));
-            return;
+            return self.answer(origin, Err(refusal));
+        }
+        if !self.workers.contains_key(&spec.worker) && self.live_members().next().is_some() {
+            let worker = spec.worker.clone();
+            return self.ask_who_has(origin, &worker, Command::Register(spec));
+        }
+        self.enlist(origin, spec);
+    }
+
+    /// What is to be done with a worker that this node does not know: its node
+    /// may have registered it a moment ago, and have told nobody yet.
+    pub(crate) fn ask_who_has(&mut self, origin: Origin, worker: &WorkerId, command: Command) {
+        let query = Query::Worker { worker: worker.clone(), tasks: false };
+        self.ask_everybody(origin, Request::Query(query), Some(command));
+    }
+
+    pub(crate) fn on_worker_found(&mut self, origin: Origin, node: NodeId, command: Command) {
+        match command {
+            Command::Register(spec) => self.answer(origin, Err(taken(&spec.worker, node))),
+            command => self.forward(origin, node, Request::Command(command)),
+        }
+    }
+
+    /// Makes, or changes, a worker of this node, if there is room by now.
+    pub(crate) fn enlist(&mut self, origin: Origin, spec: WorkerSpec) {
+        if let Err(refusal) = self.check_worker(&spec) {
+            return self.answer(origin, Err(refusal));
         }
         let wall = self.wall();
         let at = self.workers.get(&spec.worker).map_or(wall, |w| w.registered_at);
@@ -401,9 +431,7 @@ impl Node {
         }
         let elsewhere = self.members.iter().find(|(_, m)| m.workers.contains_key(&spec.worker));
         match elsewhere {
-            Some((node, _)) if self.live(*node) => {
-                Err(invalid("worker_id", format!("{} is a worker of node {node}; choose another id", spec.worker)))
-            }
+            Some((node, _)) if self.live(*node) => Err(taken(&spec.worker, *node)),
             Some(_) | None => Ok(()),
         }
     }
@@ -424,12 +452,8 @@ impl Node {
 
     pub(crate) fn on_unregister(&mut self, origin: Origin, worker: WorkerId, graceful: bool, timeout: Millis) {
         let Some(found) = self.workers.get(&worker) else {
-            self.forward_to_worker(
-                origin,
-                &worker,
-                crate::command::Command::Unregister { worker: worker.clone(), graceful, timeout },
-            );
-            return;
+            let command = Command::Unregister { worker: worker.clone(), graceful, timeout };
+            return self.forward_to_worker(origin, &worker, command);
         };
         let completed_before = found.completed + found.failed;
         let by = if graceful { self.now + timeout } else { self.now };

@@ -26,7 +26,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use taskmesh_core::{BlobHash, NetCommand, NodeId};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// What the actor is told by the node's thread and by the tasks of this module.
 pub(super) enum Order {
@@ -38,6 +38,7 @@ pub(super) enum Order {
     Answer { channel: ResponseChannel<Answer>, answer: Answer },
     Usable { peer: PeerId, session: u64 },
     Drained { peer: PeerId, session: u64 },
+    SaidAll { peer: PeerId, session: u64, told: DropGuard },
     Strike { peer: PeerId },
 }
 
@@ -232,6 +233,7 @@ impl Actor {
             }
             Order::Usable { peer, session } => self.on_usable(peer, session),
             Order::Drained { peer, session } => self.on_drained(peer, session),
+            Order::SaidAll { peer, session, told } => self.on_said_all(peer, session, told),
             Order::Strike { peer } => self.on_strike(peer),
         }
     }
@@ -247,6 +249,7 @@ impl Actor {
             self.walk(now);
         }
         self.tick_jobs(now);
+        self.watch_left(now);
         self.report_traffic(now);
     }
 

@@ -15,12 +15,12 @@ use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId, Stream, identify, kad, mdns, ping};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use taskmesh_core::PeerEvent;
 use taskmesh_core::limits::{ADDRESSES, MEMBERS, TEXT_BYTES};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// All peers with a connection.
 #[derive(Default)]
@@ -59,6 +59,8 @@ pub(super) struct Connection {
 pub(super) enum Up {
     Yes,
     No,
+    /// Of its end: the peer closed its stream, and is to hang up.
+    Left(Instant),
 }
 
 impl Link {
@@ -194,7 +196,7 @@ impl Actor {
     /// The peer's stream, or the way by request, is open.
     pub(super) fn on_usable(&mut self, peer: PeerId, session: u64) {
         let Some(link) = self.links.all.get_mut(&peer).filter(|l| l.session.number == session) else { return };
-        if link.up == Up::Yes {
+        if link.up != Up::No {
             return;
         }
         link.up = Up::Yes;
@@ -214,6 +216,28 @@ impl Actor {
         let Some(link) = self.links.all.get_mut(&peer).filter(|l| l.session.number == session) else { return };
         link.drained = true;
         if self.jobs.closes(&peer) {
+            let _ = self.swarm.disconnect_peer_id(peer);
+        }
+    }
+
+    /// A peer closes its stream only when it leaves: the node is told before the
+    /// peer may take it that this node knows, and hangs up.
+    pub(super) fn on_said_all(&mut self, peer: PeerId, session: u64, told: DropGuard) {
+        let Some(link) = self.links.all.get_mut(&peer).filter(|l| l.session.number == session) else { return };
+        if std::mem::replace(&mut link.up, Up::Left(Instant::now())) == Up::Yes {
+            let (session, node) = (link.session.clone(), link.session.node);
+            self.report_traffic_of(&session);
+            self.shared.post(NetEvent::Peer(PeerEvent::Down { peer: node }));
+        }
+        self.shared.post(NetEvent::Reached(Arc::new(told)));
+    }
+
+    /// Hangs up on peers that left and did not, or whose stream broke in a way
+    /// that looks so: they begin anew.
+    pub(super) fn watch_left(&mut self, now: Instant) {
+        let gone = |link: &Link| matches!(link.up, Up::Left(at) if now >= at + HANGS_UP);
+        let gone: Vec<_> = self.links.all.iter().filter(|(_, link)| gone(link)).map(|(peer, _)| *peer).collect();
+        for peer in gone {
             let _ = self.swarm.disconnect_peer_id(peer);
         }
     }
@@ -460,6 +484,8 @@ pub(super) fn cut(text: &str) -> String {
     text.chars().filter(|c| !c.is_control()).take(TEXT_BYTES / 4).collect()
 }
 
+/// Twice what whoever leaves waits before it hangs up.
+const HANGS_UP: Duration = Duration::from_secs(4);
 /// Bad frames from one peer.
 const STRIKES: u32 = 8;
 /// Failed pings one after the other.

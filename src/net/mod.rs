@@ -195,7 +195,7 @@ impl Pace {
 }
 
 /// What the network tells the node.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum NetEvent {
     /// Messages: all that one frame held, so that the node takes up together
     /// what was said together. The sender is proven by its connection, or by
@@ -217,6 +217,9 @@ pub enum NetEvent {
     },
     /// Where this node can be reached now, as multiaddresses with its peer id.
     Listening(Vec<String>),
+    /// To be dropped once everything before it was taken up: somebody waits for
+    /// that.
+    Reached(Arc<DropGuard>),
 }
 
 /// Takes an event: returns `None` if it was taken, or gives it back if the node

@@ -21,6 +21,7 @@ use std::time::Duration;
 use taskmesh_core::Message;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 pub(super) use super::wire::FRAME_BYTES;
 
@@ -234,6 +235,8 @@ pub(super) struct Reader {
 
 /// Why a stream is read no more.
 enum Bad {
+    /// By its writer, between frames.
+    SaidAll,
     Ended,
     Frame(&'static str),
 }
@@ -258,20 +261,41 @@ impl Reader {
             write(&mut stream, &[READY]).await?;
             let mut up = self.session.up.subscribe();
             up.wait_for(|up| *up).await.map_err(|_| Bad::Ended)?;
-            self.read_frames(BufReader::with_capacity(READ_BUFFER, stream)).await
+            let mut stream = BufReader::with_capacity(READ_BUFFER, stream);
+            let ended = self.read_frames(&mut stream).await;
+            if let Err(Bad::SaidAll) = ended {
+                // The stream ends with this: its writer waits for that.
+                self.see_off().await;
+            }
+            ended
         };
-        if let Some(Err(Bad::Frame(reason))) = ended.run_until_cancelled(reading).await {
-            self.shared.counters.bad_messages.add(reason);
-            tracing::warn!(peer = %self.session.peer, reason, "a bad frame: its stream is closed");
-            let _ = self.orders.send(Order::Strike { peer: self.session.peer }).await;
+        match ended.run_until_cancelled(reading).await {
+            Some(Err(Bad::Frame(reason))) => {
+                self.shared.counters.bad_messages.add(reason);
+                tracing::warn!(peer = %self.session.peer, reason, "a bad frame: its stream is closed");
+                let _ = self.orders.send(Order::Strike { peer: self.session.peer }).await;
+            }
+            Some(Ok(()) | Err(Bad::SaidAll | Bad::Ended)) | None => {}
         }
     }
 
-    async fn read_frames(&self, mut stream: impl AsyncRead + Unpin) -> Result<(), Bad> {
+    /// Returns when the node has taken up all that the peer said, and that it
+    /// leaves.
+    async fn see_off(&self) {
+        let (peer, session, told) = (self.session.peer, self.session.number, CancellationToken::new());
+        let order = Order::SaidAll { peer, session, told: told.clone().drop_guard() };
+        let _ = self.orders.send(order).await;
+        let _ = tokio::time::timeout(LAST_WORDS, told.cancelled()).await;
+    }
+
+    async fn read_frames(&self, stream: &mut (impl AsyncRead + Unpin)) -> Result<(), Bad> {
         let mut frame = Vec::new();
         loop {
             let mut length = [0; 4];
-            stream.read_exact(&mut length).await?;
+            if stream.read(&mut length[..1]).await? == 0 {
+                return Err(Bad::SaidAll);
+            }
+            stream.read_exact(&mut length[1..]).await?;
             let length = u32::from_be_bytes(length) as usize;
             if length > FRAME_BYTES {
                 return Err(Bad::Frame("frame_too_long"));
@@ -282,7 +306,7 @@ impl Reader {
             };
             frame.clear();
             frame.shrink_to(KEPT_BUFFER);
-            let body = read_body(&mut stream, length, &mut frame);
+            let body = read_body(&mut *stream, length, &mut frame);
             tokio::time::timeout(FRAME_TIME, body).await.map_err(|_| Bad::Frame("slow_frame"))??;
             self.shared.counters.bytes_received.add(length as u64 + 4);
             self.session.traffic.bytes.add(length as u64 + 4);

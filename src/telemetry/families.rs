@@ -74,6 +74,15 @@ pub(super) struct Driver {
 pub(super) struct Facade {
     pub(super) calls: IntCounterVec,
     pub(super) duration: HistogramVec,
+    pub(super) audit_failures: IntCounter,
+}
+
+/// A foreign queue as a source of work.
+pub(super) struct Source {
+    pub(super) connected: IntGauge,
+    pub(super) held: IntGauge,
+    pub(super) claimed: IntCounter,
+    pub(super) ended: IntCounterVec,
 }
 
 /// The network.
@@ -278,6 +287,26 @@ impl Facade {
                 "From a call's arrival to its answer, waits that were asked for included.",
                 &["operation"],
                 &QUICK,
+            ),
+            audit_failures: book.counter(
+                "taskmesh_audit_failures_total",
+                "Lines of the audit log that could not be written, and flushes of it that failed.",
+            ),
+        }
+    }
+}
+
+impl Source {
+    pub(super) fn new(book: &mut Book) -> Source {
+        book.section("A foreign queue as a source of work");
+        Source {
+            connected: book.gauge("taskmesh_source_connected", "1: the foreign queue of `source.queue` answers."),
+            held: book.gauge("taskmesh_source_claims", "Claims of foreign tasks that this node holds."),
+            claimed: book.counter("taskmesh_source_claimed_total", "Foreign tasks that were claimed."),
+            ended: book.counters(
+                "taskmesh_source_ended_total",
+                "Claims that are over: the task `completed` or `failed`, was `released`, or the lease was `lost`.",
+                &["outcome"],
             ),
         }
     }

@@ -4,7 +4,7 @@
 
 use super::book::{Book, Bounded};
 use super::exposition;
-use super::families::{Driver, Facade, Mesh, Net, Queue, Runs, Store, Tasks, build_info};
+use super::families::{Driver, Facade, Mesh, Net, Queue, Runs, Source, Store, Tasks, build_info};
 use super::process::{DiskRoom, ProcessMetrics};
 use prometheus::{IntCounter, IntCounterVec, TextEncoder};
 use std::collections::{BTreeMap, HashSet};
@@ -32,6 +32,7 @@ pub struct Metrics {
     store: Store,
     driver: Driver,
     facade: Facade,
+    source: Source,
     net: Net,
     process: ProcessMetrics,
 }
@@ -106,6 +107,7 @@ impl Metrics {
             store: Store::new(&mut book),
             driver: Driver::new(&mut book),
             facade: Facade::new(&mut book),
+            source: Source::new(&mut book),
             net: Net::new(&mut book),
             process: ProcessMetrics::new(&mut book),
             types: Bounded::default(),
@@ -216,6 +218,31 @@ impl Metrics {
     pub fn call(&self, operation: &str, code: &str, took: Duration) {
         self.facade.calls.with_label_values(&[operation, code]).inc();
         self.facade.duration.with_label_values(&[operation]).observe(took.as_secs_f64());
+    }
+
+    /// What the audit log has counted; before each rendering.
+    pub fn audit(&self, failures: u64) {
+        raise(&self.facade.audit_failures, failures);
+    }
+
+    /// The foreign queue answers, or does not.
+    pub fn source_connected(&self, connected: bool) {
+        self.source.connected.set(i64::from(connected));
+    }
+
+    /// Claims of foreign tasks that are held.
+    pub fn source_held(&self, claims: usize) {
+        self.source.held.set(whole(claims as u64));
+    }
+
+    /// A foreign task was claimed.
+    pub fn source_claimed(&self) {
+        self.source.claimed.inc();
+    }
+
+    /// A claim of a foreign task is over, by a fixed word.
+    pub fn source_ended(&self, outcome: &str) {
+        self.source.ended.with_label_values(&[outcome]).inc();
     }
 
     /// What the network has counted; before each rendering.

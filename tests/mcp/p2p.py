@@ -1,10 +1,11 @@
 """py-libp2p against a running node's door for peers.
 
-    python p2p.py --door FILE --token-file FILE
+    python p2p.py --door FILE --token-file FILE --viewer-file FILE
 
 FILE is `door.json` of the node's data folder. Dials the node with py-libp2p
 (TCP, Noise, Yamux), speaks each dialect of `/mcp+p2p/1.0.0`, does a task as a
-foreign worker, and meets the refusals. Exit status 0: all of that went well.
+foreign worker, and meets the refusals, also those of a token that may only look.
+Exit status 0: all of that went well.
 """
 
 import argparse
@@ -185,6 +186,32 @@ async def abuse(door):
     print("abuse: ok")
 
 
+async def viewer(door):
+    """A token that may only look: each dialect says what it lacks."""
+    line = await door.open()
+    submit = {"name": "task_submit", "arguments": {"task_type": "echo", "payload": {}}}
+    refused = (await line.ask(door.modern(1, "tools/call", submit)))["result"]
+    said = refused["structuredContent"]
+    check(refused["isError"] and said["code"] == "permission_denied" and "the role submitter" in said["error"], refused)
+    looked = (await line.ask(door.modern(2, "tools/call", {"name": "queue_stats", "arguments": {}})))["result"]
+    check(looked["structuredContent"]["success"], looked)
+    line = await door.open()
+    hello = {"clientInfo": {"name": "p2p.py", "version": "1"}, "token": door.token}
+    await line.ask({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": hello})
+    for arguments, needed in [
+        ({"op": "submit", "task_type": "echo", "payload": {}}, "submitter"),
+        ({"op": "claim", "worker_id": "w", "supported_task_types": ["echo"]}, "operator"),
+    ]:
+        answer = await door.op(line, arguments)
+        check(not answer["ok"] and answer["error"] == "permission_denied" and needed in answer["detail"], answer)
+    check((await door.op(line, {"op": "status"}))["ok"], "a viewer looks")
+    line = await door.open()
+    asked = {"type": "request", "id": "e", "method": "task_submit", "params": {**submit["arguments"], "token": door.token}}
+    envelope = await line.ask(asked)
+    check("the role submitter" in envelope["error"], envelope)
+    print("a viewer: refused clearly")
+
+
 async def main(options):
     told = json.loads(options.door.read_text())
     token = options.token_file.read_text().strip()
@@ -200,6 +227,7 @@ async def main(options):
             await legacy(doors[0])
             await envelope(doors[0])
             await worker(*doors)
+            await viewer(Door(hosts[0], info.peer_id, options.viewer_file.read_text().strip()))
             await abuse(doors[1])
     print("all went well")
 
@@ -208,4 +236,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--door", type=pathlib.Path, required=True)
     parser.add_argument("--token-file", type=pathlib.Path, required=True)
+    parser.add_argument("--viewer-file", type=pathlib.Path, required=True)
     trio.run(main, parser.parse_args())

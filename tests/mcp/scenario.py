@@ -54,3 +54,24 @@ async def works(call):
     check(unknown["code"] == "invalid_argument" and "explain" in unknown["error"], f"{unknown}")
     wrong = await fails(call, "task_list", {"limit": 1001})
     check("1000" in wrong["error"], f"{wrong}")
+    await bad_arguments(call)
+
+
+async def bad_arguments(call):
+    """What is missing, of another type or out of its range is named."""
+    for arguments, named in [
+        ({"task_type": "echo"}, "payload"),
+        ({"payload": {}}, "task_type"),
+        ({"task_type": "echo", "payload": "text"}, "payload"),
+        ({"task_type": "echo", "payload": {}, "priority": -1}, "priority"),
+    ]:
+        refused = await fails(call, "task_submit", arguments)
+        check(refused["code"] == "invalid_argument" and named in refused["error"], f"{arguments}: {refused}")
+
+
+async def may_only_look(call):
+    """A viewer's client reads, and is told what it lacks for more."""
+    await succeeds(call, "queue_stats", {})
+    refused = await fails(call, "task_submit", {"task_type": "echo", "payload": {}})
+    check(refused["code"] == "permission_denied" and refused["retryable"] is False, f"{refused}")
+    check("the role submitter" in refused["error"] and "viewer" in refused["error"], f"{refused}")

@@ -1,12 +1,13 @@
 """The official Python SDK of MCP against a running node.
 
-    python sdk.py http  --url URL --token-file FILE
-    python sdk.py stdio --binary TASKMESH --data-dir FOLDER
+    python sdk.py http  --url URL --token-file FILE --viewer-file FILE
+    python sdk.py stdio --binary TASKMESH --data-dir FOLDER --viewer-file FILE
 
 For both eras of the protocol: connects, lists the tools, submits a task, waits
 for its result, reads its status, subscribes to it, reads resources and prompts,
-and meets a refusal, an unknown argument and a question to the user. The SDK
-holds every answer against the tool's output schema. Exit status 0: all of that went well.
+and meets a refusal, bad arguments, a question to the user and, with a token that
+may only look, what it lacks. The SDK holds every answer against the tool's output
+schema. Exit status 0: all of that went well.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import uuid
 import warnings
 
 import httpx2
+import scenario as common
 from mcp import Client, StdioServerParameters, types
 from mcp.client.streamable_http import streamable_http_client
 
@@ -27,6 +29,7 @@ OFFERED = [
     "task_submit", "task_status", "task_cancel", "task_list", "task_priority", "task_result",
     "queue_stats", "queue_pause", "queue_resume", "queue_clear", "task_retry",
     "worker_register", "worker_unregister", "worker_status",
+    "workflow_submit", "workflow_status", "workflow_cancel", "workflow_list", "workflow_dependencies", "workflow_result",
     "peer_discover", "peer_connect", "peer_disconnect", "peer_list", "peer_metrics", "bootstrap_network",
 ]
 TERMINAL = {"completed", "failed", "cancelled", "expired"}
@@ -133,6 +136,24 @@ async def is_refused(client):
     check(unknown["code"] == "invalid_argument" and "explain" in unknown["error"], f"{unknown}")
     range_ = await refusal(client, "task_list", {"limit": 1001})
     check("1000" in range_["error"], f"{range_}")
+    await common.bad_arguments(caller(client))
+
+
+def caller(client):
+    async def call(name, arguments):
+        result = await client.call_tool(name, arguments)
+        return result.is_error, result.structured_content, result.content[0].text
+
+    return call
+
+
+async def looks(connect, mode):
+    """With a viewer's token."""
+    async with connect(mode, None, None) as client:
+        tools = {tool.name for tool in (await client.list_tools()).tools}
+        check("task_status" in tools and "task_submit" not in tools, f"{tools}")
+        await common.may_only_look(caller(client))
+        print(f"{mode}, a viewer: {len(tools)} tools, refused clearly")
 
 
 async def reads_the_mesh(client):
@@ -182,9 +203,9 @@ def over_http(url, token):
     return connect
 
 
-def over_stdio(binary, folder):
+def over_stdio(binary, folder, env=None):
     def connect(mode, user, hear):
-        server = StdioServerParameters(command=binary, args=["mcp", "--data-dir", folder])
+        server = StdioServerParameters(command=binary, args=["mcp", "--data-dir", folder], env=env)
         return Client(server, mode=mode, elicitation_callback=user, message_handler=hear)
 
     return connect
@@ -199,13 +220,18 @@ async def main():
     stdio = transports.add_parser("stdio")
     stdio.add_argument("--binary", required=True)
     stdio.add_argument("--data-dir", required=True)
+    for transport in (http, stdio):
+        transport.add_argument("--viewer-file", required=True, type=pathlib.Path)
     given = parser.parse_args()
+    viewer = given.viewer_file.read_text().strip()
     if given.transport == "http":
-        connect = over_http(given.url, given.token_file.read_text().strip())
+        connect, look = (over_http(given.url, token) for token in (given.token_file.read_text().strip(), viewer))
     else:
         connect = over_stdio(given.binary, given.data_dir)
+        look = over_stdio(given.binary, given.data_dir, {"TASKMESH_TOKEN": viewer})
     for mode in ("auto", "legacy"):
         await asyncio.wait_for(scenario(connect, mode), 120)
+        await asyncio.wait_for(looks(look, mode), 60)
 
 
 asyncio.run(main())

@@ -3,6 +3,7 @@
 //! that the shell around the core keeps what the core promises.
 
 mod bad_input;
+mod contract;
 mod disk;
 mod drain;
 mod failover;
@@ -15,6 +16,7 @@ mod reads;
 mod restart;
 mod scheduling;
 mod size;
+mod source;
 mod stranger;
 mod tokens;
 mod watch;

@@ -1,12 +1,15 @@
 //! What the official conformance suite asks of a server besides its protocol:
 //! tools, resources and prompts by fixed names, with fixed answers. They are in
 //! no build but one with the feature `conformance`, and they go the way of every
-//! tool: the same transport, guard, wrapper and handler. None of them touches
-//! the node.
+//! tool: the same transport, guard, wrapper and handler. Only those of the Tasks
+//! extension touch the node.
 
 mod asking;
 mod talking;
+mod working;
 
+use crate::driver::Handle;
+use crate::ops::Failure;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CallToolResult, CompleteRequestParams, CompletionInfo, ContentBlock,
     GetPromptRequestParams, GetPromptResponse, GetPromptResult, ListResourcesResult, Prompt, PromptArgument,
@@ -41,7 +44,7 @@ static TOOLS: LazyLock<Vec<Tool>> = LazyLock::new(|| {
     tools
 });
 
-const NAMES: [&str; 27] = [
+const NAMES: [&str; 32] = [
     "test_simple_text",
     "test_image_content",
     "test_audio_content",
@@ -69,6 +72,11 @@ const NAMES: [&str; 27] = [
     "test_input_required_result_multi_round",
     "test_input_required_result_tampered_state",
     "test_input_required_result_capabilities",
+    "greet",
+    "slow_compute",
+    "failing_job",
+    "confirm_delete",
+    "test_tool_with_task",
 ];
 
 fn schema(name: &str) -> serde_json::Map<String, Value> {
@@ -79,6 +87,10 @@ fn schema(name: &str) -> serde_json::Map<String, Value> {
         "test_elicitation" => {
             json!({"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]})
         }
+        "slow_compute" => json!({"type": "object", "required": ["seconds"], "properties": {
+            "seconds": {"type": "number"}, "label": {"type": "string"}}}),
+        "greet" => json!({"type": "object", "properties": {"name": {"type": "string"}}}),
+        "confirm_delete" => json!({"type": "object", "properties": {"filename": {"type": "string"}}}),
         "test_custom_header" => json!({"type": "object", "required": ["value"],
             "properties": {"value": {"type": "string", "x-mcp-header": "Value"}}}),
         "json_schema_2020_12_tool" => json!({
@@ -117,7 +129,16 @@ pub(super) async fn call(
     name: &'static str,
     request: CallToolRequestParams,
     context: &RequestContext<RoleServer>,
-) -> Called {
+    node: &Handle,
+) -> Result<Called, Failure> {
+    if working::NAMES.contains(&name) {
+        return working::call(name, &request, node, context).await;
+    }
+    Ok(answer(name, request, context).await)
+}
+
+/// What touches no node.
+async fn answer(name: &'static str, request: CallToolRequestParams, context: &RequestContext<RoleServer>) -> Called {
     if name.starts_with("test_input_required_result_") || name == "test_streaming_elicitation" {
         return asking::call(name, &request, &context.meta);
     }

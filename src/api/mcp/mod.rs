@@ -23,7 +23,7 @@ mod tests;
 pub use feed::Feed;
 #[cfg(test)]
 pub(super) use tool::tools;
-pub(super) use tool::{READ_ONLY, TOOLSETS};
+pub(super) use tool::{READ_ONLY, TOOLSETS, ask};
 
 use super::Meter;
 use super::audit::Audit;
@@ -131,7 +131,7 @@ impl ServerHandler for Facade {
     ) -> Result<CallToolResponse, ErrorData> {
         #[cfg(feature = "conformance")]
         if let Some(name) = fixture::name_of(&request.name) {
-            let call = async |_| Ok(fixture::call(name, request, &context).await);
+            let call = async |node| fixture::call(name, request, &context, &node).await;
             return answered(self.guarded(Access::Fixture(name), &context, call).await)?;
         }
         self.call(request, &context).await

@@ -140,8 +140,8 @@ async fn run(
     written(node, prepared, reply).await.map(Done::Answer)
 }
 
-/// The answer to an operation that a program of the facade itself asks.
-pub(super) async fn ask(handle: &Handle, name: &'static str, arguments: Object) -> Result<Object, Failure> {
+/// The answer to an operation that a program of the faces itself asks.
+pub(in crate::api) async fn ask(handle: &Handle, name: &'static str, arguments: Object) -> Result<Object, Failure> {
     let operation = ops::operation(name).ok_or_else(defect)?;
     let prepared = operation.prepare(arguments)?;
     let reply = handle.ask(prepared.request.clone()).await?;

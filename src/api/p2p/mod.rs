@@ -8,12 +8,14 @@
 mod authority;
 mod dialect;
 mod frame;
+mod line;
 mod methods;
 mod queue;
 mod quota;
 mod remote;
 mod reply;
 mod session;
+pub mod source;
 #[cfg(test)]
 mod tests;
 
@@ -81,7 +83,13 @@ struct Shared {
 pub async fn serve(mut visits: mpsc::Receiver<Visit>, face: Face, shutdown: CancellationToken) {
     let me: Arc<str> = face.gate.node().to_string().into();
     let methods = Methods {
-        queue: Queue { gate: face.gate.clone(), audit: face.audit.clone(), foreign: face.foreign, me: me.clone() },
+        queue: Queue {
+            gate: face.gate.clone(),
+            audit: face.audit.clone(),
+            foreign: face.foreign,
+            meter: face.meter.clone(),
+            me: me.clone(),
+        },
         facade: Facade::new(face.gate.clone(), face.audit, face.meter, Feed::default(), face.offer),
         gate: face.gate,
         limits: face.limits.clone(),

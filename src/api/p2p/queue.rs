@@ -9,12 +9,13 @@
 use super::methods::Caller;
 use crate::api::audit::{Act, Audit};
 use crate::api::auth::{Gate, Visitor};
+use crate::api::{Meter, mcp};
 use crate::driver::{Claim, Completion, Foreign, ForeignError, Handle, LeaseProof};
+use crate::ops::Failure;
 use crate::ops::value::{self, Object};
-use crate::ops::{self, Context, Failure};
 use serde_json::{Value, json};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use taskmesh_core::command::{Detail, Scope, TaskFilter};
 use taskmesh_core::task::Data;
 use taskmesh_core::view::{Status, TaskView};
@@ -66,17 +67,55 @@ const CHANGES: [(&str, &str); 13] = [
     ("task.cancel", "task_cancel"),
 ];
 
+/// What each op is for the metrics: no label may be a caller's choice.
+fn metered_name(arguments: &Object) -> &'static str {
+    match text(arguments, "op").unwrap_or_default() {
+        "submit" => "task_queue.submit",
+        "claim" | "claim_next" | "claim_many" | "claim_batch" => "task_queue.claim",
+        "complete" | "task.complete" | "complete_task" => "task_queue.complete",
+        "release" | "task.release" | "release_task" => "task_queue.release",
+        "heartbeat" | "peer.heartbeat" | "peer" => "task_queue.heartbeat",
+        "list" | "tasks.list" | "queue.list" => "task_queue.list",
+        "get" => "task_queue.get",
+        "wait" => "task_queue.wait",
+        "cancel" | "task.cancel" => "task_queue.cancel",
+        "status" | "capabilities" | "describe" => "task_queue.status",
+        _ => "task_queue.other",
+    }
+}
+
 /// The queue of this node, for its foreign clients.
 pub(super) struct Queue {
     pub(super) gate: Gate,
     pub(super) audit: Audit,
     pub(super) foreign: Foreign,
+    pub(super) meter: Meter,
     pub(super) me: Arc<str>,
 }
 
+/// A call that is under way: told to the meter when it is over, also when its
+/// caller has gone.
+struct Metered<'a> {
+    meter: &'a Meter,
+    name: &'static str,
+    began: Instant,
+    code: &'static str,
+}
+
+impl Drop for Metered<'_> {
+    fn drop(&mut self) {
+        (self.meter)(self.name, self.code, self.began.elapsed());
+    }
+}
+
+/// The lease is not, or no more, that of whoever says something of it.
+pub(super) const NOT_HOLDER: &str = "not_lease_holder";
+/// What the code of a call is until there is another.
+const GONE: &str = "abandoned";
+
 /// Why an operation was not done: a fixed word, and a sentence.
 struct No {
-    word: String,
+    word: &'static str,
     detail: String,
     retry_after: Option<Millis>,
 }
@@ -86,7 +125,11 @@ type Answer = Result<Object, No>;
 impl Queue {
     /// Does one operation. The answer says `ok`, and whose it is.
     pub(super) async fn perform(&self, caller: &Caller, visitor: &Visitor, arguments: Object) -> Object {
+        let mut call =
+            Metered { meter: &self.meter, name: metered_name(&arguments), began: Instant::now(), code: GONE };
         let done = self.dispatch(caller, visitor, &arguments).await;
+        call.code = done.as_ref().map_or_else(|no| no.word, |_| "ok");
+        drop(call);
         self.note(visitor, &arguments, &done);
         let mut answer = done.unwrap_or_else(|no| {
             let mut answer = object(json!({"ok": false, "error": no.word, "detail": no.detail}));
@@ -109,7 +152,7 @@ impl Queue {
         let task = made.or_else(|| text(arguments, "task_id")).map(|named| split(named).0.chars().take(256).collect());
         let task: Option<String> = task;
         let ids = task.as_deref().map(|task| ("task_id", task));
-        let code = done.as_ref().map_or_else(|no| no.word.as_str(), |_| "ok");
+        let code = done.as_ref().map_or_else(|no| no.word, |_| "ok");
         self.audit.record(&Act::of(visitor, operation, code, ids));
     }
 
@@ -369,7 +412,7 @@ async fn submit(node: &Handle, arguments: &Object) -> Answer {
         // A failed completion is final in that queue.
         "retry_policy": {"max_retries": 0},
     });
-    let answer = operation(node, "task_submit", object(call)).await?;
+    let answer = mcp::ask(node, "task_submit", object(call)).await?;
     Ok(object(json!({"task_id": answer.get("task_id")})))
 }
 
@@ -393,19 +436,10 @@ async fn status(node: &Handle, arguments: &Object) -> Answer {
         "session": "",
     }));
     if arguments.get("detail") == Some(&Value::Bool(true)) {
-        let stats = operation(node, "queue_stats", Object::new()).await?;
+        let stats = mcp::ask(node, "queue_stats", Object::new()).await?;
         answer.insert("queue".into(), Value::Object(stats));
     }
     Ok(answer)
-}
-
-/// An operation of the mesh, as every face does it.
-async fn operation(node: &Handle, name: &str, arguments: Object) -> Result<Object, No> {
-    let operation = ops::operation(name).ok_or_else(|| No::new("internal", "an operation is missing"))?;
-    let prepared = operation.prepare(arguments)?;
-    let reply = node.ask(prepared.request.clone()).await?;
-    let blobs = |hash, offset, len| node.blob(hash, offset, len);
-    Ok(prepared.write(reply, &Context { now: crate::driver::wall_clock(), blobs: &blobs })?)
 }
 
 /// A result above this does not go into a frame: `task_result` has all of it.
@@ -508,7 +542,7 @@ fn unix_seconds(ms: u64) -> f64 {
     ms as f64 / 1_000.0
 }
 
-fn object(value: Value) -> Object {
+pub(super) fn object(value: Value) -> Object {
     match value {
         Value::Object(object) => object,
         _ => Object::new(),
@@ -516,8 +550,8 @@ fn object(value: Value) -> Object {
 }
 
 impl No {
-    fn new(word: impl Into<String>, detail: impl Into<String>) -> No {
-        No { word: word.into(), detail: detail.into(), retry_after: None }
+    fn new(word: &'static str, detail: impl Into<String>) -> No {
+        No { word, detail: detail.into(), retry_after: None }
     }
 
     fn invalid(detail: impl Into<String>) -> No {
@@ -527,7 +561,7 @@ impl No {
 
 impl From<Failure> for No {
     fn from(failure: Failure) -> No {
-        No { word: failure.code.meaning().name.to_owned(), detail: failure.error, retry_after: failure.retry_after }
+        No { word: failure.code.meaning().name, detail: failure.error, retry_after: failure.retry_after }
     }
 }
 
@@ -541,7 +575,7 @@ impl From<ForeignError> for No {
     fn from(error: ForeignError) -> No {
         match error {
             ForeignError::Refused(refusal) => refusal.into(),
-            ForeignError::Denied(denied) => No::new("not_lease_holder", denied.to_string()),
+            ForeignError::Denied(denied) => No::new(NOT_HOLDER, denied.to_string()),
         }
     }
 }

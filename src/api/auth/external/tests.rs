@@ -153,6 +153,77 @@ async fn keys_are_fetched_once_whatever_callers_show() {
     server.abort();
 }
 
+/// What rcgen puts before an RSA key of 2,048 bits in PKCS #8 (RFC 5208); the
+/// signer takes the key itself (PKCS #1).
+const RSA_HEAD: usize = 26;
+
+/// A new key, and what it signs.
+fn generated(scheme: &'static rcgen::SignatureAlgorithm) -> EncodingKey {
+    let pair = if *scheme == rcgen::PKCS_RSA_SHA256 {
+        rcgen::KeyPair::generate_rsa_for(scheme, rcgen::RsaKeySize::_2048)
+    } else {
+        rcgen::KeyPair::generate_for(scheme)
+    };
+    let pair = pair.expect("a key").serialize_der();
+    match *scheme == rcgen::PKCS_RSA_SHA256 {
+        true => EncodingKey::from_rsa_der(&pair[RSA_HEAD..]),
+        false => EncodingKey::from_ec_der(&pair),
+    }
+}
+
+fn signed_with(key: &EncodingKey, algorithm: Algorithm, claims: &Value) -> String {
+    let header = Header { kid: Some("it".to_owned()), ..Header::new(algorithm) };
+    encode(&header, claims, key).expect("a token")
+}
+
+#[tokio::test]
+async fn rsa_and_ecdsa_are_checked_as_strictly() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rsa: &[_] =
+        &[Algorithm::RS256, Algorithm::RS384, Algorithm::RS512, Algorithm::PS256, Algorithm::PS384, Algorithm::PS512];
+    let schemes = [
+        (&rcgen::PKCS_RSA_SHA256, rsa),
+        (&rcgen::PKCS_ECDSA_P256_SHA256, &[Algorithm::ES256]),
+        (&rcgen::PKCS_ECDSA_P384_SHA384, &[Algorithm::ES384]),
+    ];
+    for (scheme, algorithms) in schemes {
+        let (key, other) = (generated(scheme), generated(scheme));
+        let mut jwk = Jwk::from_encoding_key(&key, algorithms[0]).expect("a key");
+        // As servers publish an RSA key that signs in more than one way.
+        (jwk.common.key_id, jwk.common.key_algorithm) = (Some("it".to_owned()), None);
+        let path = folder.path().join("keys.json");
+        std::fs::write(&path, serde_json::to_string(&JwkSet { keys: vec![jwk] }).expect("JSON")).expect("written");
+        let external = external(Source::File(path));
+        for algorithm in algorithms {
+            let token = signed_with(&key, *algorithm, &claims());
+            assert_eq!(external.verify(&token).await.map(|vouched| vouched.subject), Ok("jwt:ann".to_owned()));
+            let forged = signed_with(&other, *algorithm, &claims());
+            let expired = signed_with(&key, *algorithm, &with("exp", json!(now_s() - 600)));
+            let elsewhere = signed_with(&key, *algorithm, &with("aud", json!("https://other.example")));
+            let cut = token[..token.len() - 2].to_owned();
+            for (bad, why) in [
+                (forged, "not of the server"),
+                (expired, "has expired"),
+                (elsewhere, "another audience"),
+                (cut, "this token"),
+            ] {
+                let failure = external.verify(&bad).await.expect_err(why);
+                assert!(
+                    failure.code == Code::Unauthenticated && failure.error.contains(why),
+                    "{algorithm:?}: {failure}"
+                );
+            }
+        }
+        // The key is public: what anybody could sign with it is worth nothing.
+        let jwk = serde_json::to_string(&Jwk::from_encoding_key(&key, algorithms[0]).expect("a key")).expect("JSON");
+        let shared = signed_with(&EncodingKey::from_secret(jwk.as_bytes()), Algorithm::HS256, &claims());
+        assert_eq!(external.verify(&shared).await.map_err(|failure| failure.code), Err(Code::Unauthenticated));
+        // And what another kind of key signed is not checked with this one.
+        let eddsa = signed_with(&self::key(1), Algorithm::EdDSA, &claims());
+        assert_eq!(external.verify(&eddsa).await.map_err(|failure| failure.code), Err(Code::Unauthenticated));
+    }
+}
+
 #[tokio::test]
 async fn keys_that_can_not_be_read_are_the_servers_fault_and_said_to_be() {
     let folder = tempfile::tempdir().expect("a folder");
