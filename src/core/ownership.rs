@@ -450,6 +450,7 @@ impl Node {
         let whole = kept.promised == Some(newest);
         let ended = kept.promised_end().is_some() && !kept.announced && !kept.disowned();
         let ungranted = kept.lease.as_ref().is_some_and(|l| l.sent_at.is_none());
+        let leads = kept.slot.spec.is_workflow() && kept.has_promised(0) && !kept.slot.record.closed();
         if settled {
             self.unsettled.remove(task);
             self.lazy.remove(task);
@@ -458,6 +459,9 @@ impl Node {
             self.kept.get_mut(task).expect("owned").accepted = true;
         }
         self.check_promises(task);
+        if leads {
+            self.stir_workflow(task);
+        }
         if ended {
             self.kept.get_mut(task).expect("owned").announced = true;
             self.on_ended(task);

@@ -8,6 +8,7 @@
 //! gives way as any second task of one id does; its grant waits for a majority,
 //! so it does not run.
 
+use crate::config::Planted;
 use crate::effect::Effect;
 use crate::ids::{BlobHash, TaskId};
 use crate::limits;
@@ -45,6 +46,8 @@ pub(crate) struct Running {
     /// Content by reference that the next step looks into.
     pub(crate) read: BTreeMap<BlobHash, Arc<[u8]>>,
     reading: BTreeSet<BlobHash>,
+    /// What could not be read since the last tick.
+    unread: BTreeSet<BlobHash>,
     /// Steps may have begun that this node does not know of.
     wary: bool,
     /// What it waits for before its first step has completed.
@@ -59,6 +62,7 @@ impl Running {
             reports: BTreeMap::new(),
             read: BTreeMap::new(),
             reading: BTreeSet::new(),
+            unread: BTreeSet::new(),
             wary: false,
             open: false,
         }
@@ -140,10 +144,13 @@ impl Node {
 
     /// What could not go on because something was not here yet.
     pub(crate) fn stir_waiting_workflows(&mut self) {
-        let waits =
-            |running: &Running| running.open && (running.flow.next().is_some() || running.flow.over().is_some());
-        let waiting = self.workflows.running.iter().filter(|(_, running)| waits(running));
-        self.workflows.stirred.extend(waiting.map(|(workflow, _)| workflow.clone()));
+        let waits = |running: &Running| {
+            running.open && (running.flow.ready().next().is_some() || running.flow.over().is_some())
+        };
+        for (workflow, running) in self.workflows.running.iter_mut().filter(|(_, running)| waits(running)) {
+            running.unread.clear();
+            self.workflows.stirred.insert(workflow.clone());
+        }
     }
 
     /// Enters an owned workflow where its state belongs.
@@ -217,7 +224,7 @@ impl Node {
         for (n, end) in std::mem::take(&mut running.ended) {
             running.flow.end(n, end);
         }
-        if running.open {
+        if running.open && self.is_settled(workflow) {
             self.begin_steps(workflow, &mut running, left);
         }
         let over = running.flow.over();
@@ -228,37 +235,67 @@ impl Node {
         }
     }
 
+    /// A majority keeps the workflow under the right of this node, and no change
+    /// of its holders is under way: any other node that could begin its steps
+    /// shares a holder with this one, and of two births of a step the first stays.
+    fn is_settled(&self, workflow: &TaskId) -> bool {
+        let kept = &self.kept[workflow];
+        kept.has_promised(0) && kept.slot.record.prior.is_empty() && !kept.doomed
+    }
+
     fn begin_steps(&mut self, workflow: &TaskId, running: &mut Running, left: &mut usize) {
+        let plan = running.flow.plan.clone();
+        let mut put_off = Vec::new();
         loop {
-            let plan = running.flow.plan.clone();
             let ended_at = |n: usize| self.end_time(workflow, &plan, n);
             running.flow.begin_undoing(&ended_at);
-            let Some(n) = running.flow.next() else { return };
+            let Some(n) = running.flow.next() else { break };
             if *left == 0 {
                 self.workflows.stirred.insert(workflow.clone());
-                return;
+                break;
             }
-            *left -= 1;
             match self.next_of(workflow, running, n) {
-                Next::Begin(spec) => match self.begin_step(workflow, &running.flow.plan.name(n), *spec, running.wary) {
-                    Ok(()) => running.flow.begin(n),
-                    Err(problem) => {
-                        running.flow.end(n, badly(problem));
-                    }
-                },
+                Next::Later => {
+                    // An end, or the tick, stirs it again.
+                    running.flow.put_off(n);
+                    put_off.push(n);
+                    continue;
+                }
                 Next::End(end) => {
                     running.flow.end(n, end);
+                }
+                Next::Begin(spec) => self.begin_step(workflow, running, n, *spec, None),
+                Next::Fail(spec, problem) => self.begin_step(workflow, running, n, *spec, Some(problem)),
+                Next::Read(hash) if running.unread.contains(&hash) => {
+                    running.flow.put_off(n);
+                    put_off.push(n);
+                    continue;
                 }
                 Next::Read(hash) => {
                     if running.reading.insert(hash) {
                         self.out.push(Effect::ReadBlob(hash));
                     }
-                    return;
+                    break;
                 }
-                // The tick stirs it again.
-                Next::Later => return,
             }
             running.read.clear();
+            *left -= 1;
+        }
+        running.flow.take_up(put_off);
+    }
+
+    /// A step is born; with a `problem`, it has failed at once.
+    fn begin_step(&mut self, workflow: &TaskId, running: &mut Running, n: usize, spec: Spec, problem: Option<String>) {
+        match self.bear_step(workflow, running, n, spec, problem) {
+            Ok(()) => {
+                running.flow.begin(n);
+                if self.config.planted == Some(Planted::IgnoreJoins) {
+                    running.flow.end(n, End::Well);
+                }
+            }
+            Err(problem) => {
+                running.flow.end(n, badly(problem));
+            }
         }
     }
 
@@ -266,12 +303,14 @@ impl Node {
     /// asked for again when the tick stirs the workflow.
     pub(crate) fn on_blob_read(&mut self, hash: BlobHash, content: Option<&Arc<[u8]>>) {
         for (workflow, running) in &mut self.workflows.running {
-            if running.reading.remove(&hash)
-                && let Some(content) = content
-            {
-                running.read.insert(hash, content.clone());
-                self.workflows.stirred.insert(workflow.clone());
+            if !running.reading.remove(&hash) {
+                continue;
             }
+            match content {
+                Some(content) => drop(running.read.insert(hash, content.clone())),
+                None => drop(running.unread.insert(hash)),
+            }
+            self.workflows.stirred.insert(workflow.clone());
         }
     }
 
@@ -281,18 +320,31 @@ impl Node {
         self.kept.get(&step)?.slot.record.body.state.closed().map(|closed| (closed.at, n))
     }
 
-    fn begin_step(&mut self, workflow: &TaskId, name: &str, spec: Spec, wary: bool) -> Result<(), String> {
-        let step = step_id(workflow, name)?;
-        if self.kept.contains_key(&step) {
-            return Err(format!("its id {step} is taken by another task"));
-        }
-        let priority = self.kept[workflow].slot.record.body.priority;
-        let holders = self.first_holders(workflow);
-        let nonce = self.chance.next();
+    fn bear_step(
+        &mut self,
+        workflow: &TaskId,
+        running: &Running,
+        n: usize,
+        spec: Spec,
+        problem: Option<String>,
+    ) -> Result<(), String> {
+        let step = step_id(workflow, &running.flow.plan.name(n))?;
+        let wary = running.wary || running.flow.plan.races();
         self.dependents.entry(step.clone()).or_default().insert(workflow.clone());
+        if self.kept.contains_key(&step) {
+            // Begun by the last owner: its copy came after the workflow did.
+            self.awaited.push(step);
+            return Ok(());
+        }
+        let record = &self.kept[workflow].slot.record;
+        let (priority, holders) = (record.body.priority, record.holders.clone());
+        let nonce = self.chance.next();
         self.bear(step.clone(), Arc::new(spec), priority, holders, nonce);
         if let Some(kept) = self.kept.get_mut(&step) {
             kept.wary = wary;
+        }
+        if let Some(problem) = problem {
+            self.close(&step, Outcome::Failed { error: problem.into() }, None, None);
         }
         Ok(())
     }
@@ -304,7 +356,13 @@ impl Node {
         let plan = Arc::new(Plan::read(&kept.slot.spec.payload).map_err(|e| e.to_string())?);
         let first = kept.slot.record.stamp.ballot.epoch == 1;
         let mut flow = Flow::new(plan.clone());
-        let begun: Vec<TaskId> = self.parts_of(workflow).cloned().collect();
+        let mut begun: Vec<TaskId> = self.parts_of(workflow).cloned().collect();
+        if self.config.planted == Some(Planted::BeginAnew) {
+            for step in begun.drain(..) {
+                self.depose(&step);
+                self.drop_record(&step);
+            }
+        }
         for step in &begun {
             if let Some(n) = plan.find(&step.as_str()[workflow.as_str().len() + 1..]) {
                 flow.begin(n);
@@ -313,8 +371,13 @@ impl Node {
                 self.awaited.push(step.clone());
             }
         }
+        // It has begun, so what it waited for has completed.
         let open = !begun.is_empty();
-        Ok(Running { wary: !first, open, ..Running::of(flow) })
+        if open {
+            self.stop_awaiting(workflow);
+        }
+        let wary = !first && self.config.planted != Some(Planted::BeginAnew);
+        Ok(Running { wary, open, ..Running::of(flow) })
     }
 
     /// This node owns it no more, or it has ended.
@@ -365,12 +428,10 @@ impl Node {
     /// A workflow has ended: what still waits or runs of it is over as well.
     pub(crate) fn end_steps(&mut self, workflow: &TaskId, why: &Outcome, force: Force) {
         self.leave_workflow(workflow);
-        let steps: Vec<TaskId> = self.parts_of(workflow).cloned().collect();
+        let open = |step: &&TaskId| !self.kept[*step].slot.record.closed();
+        let steps: Vec<TaskId> = self.parts_of(workflow).filter(open).cloned().collect();
         let reason: Arc<str> = format!("its workflow is {}", Status::of_outcome(why).name()).into();
         for step in steps {
-            if self.kept[&step].slot.record.closed() {
-                continue;
-            }
             if self.owned(&step).is_some() {
                 self.stop(&step, Some(reason.clone()), force);
                 continue;
@@ -401,14 +462,14 @@ impl Node {
         self.answer_when_promised(origin, vec![task.clone()], crate::requests::Answer::Ready(reply), false);
     }
 
-    /// An owned step whose workflow ended without it.
-    pub(crate) fn tend_step(&mut self, step: &TaskId) {
-        let Some(workflow) = self.workflow_of(step) else { return };
-        let kept = &self.kept[workflow];
-        let over = self.owns(kept) && kept.promised_end().is_some();
-        if over && !self.kept[step].slot.record.closed() && self.kept[step].slot.record.body.cancel.is_none() {
-            self.stop(step, Some("its workflow has ended".into()), Force::Ask);
-        }
+    /// Steps that an owned workflow left open, because their owner was not there
+    /// or was not known to keep them.
+    pub(crate) fn tend_steps(&mut self, workflow: &TaskId) {
+        let Some(closed) = self.kept[workflow].promised_end().filter(|_| !self.kept[workflow].disowned()) else {
+            return;
+        };
+        let outcome = closed.outcome.clone();
+        self.end_steps(workflow, &outcome, Force::Ask);
     }
 
     /// Ends a task that waits, or asks one that runs to stop.
@@ -416,6 +477,10 @@ impl Node {
         match &self.kept[task].slot.record.body.state {
             TaskState::Done(_) => {}
             TaskState::Leased { .. } => {
+                let before = &self.kept[task].slot.record.body.cancel;
+                if before.as_ref().is_some_and(|c| c.force || force == Force::Ask) {
+                    return self.send_stop(task);
+                }
                 let cancel = Some(CancelRequest { reason, force: force == Force::Kill });
                 self.revise(task, Offering::Now, |r| r.body.cancel = cancel);
                 self.send_stop(task);
