@@ -331,8 +331,8 @@ impl Node {
         let step = step_id(workflow, &running.flow.plan.name(n))?;
         let wary = running.wary || running.flow.plan.races();
         self.dependents.entry(step.clone()).or_default().insert(workflow.clone());
-        if self.kept.contains_key(&step) {
-            // Begun by the last owner: its copy came after the workflow did.
+        if self.kept.contains_key(&step) || self.damaged.contains(&step) {
+            // Begun before: its copy came after the workflow did, or can't be read.
             self.awaited.push(step);
             return Ok(());
         }

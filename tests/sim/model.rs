@@ -26,6 +26,9 @@ pub(crate) struct Flows {
     /// Of these, those that somebody approved.
     pub(crate) approved: BTreeSet<TaskId>,
     waits: BTreeSet<TaskId>,
+    /// Births of whole workflows: nodes that can't see each other may take one id
+    /// twice, and then no promise covers the steps.
+    taken: BTreeMap<TaskId, BTreeSet<Birth>>,
 }
 
 /// The definition of a workflow.
@@ -71,14 +74,16 @@ impl Flows {
     pub(crate) fn step(&self, task: &TaskId) -> Option<(TaskId, Arc<Shape>, usize)> {
         let (workflow, name) = task.as_str().rsplit_once('/')?;
         let workflow = TaskId::new(workflow).ok()?;
-        let shape = self.shapes.get(&workflow)?.clone();
+        let shape = self.shape(&workflow)?.clone();
         let n = shape.find(name)?;
         Some((workflow, shape, n))
     }
 
     /// The definition of a workflow.
     pub(crate) fn shape(&self, workflow: &TaskId) -> Option<&Arc<Shape>> {
-        self.shapes.get(workflow)
+        let root = workflow.as_str().split('/').next()?;
+        let twice = self.taken.get(root).is_some_and(|births| births.len() > 1);
+        self.shapes.get(workflow).filter(|_| !twice)
     }
 
     /// Every time that `step` was born.
@@ -199,7 +204,14 @@ impl World {
     /// A record is written: it may be the birth of a step. (Its spec is on the
     /// disk by then.)
     pub(crate) fn note_birth(&mut self, n: usize, record: &Record) {
-        if !is_birth(n, record) || self.oracle.flows.step(&record.task).is_none() {
+        if !is_birth(n, record) {
+            return;
+        }
+        let flows = &mut self.oracle.flows;
+        if flows.shapes.contains_key(&record.task) && !record.task.as_str().contains('/') {
+            flows.taken.entry(record.task.clone()).or_default().insert(record.birth);
+        }
+        if flows.step(&record.task).is_none() {
             return;
         }
         let spec = self.hosts[n].disk.specs[&record.task].clone();
