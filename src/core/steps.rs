@@ -198,6 +198,7 @@ impl Node {
             self.run_workflow(&workflow, &mut left);
             // What a step leads to on this node alone follows at once.
             self.obey_itself();
+            self.ask_for_awaited();
         }
         if self.workflows_stirred() {
             self.tick_soon();
@@ -330,10 +331,9 @@ impl Node {
     ) -> Result<(), String> {
         let step = step_id(workflow, &running.flow.plan.name(n))?;
         let wary = running.wary || running.flow.plan.races();
-        self.dependents.entry(step.clone()).or_default().insert(workflow.clone());
         if self.kept.contains_key(&step) || self.damaged.contains(&step) {
             // Begun before: its copy came after the workflow did, or can't be read.
-            self.awaited.push(step);
+            self.await_step(workflow, step);
             return Ok(());
         }
         let record = &self.kept[workflow].slot.record;
@@ -346,7 +346,14 @@ impl Node {
         if let Some(problem) = problem {
             self.close(&step, Outcome::Failed { error: problem.into() }, None, None);
         }
+        // Not before: an end would be told to nobody while the workflow is looked at.
+        self.await_step(workflow, step);
         Ok(())
+    }
+
+    fn await_step(&mut self, workflow: &TaskId, step: TaskId) {
+        self.dependents.entry(step.clone()).or_default().insert(workflow.clone());
+        self.awaited.push(step);
     }
 
     /// The state of a workflow that this node has just come to own, from the

@@ -342,8 +342,8 @@ mod tests {
         for (text, why) in [
             ("${", "without its }"),
             ("${steps}", "names no step"),
-            ("${steps.a}", "result, status and error"),
-            ("${steps.a.output}", "result, status and error"),
+            ("${steps.a}", "result, output, status and error"),
+            ("${steps.a.out}", "result, output, status and error"),
             ("${nothing}", "starts with none"),
             ("${workflow.name}", "starts with none"),
             ("${steps..result}", "empty part"),
