@@ -247,7 +247,7 @@ impl Node {
             .enumerate()
             .take_while(|(i, (at, _))| *i < surplus || wall.since(*at) > self.config.retention)
             .map(|(_, (_, task))| task)
-            .filter(|task| !self.is_held(task))
+            .filter(|task| !self.is_held(task) && !self.is_asked_after(task))
             .take(RESENDS)
             .cloned()
             .collect();
@@ -266,6 +266,12 @@ impl Node {
             self.vows.remove(&task);
             self.erase(Key::Pledge(task));
         }
+    }
+
+    /// Another node's workflow is not over: its owner asks after its steps four
+    /// times within the time that they are kept.
+    fn is_asked_after(&self, task: &TaskId) -> bool {
+        self.kept[task].asked_at.is_some_and(|at| self.now.since(at) < self.config.retention)
     }
 
     /// Forgets an ended task everywhere, once every keeper knows its end: an

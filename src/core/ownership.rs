@@ -58,6 +58,8 @@ pub(crate) struct Kept {
     pub(crate) offered: bool,
     /// Another owner may have begun it as well: its grant waits for a majority.
     pub(crate) wary: bool,
+    /// The owner of its workflow, which this node may not keep, asked after it.
+    pub(crate) asked_at: Option<Millis>,
     /// What the owner knows of the current attempt.
     pub(crate) lease: Option<Box<Lease>>,
 }
@@ -142,6 +144,7 @@ impl Kept {
             doomed: false,
             offered: true,
             wary: false,
+            asked_at: None,
             lease: None,
         }
     }

@@ -17,7 +17,7 @@ use crate::origin::Origin;
 use crate::ownership::Offering;
 use crate::step_inputs::{Lack, Next, report_of};
 use crate::task::{CancelRequest, Data, Outcome, Report, Spec, TaskState};
-use crate::time::Unix;
+use crate::time::{Millis, Unix};
 use crate::view::Status;
 use crate::workflow::flow::{End, Flow, Over, Phase};
 use crate::workflow::{APPROVE, Plan, WORKFLOW};
@@ -48,6 +48,12 @@ pub(crate) struct Running {
     reading: BTreeSet<BlobHash>,
     /// What could not be read since the last tick.
     unread: BTreeSet<BlobHash>,
+    /// When steps ended that other nodes own, as these say.
+    ended_at: BTreeMap<usize, Unix>,
+    /// Steps that nobody keeps.
+    unborn: BTreeSet<usize>,
+    /// When its steps elsewhere were last asked after.
+    asked_at: Millis,
     /// Steps may have begun that this node does not know of.
     wary: bool,
     /// What it waits for before its first step has completed.
@@ -63,6 +69,9 @@ impl Running {
             read: BTreeMap::new(),
             reading: BTreeSet::new(),
             unread: BTreeSet::new(),
+            ended_at: BTreeMap::new(),
+            unborn: BTreeSet::new(),
+            asked_at: Millis(0),
             wary: false,
             open: false,
         }
@@ -151,6 +160,8 @@ impl Node {
             running.unread.clear();
             self.workflows.stirred.insert(workflow.clone());
         }
+        let led: Vec<TaskId> = self.workflows.running.keys().cloned().collect();
+        led.iter().for_each(|workflow| self.keep_steps(workflow));
     }
 
     /// Enters an owned workflow where its state belongs.
@@ -225,10 +236,11 @@ impl Node {
         for (n, end) in std::mem::take(&mut running.ended) {
             running.flow.end(n, end);
         }
+        let mut over = None;
         if running.open && self.is_settled(workflow) {
             self.begin_steps(workflow, &mut running, left);
+            over = running.flow.over();
         }
-        let over = running.flow.over();
         let value = over.as_ref().map(|_| self.value_of_workflow(workflow, &running.flow.plan, Some(&running)));
         self.workflows.running.insert(workflow.clone(), running);
         if let (Some(over), Some(value)) = (over, value) {
@@ -246,9 +258,10 @@ impl Node {
 
     fn begin_steps(&mut self, workflow: &TaskId, running: &mut Running, left: &mut usize) {
         let plan = running.flow.plan.clone();
+        let told = std::mem::take(&mut running.ended_at);
         let mut put_off = Vec::new();
         loop {
-            let ended_at = |n: usize| self.end_time(workflow, &plan, n);
+            let ended_at = |n: usize| Some((self.end_time(workflow, &plan, n).or_else(|| told.get(&n).copied())?, n));
             running.flow.begin_undoing(&ended_at);
             let Some(n) = running.flow.next() else { break };
             if *left == 0 {
@@ -264,6 +277,11 @@ impl Node {
                 }
                 Next::End(end) => {
                     running.flow.end(n, end);
+                }
+                Next::Begin(_) | Next::Fail(..) if !self.is_first_birth(workflow, running, n) => {
+                    running.flow.put_off(n);
+                    put_off.push(n);
+                    continue;
                 }
                 Next::Begin(spec) => self.begin_step(workflow, running, n, *spec, None),
                 Next::Fail(spec, problem) => self.begin_step(workflow, running, n, *spec, Some(problem)),
@@ -283,6 +301,71 @@ impl Node {
             *left -= 1;
         }
         running.flow.take_up(put_off);
+        running.ended_at = told;
+    }
+
+    /// Whether a step may be born: an owner that took the workflow over asks
+    /// first whether the last one has begun it, on holders that may have changed
+    /// since.
+    fn is_first_birth(&mut self, workflow: &TaskId, running: &Running, n: usize) -> bool {
+        let Ok(step) = step_id(workflow, &running.flow.plan.name(n)) else { return true };
+        let known = self.kept.contains_key(&step) || self.damaged.contains(&step);
+        if !running.wary || known || running.unborn.contains(&n) {
+            return true;
+        }
+        self.inquire(&step, Millis(0));
+        false
+    }
+
+    /// The workflow that this node leads and the step of it that `step` is.
+    fn step_of_running(&mut self, step: &TaskId) -> Option<(TaskId, usize)> {
+        let (workflow, name) = step.as_str().rsplit_once('/')?;
+        let (workflow, running) = self.workflows.running.get_key_value(workflow)?;
+        Some((workflow.clone(), running.flow.plan.find(name)?))
+    }
+
+    /// Another node keeps a step of a workflow that this one leads.
+    pub(crate) fn on_step_found(&mut self, step: &TaskId, ended_at: Option<Unix>) {
+        let Some((workflow, n)) = self.step_of_running(step) else { return };
+        let Some(running) = self.workflows.running.get_mut(&workflow) else { return };
+        running.ended_at.extend(ended_at.map(|at| (n, at)));
+        running.unborn.remove(&n);
+        if matches!(running.flow.phase(n), Phase::Waiting | Phase::Ready) {
+            running.flow.begin(n);
+            self.await_step(&workflow, step.clone());
+            self.stir_workflow(&workflow);
+        }
+    }
+
+    /// No node that is there keeps it.
+    pub(crate) fn on_step_missed(&mut self, step: &TaskId) {
+        let Some((workflow, n)) = self.step_of_running(step) else { return };
+        let Some(running) = self.workflows.running.get_mut(&workflow) else { return };
+        if matches!(running.flow.phase(n), Phase::Waiting | Phase::Ready) {
+            running.unborn.insert(n);
+            self.stir_workflow(&workflow);
+        }
+    }
+
+    /// Steps that other nodes own are asked after, so that they are kept as long
+    /// as their workflow is not over.
+    fn keep_steps(&mut self, workflow: &TaskId) {
+        let (now, span) = (self.now, Millis(self.config.retention.0 / 4));
+        let Some(running) = self.workflows.running.get_mut(workflow) else { return };
+        if now.since(running.asked_at) < span {
+            return;
+        }
+        running.asked_at = now;
+        let born = |n: &usize| match running.flow.phase(*n) {
+            Phase::Begun => true,
+            Phase::Ended(end) => !matches!(end, End::Skipped { .. }),
+            Phase::Waiting | Phase::Ready => false,
+        };
+        let steps = (0..running.flow.plan.len()).filter(born);
+        let steps: Vec<TaskId> = steps.filter_map(|n| step_id(workflow, &running.flow.plan.name(n)).ok()).collect();
+        for step in steps.into_iter().filter(|step| self.owned(step).is_none()).collect::<Vec<_>>() {
+            self.inquire(&step, Millis(0));
+        }
     }
 
     /// A step is born; with a `problem`, it has failed at once.
@@ -316,9 +399,9 @@ impl Node {
     }
 
     /// When a step ended that has a record.
-    fn end_time(&self, workflow: &TaskId, plan: &Plan, n: usize) -> Option<(Unix, usize)> {
+    fn end_time(&self, workflow: &TaskId, plan: &Plan, n: usize) -> Option<Unix> {
         let step = step_id(workflow, &plan.name(n)).ok()?;
-        self.kept.get(&step)?.slot.record.body.state.closed().map(|closed| (closed.at, n))
+        self.kept.get(&step)?.slot.record.body.state.closed().map(|closed| closed.at)
     }
 
     fn bear_step(
