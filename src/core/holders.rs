@@ -246,6 +246,7 @@ impl Node {
             .iter()
             .enumerate()
             .take_while(|(i, (at, _))| *i < surplus || wall.since(*at) > self.config.retention)
+            .filter(|(i, (at, task))| *i < surplus || wall.since(*at) > self.retention_of(task))
             .map(|(_, (_, task))| task)
             .filter(|task| !self.is_held(task) && !self.is_asked_after(task))
             .take(RESENDS)
@@ -271,7 +272,15 @@ impl Node {
     /// Another node's workflow is not over: its owner asks after its steps four
     /// times within the time that they are kept.
     fn is_asked_after(&self, task: &TaskId) -> bool {
-        self.kept[task].asked_at.is_some_and(|at| self.now.since(at) < self.config.retention)
+        self.kept[task].asked_at.is_some_and(|at| self.now.since(at) < self.retention_of(task))
+    }
+
+    /// How long an ended task is kept. What may be a step of a workflow that is
+    /// not kept here waits until that must have another owner.
+    fn retention_of(&self, task: &TaskId) -> Millis {
+        let elsewhere = task.as_str().rsplit_once('/').is_some_and(|(parent, _)| !self.kept.contains_key(parent));
+        let more = if elsewhere { 2 * self.config.away.0 } else { 0 };
+        Millis(self.config.retention.0 + more)
     }
 
     /// Forgets an ended task everywhere, once every keeper knows its end: an

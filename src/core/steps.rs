@@ -10,7 +10,7 @@
 
 use crate::config::Planted;
 use crate::effect::Effect;
-use crate::ids::{BlobHash, TaskId};
+use crate::ids::{BlobHash, NodeId, TaskId};
 use crate::limits;
 use crate::node::Node;
 use crate::origin::Origin;
@@ -340,11 +340,20 @@ impl Node {
     /// No node that is there keeps it.
     pub(crate) fn on_step_missed(&mut self, step: &TaskId) {
         let Some((workflow, n)) = self.step_of_running(step) else { return };
+        // This node's own copy can't be read: others may have had one.
+        let there = |node: &NodeId| self.live(*node) || self.is_away(*node);
+        let never_born = self.damaged.contains(step) && self.members.keys().all(there);
         let Some(running) = self.workflows.running.get_mut(&workflow) else { return };
-        if matches!(running.flow.phase(n), Phase::Waiting | Phase::Ready) {
-            running.unborn.insert(n);
-            self.stir_workflow(&workflow);
+        match running.flow.phase(n) {
+            Phase::Waiting | Phase::Ready => {}
+            Phase::Begun if never_born => {
+                running.flow.begin_anew(n);
+                self.damaged.remove(step);
+            }
+            Phase::Begun | Phase::Ended(_) => return,
         }
+        running.unborn.insert(n);
+        self.stir_workflow(&workflow);
     }
 
     /// Steps that other nodes own are asked after, so that they are kept as long

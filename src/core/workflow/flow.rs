@@ -153,6 +153,14 @@ impl Flow {
         }
     }
 
+    /// A step that seemed to have begun has not.
+    pub(crate) fn begin_anew(&mut self, n: usize) {
+        if self.phases[n] == Phase::Begun {
+            self.begun -= 1;
+            self.make_ready(n);
+        }
+    }
+
     /// A step has ended. True if that is news.
     pub(crate) fn end(&mut self, n: usize, end: End) -> bool {
         let mut ended = VecDeque::from([(n, end)]);
