@@ -1,8 +1,10 @@
 //! A step is one task: two births of it never both run with different work, and
-//! once a majority knows its end, nobody who could know runs it again.
+//! once a majority knows its end, nobody who could know runs it again. A step
+//! that ended is kept for the retention and twice `away` while nobody leads its
+//! workflow; one that was without a leader for longer may run again.
 
 use super::{Invariant, Seen};
-use crate::world::World;
+use crate::world::{EPOCH, World};
 use std::collections::BTreeMap;
 use taskmesh_core::record::Birth;
 use taskmesh_core::{Fence, Spec, TaskId, Unix};
@@ -44,6 +46,11 @@ fn not_over(world: &World, node: usize, task: &TaskId, birth: Birth, fence: Fenc
     let Some(promise) = world.oracle.promises.get(task) else { return Ok(()) };
     for (decided, ending) in &promise.decided {
         let later = ending.by.is_some_and(|(by, _)| fence > by);
+        let config = &world.hosts[node].config;
+        let kept = config.retention.0 + 2 * config.away.0;
+        if ending.by.is_some_and(|(_, at)| EPOCH + world.now > at.0 + kept) {
+            continue;
+        }
         if *decided != birth || later {
             let places = world.whereabouts(task);
             return Err(format!(
