@@ -340,9 +340,10 @@ impl Node {
     /// No node that is there keeps it.
     pub(crate) fn on_step_missed(&mut self, step: &TaskId) {
         let Some((workflow, n)) = self.step_of_running(step) else { return };
-        // This node's own copy can't be read: others may have had one.
+        // It was seen somewhere, or this node's own copy can't be read. If nobody
+        // has it who could still come, its birth was never known to a majority.
         let there = |node: &NodeId| self.live(*node) || self.is_away(*node);
-        let never_born = self.damaged.contains(step) && self.members.keys().all(there);
+        let never_born = !self.kept.contains_key(step) && self.members.keys().all(there);
         let Some(running) = self.workflows.running.get_mut(&workflow) else { return };
         match running.flow.phase(n) {
             Phase::Waiting | Phase::Ready => {}
