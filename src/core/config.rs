@@ -132,4 +132,10 @@ pub enum Planted {
     NeverAge,
     /// Lend the whole of a limit to whoever asks.
     LendFreely,
+    /// Take a step for completed as soon as it has begun.
+    IgnoreJoins,
+    /// Take every condition of a step for true.
+    IgnoreConditions,
+    /// Let an owner that takes a workflow over begin its steps anew.
+    BeginAnew,
 }

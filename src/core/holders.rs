@@ -41,6 +41,9 @@ impl Node {
             self.change_holders(task, |record| record.prior.clear());
             return;
         }
+        if let Some(holders) = self.home_of_step(kept) {
+            return self.change_holders(task, |record| record.prior = std::mem::replace(&mut record.holders, holders));
+        }
         let wanted = if kept.disowned() { 0 } else { self.holders_wanted() };
         let lost = kept.lost.clone();
         let gone: Vec<NodeId> = record
@@ -77,6 +80,18 @@ impl Node {
         }
         let holders = self.kept[task].slot.record.holders.clone();
         self.notice(Notice::HoldersChanged { task: task.clone(), holders });
+    }
+
+    /// Where an owned step belongs, if it is elsewhere: on the holders of its
+    /// workflow, so that whoever takes that over has its steps.
+    fn home_of_step(&self, kept: &Kept) -> Option<Vec<NodeId>> {
+        let record = &kept.slot.record;
+        let workflow = &self.kept[self.workflow_of(&record.task)?].slot.record;
+        let home = &workflow.holders;
+        let fit = |n: &NodeId| *n == self.id || self.live(*n) && !kept.lost.contains(n) && !kept.strangers.contains(n);
+        let there = home.len() == record.holders.len() && home.iter().all(|n| record.holders.contains(n));
+        let may = workflow.prior.is_empty() && home.contains(&self.id) && home.iter().all(fit) && !kept.disowned();
+        (may && !there).then(|| home.clone())
     }
 
     /// While a change is under way, those that were to join may turn out to be
@@ -231,8 +246,9 @@ impl Node {
             .iter()
             .enumerate()
             .take_while(|(i, (at, _))| *i < surplus || wall.since(*at) > self.config.retention)
+            .filter(|(i, (at, task))| *i < surplus || wall.since(*at) > self.retention_of(task))
             .map(|(_, (_, task))| task)
-            .filter(|task| !self.is_held(task))
+            .filter(|task| !self.is_held(task) && !self.is_asked_after(task))
             .take(RESENDS)
             .cloned()
             .collect();
@@ -251,6 +267,20 @@ impl Node {
             self.vows.remove(&task);
             self.erase(Key::Pledge(task));
         }
+    }
+
+    /// Another node's workflow is not over: its owner asks after its steps four
+    /// times within the time that they are kept.
+    fn is_asked_after(&self, task: &TaskId) -> bool {
+        self.kept[task].asked_at.is_some_and(|at| self.now.since(at) < self.retention_of(task))
+    }
+
+    /// How long an ended task is kept. What may be a step of a workflow that is
+    /// not kept here waits until that must have another owner.
+    fn retention_of(&self, task: &TaskId) -> Millis {
+        let elsewhere = task.as_str().rsplit_once('/').is_some_and(|(parent, _)| !self.kept.contains_key(parent));
+        let more = if elsewhere { 2 * self.config.away.0 } else { 0 };
+        Millis(self.config.retention.0 + more)
     }
 
     /// Forgets an ended task everywhere, once every keeper knows its end: an
@@ -311,7 +341,8 @@ impl Node {
         self.sweep_from = if tasks.len() == share { tasks.last().cloned() } else { None };
         let mut asks = 0;
         for task in tasks {
-            let kept = &self.kept[&task];
+            // A workflow that was forgotten took its steps along.
+            let Some(kept) = self.kept.get(&task) else { continue };
             if self.owns(kept) {
                 if self.is_short(kept) {
                     self.survey.found();
@@ -320,7 +351,9 @@ impl Node {
                     self.forget(&task);
                 }
                 self.mend(&task);
-                self.tend_step(&task);
+                if self.kept.get(&task).is_some_and(|k| k.slot.spec.is_workflow()) {
+                    self.tend_steps(&task);
+                }
                 self.fetch_own_blobs(&task);
                 continue;
             }

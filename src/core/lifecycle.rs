@@ -471,7 +471,8 @@ impl Node {
         }
         let closed = Arc::new(Closed { outcome, at, executor, started_at, report });
         self.revise(task, Offering::Now, |r| r.body.state = TaskState::Done(closed));
-        if is_workflow {
+        // What gave way never began a step: those are the other's of its id.
+        if is_workflow && !self.kept[task].disowned() {
             self.end_steps(task, &why, force);
         }
     }

@@ -225,8 +225,6 @@ impl Node {
         self.ask_for_awaited();
         if self.workflows_stirred() {
             self.run_workflows();
-            self.obey_itself();
-            self.ask_for_awaited();
         }
         if self.queue.stirred() {
             self.schedule();
@@ -240,7 +238,7 @@ impl Node {
         std::mem::swap(&mut self.out, effects);
     }
 
-    fn ask_for_awaited(&mut self) {
+    pub(crate) fn ask_for_awaited(&mut self) {
         while let Some(dependency) = self.awaited.pop() {
             self.ask_for_dependency(&dependency);
             self.obey_itself();

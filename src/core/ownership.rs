@@ -58,6 +58,8 @@ pub(crate) struct Kept {
     pub(crate) offered: bool,
     /// Another owner may have begun it as well: its grant waits for a majority.
     pub(crate) wary: bool,
+    /// The owner of its workflow, which this node may not keep, asked after it.
+    pub(crate) asked_at: Option<Millis>,
     /// What the owner knows of the current attempt.
     pub(crate) lease: Option<Box<Lease>>,
 }
@@ -142,6 +144,7 @@ impl Kept {
             doomed: false,
             offered: true,
             wary: false,
+            asked_at: None,
             lease: None,
         }
     }
@@ -450,6 +453,7 @@ impl Node {
         let whole = kept.promised == Some(newest);
         let ended = kept.promised_end().is_some() && !kept.announced && !kept.disowned();
         let ungranted = kept.lease.as_ref().is_some_and(|l| l.sent_at.is_none());
+        let leads = kept.slot.spec.is_workflow() && kept.has_promised(0) && !kept.slot.record.closed();
         if settled {
             self.unsettled.remove(task);
             self.lazy.remove(task);
@@ -458,6 +462,9 @@ impl Node {
             self.kept.get_mut(task).expect("owned").accepted = true;
         }
         self.check_promises(task);
+        if leads {
+            self.stir_workflow(task);
+        }
         if ended {
             self.kept.get_mut(task).expect("owned").announced = true;
             self.on_ended(task);

@@ -95,7 +95,9 @@ impl Node {
             _ => None,
         });
         let home = kept.map_or(self.id, |k| k.slot.record.owner());
-        let (feasible, infeasible) = spec.as_ref().map_or((0, None), |s| self.feasibility(s));
+        // A workflow runs in no worker.
+        let runs = spec.as_ref().filter(|s| !s.is_workflow());
+        let (feasible, infeasible) = runs.map_or((0, None), |s| self.feasibility(s));
         let estimated_start = self.estimate_start(position, worker.is_some());
         if let Some(spec) = spec
             && !replayed

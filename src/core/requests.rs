@@ -11,6 +11,7 @@ pub(crate) use crate::origin::Origin;
 use crate::pages::{add_stats, merge_page, wide};
 use crate::task::Priority;
 use crate::time::{Millis, Unix};
+use crate::token::Caller;
 use crate::view::{Reply, Stats, Status, TaskPage, TaskView};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -207,7 +208,9 @@ impl Node {
     pub(crate) fn gather(&mut self, origin: Origin, plan: Plan, request: Request, own: Vec<Reply>) {
         let number = self.requests.number();
         let nodes: BTreeSet<_> = self.live_members().collect();
-        let silent = self.members.len() - nodes.len();
+        // Whether a step was begun can't wait for those who are not there.
+        let all = !matches!(origin, Origin::Dependency(_));
+        let silent = if all { self.members.len() - nodes.len() } else { 0 };
         let by = origin.by();
         let gather = Gather {
             origin,
@@ -427,6 +430,12 @@ impl Node {
 
     pub(crate) fn on_query_task(&mut self, origin: Origin, task: &TaskId, detail: Detail, wait: Millis) {
         let wait = Millis(wait.0.min(limits::WAIT_MS));
+        if matches!(&origin, Origin::Node { .. }) && *origin.caller() == Caller::Node {
+            let now = self.now;
+            if let Some(kept) = self.kept.get_mut(task) {
+                kept.asked_at = Some(now);
+            }
+        }
         if let Some(kept) = self.owned(task).filter(|k| !k.disowned()) {
             if let Err(refusal) = origin.allows_task(task, &kept.slot.spec, Touch::Look) {
                 return self.answer(origin, Err(refusal));
@@ -625,7 +634,6 @@ impl Node {
 
     /// Asks whether a dependency has ended, unless that is being asked.
     pub(crate) fn ask_for_dependency(&mut self, dependency: &TaskId) {
-        let origin = Origin::Dependency(dependency.clone());
         if let Some(kept) = self.owned(dependency) {
             let ended = kept.promised_end().cloned();
             if let Some(closed) = ended {
@@ -633,6 +641,11 @@ impl Node {
             }
             return;
         }
+        self.inquire(dependency, DEPENDENCY_WAIT);
+    }
+
+    /// Asks other nodes for a dependency or a step, unless that is being asked.
+    pub(crate) fn inquire(&mut self, dependency: &TaskId, wait: Millis) {
         if !self.requests.dependencies.insert(dependency.clone()) {
             return;
         }
@@ -640,17 +653,22 @@ impl Node {
         // A workflow goes on with what its step left.
         let report = self.workflow_of(dependency).is_some();
         let detail = Detail { report, ..Detail::default() };
-        let query = Query::Task { task: dependency.clone(), detail, wait: DEPENDENCY_WAIT };
-        self.ask(origin, Request::Query(query), nodes, None);
+        let query = Query::Task { task: dependency.clone(), detail, wait };
+        self.ask(Origin::Dependency(dependency.clone()), Request::Query(query), nodes, None);
     }
 
     pub(crate) fn on_dependency(&mut self, dependency: &TaskId, reply: Result<Reply, Refusal>) {
         self.requests.dependencies.remove(dependency);
-        // Not there (yet) or not ended: the next tick asks again.
-        if let Ok(Reply::Task(view)) = reply
-            && let Some(outcome) = outcome_of(&view)
-        {
-            self.release_dependents(dependency, &outcome, view.report.as_ref());
+        match reply {
+            Ok(Reply::Task(view)) => {
+                self.on_step_found(dependency, view.ended_at);
+                if let Some(outcome) = outcome_of(&view) {
+                    self.release_dependents(dependency, &outcome, view.report.as_ref());
+                }
+            }
+            Err(Refusal::NotFound { .. }) => self.on_step_missed(dependency),
+            // The next tick asks again.
+            Ok(_) | Err(_) => {}
         }
     }
 

@@ -1,6 +1,7 @@
 //! What a step of a workflow is given: its condition, and its inputs with what
 //! earlier steps left; and what a workflow leaves itself.
 
+use crate::config::Planted;
 use crate::ids::{BlobHash, TaskId};
 use crate::limits;
 use crate::node::Node;
@@ -16,6 +17,9 @@ use std::sync::Arc;
 /// What becomes of a step whose turn has come.
 pub(crate) enum Next {
     Begin(Box<Spec>),
+    /// It can't begin with what there is: it has failed, which is kept like any
+    /// other end.
+    Fail(Box<Spec>, String),
     End(End),
     /// What it looks into is to be read first.
     Read(BlobHash),
@@ -60,8 +64,9 @@ impl Node {
     /// What becomes of step `n`, whose turn has come.
     pub(crate) fn next_of(&self, workflow: &TaskId, running: &Running, n: usize) -> Next {
         let step = running.flow.plan.step(n);
-        if let Some(text) = &step.when {
-            match self.condition_holds(workflow, running, text) {
+        let ignored = self.config.planted == Some(Planted::IgnoreConditions);
+        if let Some(text) = step.when.as_ref().filter(|_| !ignored) {
+            match self.condition_holds(workflow, running, n, text) {
                 Ok(true) => {}
                 Ok(false) => {
                     return Next::End(End::Skipped { reason: format!("its condition is false: {text}").into() });
@@ -71,20 +76,29 @@ impl Node {
         }
         match self.spec_of_step(workflow, running, n) {
             Ok(spec) => Next::Begin(Box::new(spec)),
+            Err(Lack::Never(problem)) => {
+                Next::Fail(Box::new(self.spec_of_failed(workflow, &running.flow.plan, n)), problem)
+            }
             Err(lack) => lack.into(),
         }
     }
 
-    fn condition_holds(&self, workflow: &TaskId, running: &Running, text: &str) -> Result<bool, Lack> {
+    /// The step with its inputs as they were written.
+    fn spec_of_failed(&self, workflow: &TaskId, plan: &Plan, n: usize) -> Spec {
+        let step = plan.step(n);
+        let written = if step.action == WORKFLOW { step.inputs.get("definition") } else { Some(&step.inputs) };
+        self.step_spec(workflow, step, &step.action, written.map_or_else(String::new, Value::to_string))
+    }
+
+    fn condition_holds(&self, workflow: &TaskId, running: &Running, of: usize, text: &str) -> Result<bool, Lack> {
         let plan = &running.flow.plan;
-        let ended = plan.definition.steps.iter().enumerate().filter(|(n, _)| running.flow.end_of(*n).is_some());
-        let names: Vec<&str> = ended.map(|(_, step)| step.step_id.as_str()).collect();
+        let names = condition::mentioned(text, plan.definition.steps.iter().map(|step| step.step_id.as_str()));
         let mut steps = BTreeMap::new();
-        for name in condition::mentioned(text, names.into_iter()) {
+        for name in names.into_iter().filter(|name| plan.follows(of, name)) {
             let Some(n) = plan.find(name) else { continue };
-            let end = running.flow.end_of(n);
-            let status = end.map_or("waiting", End::status);
-            let error = end.and_then(End::why);
+            // The answer must not depend on when it is asked.
+            let end = running.flow.end_of(n).ok_or(Lack::Yet)?;
+            let (status, error) = (end.status(), end.why());
             let (mut result, mut output) = (Value::Null, Value::Null);
             if text.contains("result") {
                 result = self.result_of(workflow, running, n)?;
@@ -117,7 +131,15 @@ impl Node {
             }
         };
         let look_up = |reference: &Reference| or_lack(self.look_up(workflow, running, n, reference));
-        let made = if step.for_each.is_some() && plan.definition.items.is_none() {
+        let open = |reference: &Reference| {
+            let step = reference.step().and_then(|id| plan.find(id));
+            step.is_some_and(|step| running.flow.end_of(step).is_none())
+        };
+        let made = if let Some(items) = step.for_each.as_ref().filter(|_| plan.definition.items.is_none()) {
+            // How many there are must not depend on when it is asked.
+            if reference::references(items)?.iter().any(open) {
+                return Err(Lack::Yet);
+            }
             items_of(plan, step, &look_up, &|value| or_lack(read_items(running, value)))
                 .map(|definition| (WORKFLOW, text_of(&definition)))
         } else if step.action == WORKFLOW {
@@ -137,9 +159,13 @@ impl Node {
             let inputs: Value = serde_json::from_str(&payload).unwrap_or(Value::Null);
             wait_until(&inputs, self.wall())?;
         }
+        Ok(self.step_spec(workflow, step, task_type, payload))
+    }
+
+    fn step_spec(&self, workflow: &TaskId, step: &Step, task_type: &str, payload: String) -> Spec {
         let of = &self.kept[workflow].slot.spec;
         let alone = task_type == WORKFLOW;
-        Ok(Spec {
+        Spec {
             task_type: task_type.into(),
             payload: payload.into_bytes().into(),
             metadata: None,
@@ -153,7 +179,7 @@ impl Node {
             retry_of: None,
             submitted_at: self.wall(),
             ..(**of).clone()
-        })
+        }
     }
 
     fn look_up(&self, workflow: &TaskId, running: &Running, n: usize, reference: &Reference) -> Result<Value, Lack> {

@@ -8,15 +8,16 @@
 //! gives way as any second task of one id does; its grant waits for a majority,
 //! so it does not run.
 
+use crate::config::Planted;
 use crate::effect::Effect;
-use crate::ids::{BlobHash, TaskId};
+use crate::ids::{BlobHash, NodeId, TaskId};
 use crate::limits;
 use crate::node::Node;
 use crate::origin::Origin;
 use crate::ownership::Offering;
 use crate::step_inputs::{Lack, Next, report_of};
 use crate::task::{CancelRequest, Data, Outcome, Report, Spec, TaskState};
-use crate::time::Unix;
+use crate::time::{Millis, Unix};
 use crate::view::Status;
 use crate::workflow::flow::{End, Flow, Over, Phase};
 use crate::workflow::{APPROVE, Plan, WORKFLOW};
@@ -45,6 +46,14 @@ pub(crate) struct Running {
     /// Content by reference that the next step looks into.
     pub(crate) read: BTreeMap<BlobHash, Arc<[u8]>>,
     reading: BTreeSet<BlobHash>,
+    /// What could not be read since the last tick.
+    unread: BTreeSet<BlobHash>,
+    /// When steps ended that other nodes own, as these say.
+    ended_at: BTreeMap<usize, Unix>,
+    /// Steps that nobody keeps.
+    unborn: BTreeSet<usize>,
+    /// When its steps elsewhere were last asked after.
+    asked_at: Millis,
     /// Steps may have begun that this node does not know of.
     wary: bool,
     /// What it waits for before its first step has completed.
@@ -59,6 +68,10 @@ impl Running {
             reports: BTreeMap::new(),
             read: BTreeMap::new(),
             reading: BTreeSet::new(),
+            unread: BTreeSet::new(),
+            ended_at: BTreeMap::new(),
+            unborn: BTreeSet::new(),
+            asked_at: Millis(0),
             wary: false,
             open: false,
         }
@@ -140,10 +153,15 @@ impl Node {
 
     /// What could not go on because something was not here yet.
     pub(crate) fn stir_waiting_workflows(&mut self) {
-        let waits =
-            |running: &Running| running.open && (running.flow.next().is_some() || running.flow.over().is_some());
-        let waiting = self.workflows.running.iter().filter(|(_, running)| waits(running));
-        self.workflows.stirred.extend(waiting.map(|(workflow, _)| workflow.clone()));
+        let waits = |running: &Running| {
+            running.open && (running.flow.ready().next().is_some() || running.flow.over().is_some())
+        };
+        for (workflow, running) in self.workflows.running.iter_mut().filter(|(_, running)| waits(running)) {
+            running.unread.clear();
+            self.workflows.stirred.insert(workflow.clone());
+        }
+        let led: Vec<TaskId> = self.workflows.running.keys().cloned().collect();
+        led.iter().for_each(|workflow| self.keep_steps(workflow));
     }
 
     /// Enters an owned workflow where its state belongs.
@@ -191,6 +209,7 @@ impl Node {
             self.run_workflow(&workflow, &mut left);
             // What a step leads to on this node alone follows at once.
             self.obey_itself();
+            self.ask_for_awaited();
         }
         if self.workflows_stirred() {
             self.tick_soon();
@@ -217,10 +236,11 @@ impl Node {
         for (n, end) in std::mem::take(&mut running.ended) {
             running.flow.end(n, end);
         }
-        if running.open {
+        let mut over = None;
+        if running.open && self.is_settled(workflow) {
             self.begin_steps(workflow, &mut running, left);
+            over = running.flow.over();
         }
-        let over = running.flow.over();
         let value = over.as_ref().map(|_| self.value_of_workflow(workflow, &running.flow.plan, Some(&running)));
         self.workflows.running.insert(workflow.clone(), running);
         if let (Some(over), Some(value)) = (over, value) {
@@ -228,37 +248,148 @@ impl Node {
         }
     }
 
+    /// A majority keeps the workflow under the right of this node, and no change
+    /// of its holders is under way: any other node that could begin its steps
+    /// shares a holder with this one, and of two births of a step the first stays.
+    fn is_settled(&self, workflow: &TaskId) -> bool {
+        let kept = &self.kept[workflow];
+        kept.has_promised(0) && kept.slot.record.prior.is_empty() && !kept.doomed
+    }
+
     fn begin_steps(&mut self, workflow: &TaskId, running: &mut Running, left: &mut usize) {
+        let plan = running.flow.plan.clone();
+        let told = std::mem::take(&mut running.ended_at);
+        let mut put_off = Vec::new();
         loop {
-            let plan = running.flow.plan.clone();
-            let ended_at = |n: usize| self.end_time(workflow, &plan, n);
+            let ended_at = |n: usize| Some((self.end_time(workflow, &plan, n).or_else(|| told.get(&n).copied())?, n));
             running.flow.begin_undoing(&ended_at);
-            let Some(n) = running.flow.next() else { return };
+            let Some(n) = running.flow.next() else { break };
             if *left == 0 {
                 self.workflows.stirred.insert(workflow.clone());
-                return;
+                break;
             }
-            *left -= 1;
             match self.next_of(workflow, running, n) {
-                Next::Begin(spec) => match self.begin_step(workflow, &running.flow.plan.name(n), *spec, running.wary) {
-                    Ok(()) => running.flow.begin(n),
-                    Err(problem) => {
-                        running.flow.end(n, badly(problem));
-                    }
-                },
+                Next::Later => {
+                    // An end, or the tick, stirs it again.
+                    running.flow.put_off(n);
+                    put_off.push(n);
+                    continue;
+                }
                 Next::End(end) => {
                     running.flow.end(n, end);
+                }
+                Next::Begin(_) | Next::Fail(..) if !self.is_first_birth(workflow, running, n) => {
+                    running.flow.put_off(n);
+                    put_off.push(n);
+                    continue;
+                }
+                Next::Begin(spec) => self.begin_step(workflow, running, n, *spec, None),
+                Next::Fail(spec, problem) => self.begin_step(workflow, running, n, *spec, Some(problem)),
+                Next::Read(hash) if running.unread.contains(&hash) => {
+                    running.flow.put_off(n);
+                    put_off.push(n);
+                    continue;
                 }
                 Next::Read(hash) => {
                     if running.reading.insert(hash) {
                         self.out.push(Effect::ReadBlob(hash));
                     }
-                    return;
+                    break;
                 }
-                // The tick stirs it again.
-                Next::Later => return,
             }
             running.read.clear();
+            *left -= 1;
+        }
+        running.flow.take_up(put_off);
+        running.ended_at = told;
+    }
+
+    /// Whether a step may be born: an owner that took the workflow over asks
+    /// first whether the last one has begun it, on holders that may have changed
+    /// since.
+    fn is_first_birth(&mut self, workflow: &TaskId, running: &Running, n: usize) -> bool {
+        let Ok(step) = step_id(workflow, &running.flow.plan.name(n)) else { return true };
+        let known = self.kept.contains_key(&step) || self.damaged.contains(&step);
+        if !running.wary || known || running.unborn.contains(&n) {
+            return true;
+        }
+        self.inquire(&step, Millis(0));
+        false
+    }
+
+    /// The workflow that this node leads and the step of it that `step` is.
+    fn step_of_running(&mut self, step: &TaskId) -> Option<(TaskId, usize)> {
+        let (workflow, name) = step.as_str().rsplit_once('/')?;
+        let (workflow, running) = self.workflows.running.get_key_value(workflow)?;
+        Some((workflow.clone(), running.flow.plan.find(name)?))
+    }
+
+    /// Another node keeps a step of a workflow that this one leads.
+    pub(crate) fn on_step_found(&mut self, step: &TaskId, ended_at: Option<Unix>) {
+        let Some((workflow, n)) = self.step_of_running(step) else { return };
+        let Some(running) = self.workflows.running.get_mut(&workflow) else { return };
+        running.ended_at.extend(ended_at.map(|at| (n, at)));
+        running.unborn.remove(&n);
+        if matches!(running.flow.phase(n), Phase::Waiting | Phase::Ready) {
+            running.flow.begin(n);
+            self.await_step(&workflow, step.clone());
+            self.stir_workflow(&workflow);
+        }
+    }
+
+    /// No node that is there keeps it.
+    pub(crate) fn on_step_missed(&mut self, step: &TaskId) {
+        let Some((workflow, n)) = self.step_of_running(step) else { return };
+        // It was seen somewhere, or this node's own copy can't be read. If nobody
+        // has it who could still come, its birth was never known to a majority.
+        let there = |node: &NodeId| self.live(*node) || self.is_away(*node);
+        let never_born = !self.kept.contains_key(step) && self.members.keys().all(there);
+        let Some(running) = self.workflows.running.get_mut(&workflow) else { return };
+        match running.flow.phase(n) {
+            Phase::Waiting | Phase::Ready => {}
+            Phase::Begun if never_born => {
+                running.flow.begin_anew(n);
+                self.damaged.remove(step);
+            }
+            Phase::Begun | Phase::Ended(_) => return,
+        }
+        running.unborn.insert(n);
+        self.stir_workflow(&workflow);
+    }
+
+    /// Steps that other nodes own are asked after, so that they are kept as long
+    /// as their workflow is not over.
+    fn keep_steps(&mut self, workflow: &TaskId) {
+        let (now, span) = (self.now, Millis(self.config.retention.0 / 4));
+        let Some(running) = self.workflows.running.get_mut(workflow) else { return };
+        if now.since(running.asked_at) < span {
+            return;
+        }
+        running.asked_at = now;
+        let born = |n: &usize| match running.flow.phase(*n) {
+            Phase::Begun => true,
+            Phase::Ended(end) => !matches!(end, End::Skipped { .. }),
+            Phase::Waiting | Phase::Ready => false,
+        };
+        let steps = (0..running.flow.plan.len()).filter(born);
+        let steps: Vec<TaskId> = steps.filter_map(|n| step_id(workflow, &running.flow.plan.name(n)).ok()).collect();
+        for step in steps.into_iter().filter(|step| self.owned(step).is_none()).collect::<Vec<_>>() {
+            self.inquire(&step, Millis(0));
+        }
+    }
+
+    /// A step is born; with a `problem`, it has failed at once.
+    fn begin_step(&mut self, workflow: &TaskId, running: &mut Running, n: usize, spec: Spec, problem: Option<String>) {
+        match self.bear_step(workflow, running, n, spec, problem) {
+            Ok(()) => {
+                running.flow.begin(n);
+                if self.config.planted == Some(Planted::IgnoreJoins) {
+                    running.flow.end(n, End::Well);
+                }
+            }
+            Err(problem) => {
+                running.flow.end(n, badly(problem));
+            }
         }
     }
 
@@ -266,35 +397,56 @@ impl Node {
     /// asked for again when the tick stirs the workflow.
     pub(crate) fn on_blob_read(&mut self, hash: BlobHash, content: Option<&Arc<[u8]>>) {
         for (workflow, running) in &mut self.workflows.running {
-            if running.reading.remove(&hash)
-                && let Some(content) = content
-            {
-                running.read.insert(hash, content.clone());
-                self.workflows.stirred.insert(workflow.clone());
+            if !running.reading.remove(&hash) {
+                continue;
             }
+            match content {
+                Some(content) => drop(running.read.insert(hash, content.clone())),
+                None => drop(running.unread.insert(hash)),
+            }
+            self.workflows.stirred.insert(workflow.clone());
         }
     }
 
     /// When a step ended that has a record.
-    fn end_time(&self, workflow: &TaskId, plan: &Plan, n: usize) -> Option<(Unix, usize)> {
+    fn end_time(&self, workflow: &TaskId, plan: &Plan, n: usize) -> Option<Unix> {
         let step = step_id(workflow, &plan.name(n)).ok()?;
-        self.kept.get(&step)?.slot.record.body.state.closed().map(|closed| (closed.at, n))
+        self.kept.get(&step)?.slot.record.body.state.closed().map(|closed| closed.at)
     }
 
-    fn begin_step(&mut self, workflow: &TaskId, name: &str, spec: Spec, wary: bool) -> Result<(), String> {
-        let step = step_id(workflow, name)?;
-        if self.kept.contains_key(&step) {
-            return Err(format!("its id {step} is taken by another task"));
+    fn bear_step(
+        &mut self,
+        workflow: &TaskId,
+        running: &Running,
+        n: usize,
+        spec: Spec,
+        problem: Option<String>,
+    ) -> Result<(), String> {
+        let step = step_id(workflow, &running.flow.plan.name(n))?;
+        let wary = running.wary || running.flow.plan.races();
+        if self.kept.contains_key(&step) || self.damaged.contains(&step) {
+            // Begun before: its copy came after the workflow did, or can't be read.
+            self.await_step(workflow, step);
+            return Ok(());
         }
-        let priority = self.kept[workflow].slot.record.body.priority;
-        let holders = self.first_holders(workflow);
+        let record = &self.kept[workflow].slot.record;
+        let (priority, holders) = (record.body.priority, record.holders.clone());
         let nonce = self.chance.next();
-        self.dependents.entry(step.clone()).or_default().insert(workflow.clone());
         self.bear(step.clone(), Arc::new(spec), priority, holders, nonce);
         if let Some(kept) = self.kept.get_mut(&step) {
             kept.wary = wary;
         }
+        if let Some(problem) = problem {
+            self.close(&step, Outcome::Failed { error: problem.into() }, None, None);
+        }
+        // Not before: an end would be told to nobody while the workflow is looked at.
+        self.await_step(workflow, step);
         Ok(())
+    }
+
+    fn await_step(&mut self, workflow: &TaskId, step: TaskId) {
+        self.dependents.entry(step.clone()).or_default().insert(workflow.clone());
+        self.awaited.push(step);
     }
 
     /// The state of a workflow that this node has just come to own, from the
@@ -304,7 +456,13 @@ impl Node {
         let plan = Arc::new(Plan::read(&kept.slot.spec.payload).map_err(|e| e.to_string())?);
         let first = kept.slot.record.stamp.ballot.epoch == 1;
         let mut flow = Flow::new(plan.clone());
-        let begun: Vec<TaskId> = self.parts_of(workflow).cloned().collect();
+        let mut begun: Vec<TaskId> = self.parts_of(workflow).cloned().collect();
+        if self.config.planted == Some(Planted::BeginAnew) {
+            for step in begun.drain(..) {
+                self.depose(&step);
+                self.drop_record(&step);
+            }
+        }
         for step in &begun {
             if let Some(n) = plan.find(&step.as_str()[workflow.as_str().len() + 1..]) {
                 flow.begin(n);
@@ -313,8 +471,13 @@ impl Node {
                 self.awaited.push(step.clone());
             }
         }
+        // It has begun, so what it waited for has completed.
         let open = !begun.is_empty();
-        Ok(Running { wary: !first, open, ..Running::of(flow) })
+        if open {
+            self.stop_awaiting(workflow);
+        }
+        let wary = !first && self.config.planted != Some(Planted::BeginAnew);
+        Ok(Running { wary, open, ..Running::of(flow) })
     }
 
     /// This node owns it no more, or it has ended.
@@ -365,12 +528,10 @@ impl Node {
     /// A workflow has ended: what still waits or runs of it is over as well.
     pub(crate) fn end_steps(&mut self, workflow: &TaskId, why: &Outcome, force: Force) {
         self.leave_workflow(workflow);
-        let steps: Vec<TaskId> = self.parts_of(workflow).cloned().collect();
+        let open = |step: &&TaskId| !self.kept[*step].slot.record.closed();
+        let steps: Vec<TaskId> = self.parts_of(workflow).filter(open).cloned().collect();
         let reason: Arc<str> = format!("its workflow is {}", Status::of_outcome(why).name()).into();
         for step in steps {
-            if self.kept[&step].slot.record.closed() {
-                continue;
-            }
             if self.owned(&step).is_some() {
                 self.stop(&step, Some(reason.clone()), force);
                 continue;
@@ -401,14 +562,14 @@ impl Node {
         self.answer_when_promised(origin, vec![task.clone()], crate::requests::Answer::Ready(reply), false);
     }
 
-    /// An owned step whose workflow ended without it.
-    pub(crate) fn tend_step(&mut self, step: &TaskId) {
-        let Some(workflow) = self.workflow_of(step) else { return };
-        let kept = &self.kept[workflow];
-        let over = self.owns(kept) && kept.promised_end().is_some();
-        if over && !self.kept[step].slot.record.closed() && self.kept[step].slot.record.body.cancel.is_none() {
-            self.stop(step, Some("its workflow has ended".into()), Force::Ask);
-        }
+    /// Steps that an owned workflow left open, because their owner was not there
+    /// or was not known to keep them.
+    pub(crate) fn tend_steps(&mut self, workflow: &TaskId) {
+        let Some(closed) = self.kept[workflow].promised_end().filter(|_| !self.kept[workflow].disowned()) else {
+            return;
+        };
+        let outcome = closed.outcome.clone();
+        self.end_steps(workflow, &outcome, Force::Ask);
     }
 
     /// Ends a task that waits, or asks one that runs to stop.
@@ -416,6 +577,10 @@ impl Node {
         match &self.kept[task].slot.record.body.state {
             TaskState::Done(_) => {}
             TaskState::Leased { .. } => {
+                let before = &self.kept[task].slot.record.body.cancel;
+                if before.as_ref().is_some_and(|c| c.force || force == Force::Ask) {
+                    return self.send_stop(task);
+                }
                 let cancel = Some(CancelRequest { reason, force: force == Force::Kill });
                 self.revise(task, Offering::Now, |r| r.body.cancel = cancel);
                 self.send_stop(task);

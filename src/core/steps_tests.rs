@@ -582,3 +582,21 @@ fn ten_thousand_steps_begin_in_portions() {
     bench.wait(Millis(5_000));
     assert_eq!(bench.view("w").0.status, Status::Completed);
 }
+
+#[test]
+fn a_condition_waits_for_what_it_asks_after_and_holds_up_no_other_step() {
+    let mut bench = Bench::new();
+    let steps = json!([
+        {"step_id": "a", "action": "echo"}, {"step_id": "b", "action": "echo"},
+        {"step_id": "c", "action": "echo", "depends_on": ["a", "b"], "join": "any", "when": "steps.b.result > 1"},
+        {"step_id": "d", "action": "echo", "depends_on": ["a"], "inputs": {"of": "${steps.a.result}"}},
+        {"step_id": "e", "action": "echo", "depends_on": ["a", "b"], "join": "any", "for_each": "${steps.b.result}"},
+    ]);
+    bench.submit("w", workflow(steps)).expect("taken");
+    bench.end("w/a", Verdict::Completed, &json!(1));
+    assert_eq!(bench.steps("w")[2..], ["c waiting", "d leased", "e waiting"]);
+    bench.end("w/b", Verdict::Completed, &json!(2));
+    assert_eq!(bench.steps("w")[2..], ["c leased", "d leased", "e failed"]);
+    let kept = bench.solo.node.slot(&id("w/e")).expect("an end that is kept");
+    assert!(kept.record.closed(), "its list was a number: {:?}", kept.record.body.state);
+}

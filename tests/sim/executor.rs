@@ -4,6 +4,7 @@
 use crate::agenda::{Event, Time};
 use crate::invariants::Seen;
 use crate::world::World;
+use serde_json::{Value, json};
 use std::sync::Arc;
 use taskmesh_core::execution::{Event as RunEvent, Verdict};
 use taskmesh_core::prng::Prng;
@@ -14,7 +15,18 @@ use taskmesh_core::{BlobHash, Fence, Input, Millis, Spec, TaskId};
 pub(crate) struct Running {
     ticket: u32,
     ending: Ending,
-    leaves_blob: bool,
+    leaves: Leaves,
+}
+
+/// What a run leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Leaves {
+    /// A text that names the run.
+    Text,
+    /// An object with that text and numbers, for later steps.
+    Fields,
+    /// Too much for a record.
+    Blob,
 }
 
 /// How a run will end.
@@ -50,18 +62,31 @@ impl Program {
 
     /// A payload that asks for this program, for `cost`.
     pub(crate) fn payload(self, cost: Time, blob: bool) -> Arc<[u8]> {
-        let name = Program::ALL.into_iter().find(|(p, _)| *p == self).expect("every program is listed").1;
+        let name = self.name();
         let leaves = if blob { "blob" } else { "inline" };
         format!("\"{name} {cost} {leaves}\"").into_bytes().into()
     }
 
-    fn read(payload: &[u8]) -> (Program, Time, bool) {
-        let text = std::str::from_utf8(payload).expect("payloads are ours").trim_matches('"');
-        let mut words = text.split(' ');
-        let name = words.next().expect("a name");
-        let program = Program::ALL.into_iter().find(|(_, n)| *n == name).expect("a known program").0;
-        let cost = words.next().and_then(|c| c.parse().ok()).expect("a cost");
-        (program, cost, words.next() == Some("blob"))
+    /// What it is called in a payload.
+    pub(crate) fn name(self) -> &'static str {
+        Program::ALL.into_iter().find(|(p, _)| *p == self).expect("every program is listed").1
+    }
+
+    fn named(name: &str) -> Program {
+        Program::ALL.into_iter().find(|(_, n)| *n == name).expect("a known program").0
+    }
+
+    /// The payload of a task is a text, that of a step an object.
+    fn read(payload: &[u8]) -> (Program, Time, Leaves) {
+        let payload: Value = serde_json::from_slice(payload).expect("payloads are ours");
+        if let Some(text) = payload.as_str() {
+            let words: Vec<_> = text.split(' ').collect();
+            let leaves = if words[2] == "blob" { Leaves::Blob } else { Leaves::Text };
+            return (Program::named(words[0]), words[1].parse().expect("a cost"), leaves);
+        }
+        let program = Program::named(payload["program"].as_str().expect("a name"));
+        let leaves = if payload["leaves"] == "blob" { Leaves::Blob } else { Leaves::Fields };
+        (program, payload["cost"].as_u64().expect("a cost"), leaves)
     }
 
     fn ending(self, prng: &mut Prng, hangs_left: u32) -> Ending {
@@ -90,7 +115,7 @@ impl World {
         self.show(Seen::Started { node: n, task: &task, fence, spec: &spec });
         self.oracle.run_started(&task, fence, n, self.now, &spec);
         self.tally.runs += 1;
-        let (program, cost, leaves_blob) = Program::read(&spec.payload);
+        let (program, cost, leaves) = Program::read(&spec.payload);
         let mut ending = program.ending(&mut self.prng, self.faults.hangs_left);
         let mut takes = 1 + cost;
         if ending == Ending::Never {
@@ -101,7 +126,7 @@ impl World {
             takes = timeout.0 + 1;
         }
         let (life, never) = (self.hosts[n].life, ending == Ending::Never);
-        let before = self.hosts[n].runs.insert((task.clone(), fence), Running { ticket: 0, ending, leaves_blob });
+        let before = self.hosts[n].runs.insert((task.clone(), fence), Running { ticket: 0, ending, leaves });
         assert!(before.is_none(), "n{n} runs {task} under {fence:?} twice at once");
         let begins = self.now + self.prng.below(20);
         if never {
@@ -154,13 +179,19 @@ impl World {
         let (task, fence) = key;
         let Ending::Verdict(verdict) = running.ending else { return };
         let text = result_of(&task, fence, n);
-        let result = if running.leaves_blob {
-            let content = text.repeat(8);
-            let hash = BlobHash::of(content.as_bytes());
-            host.disk.blobs.insert(hash);
-            Data::Blob { hash, bytes: content.len() as u64 }
-        } else {
-            Data::Inline(text.into_bytes().into())
+        let result = match running.leaves {
+            Leaves::Blob => {
+                let content = text.repeat(8);
+                let hash = BlobHash::of(content.as_bytes());
+                host.disk.blobs.insert(hash);
+                Data::Blob { hash, bytes: content.len() as u64 }
+            }
+            Leaves::Text => Data::Inline(text.into_bytes().into()),
+            Leaves::Fields => {
+                let rows: Vec<u64> = (0..self.prng.below(5)).map(|_| self.prng.below(10)).collect();
+                let fields = json!({"run": text, "n": self.prng.below(10), "rows": rows});
+                Data::Inline(fields.to_string().into_bytes().into())
+            }
         };
         let report = Report { result: result.clone(), ..Report::default() };
         self.oracle.run_ended(&task, fence, n, self.now, Some((verdict.clone(), result)));

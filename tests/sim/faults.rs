@@ -198,7 +198,7 @@ impl Faults {
             holders: self.holders,
             away: Millis(10_000),
             grace: Millis(2_000),
-            retention: if self.short_retention { Millis(20_000) } else { usual.retention },
+            retention: if self.short_retention { Millis(100_000) } else { usual.retention },
             open_tasks: if plan.planted == Some(Planted::Unbounded) {
                 // So few that any storm reaches it.
                 4

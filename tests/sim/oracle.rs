@@ -5,6 +5,7 @@
 use crate::agenda::Time;
 use crate::disk::Copy;
 use crate::invariants::Seen;
+use crate::model::Flows;
 use crate::world::{Fate, World};
 use std::collections::{BTreeMap, BTreeSet};
 use taskmesh_core::execution::Verdict;
@@ -26,6 +27,9 @@ pub(crate) struct Ending {
     pub(crate) executor: Option<Option<NodeId>>,
     /// What it left.
     pub(crate) result: Option<Data>,
+    /// Under which right, and when by the clock of its owner; no part of what is
+    /// compared.
+    pub(crate) by: Option<(Fence, Unix)>,
 }
 
 impl Ending {
@@ -36,6 +40,7 @@ impl Ending {
             attempt: Some(record.body.attempt),
             executor: Some(closed.executor.as_ref().map(|(node, _)| *node)),
             result: Some(closed.report.as_ref().map(|r| r.result.clone()).unwrap_or_default()),
+            by: Some((record.fence(), closed.at)),
         })
     }
 
@@ -147,6 +152,8 @@ pub(crate) enum Asked {
     View { task: TaskId, must_know: MustKnow },
     /// Anything else.
     Other,
+    /// Anything, of which the answer is to be kept.
+    Kept,
 }
 
 /// Whether an answer may be that there is no such task.
@@ -172,6 +179,10 @@ pub(crate) struct Oracle {
     pub(crate) promises: BTreeMap<TaskId, Promise>,
     /// By id, in order of their start.
     pub(crate) runs: BTreeMap<TaskId, Vec<Run>>,
+    /// What it knows of workflows.
+    pub(crate) flows: Flows,
+    /// Answers that somebody wants to read.
+    pub(crate) answers: Vec<Result<Reply, Refusal>>,
     pending: BTreeMap<RequestId, Pending>,
 }
 
@@ -229,6 +240,7 @@ impl World {
         match effect {
             Effect::Persist(Entry::Record { pledge, record }) => {
                 self.show(Seen::Kept { node: n, pledge, record: &record });
+                self.note_birth(n, &record);
                 let task = record.task.clone();
                 self.hosts[n].disk.write(Entry::Record { pledge, record });
                 self.weigh(n, &task);
@@ -239,7 +251,12 @@ impl World {
                 self.oracle.promise(&task).pledge(NodeId::test(n as u64), ballot);
                 self.weigh_vow(&task, ballot);
             }
-            Effect::Persist(entry) => self.hosts[n].disk.write(entry),
+            Effect::Persist(entry) => {
+                if let Entry::Spec(task, spec) = &entry {
+                    self.note_spec(task, spec);
+                }
+                self.hosts[n].disk.write(entry);
+            }
             Effect::Forget(key) => {
                 self.show(Seen::Forgotten { node: n, key: &key });
                 self.note_forgotten(n, &key);
@@ -382,6 +399,7 @@ impl World {
                     self.accept(n, task, work, submitted.replayed, Some(submitted.home));
                 }
             }
+            (Asked::Kept, answer) => self.oracle.answers.push(answer),
             (Asked::Retry, Ok(Reply::Retried { retry, .. })) => self.accept(n, &retry, 0, true, None),
             (Asked::View { must_know: MustKnow::Ended, task }, answer) => {
                 let known = matches!(&answer, Ok(Reply::Task(view)) if view.status.terminal());
@@ -400,7 +418,8 @@ impl World {
             Ok(Reply::Tasks(page)) => page.tasks.iter().for_each(|view| self.on_view(n, view)),
             Ok(Reply::Cancelled { task, status: Status::Cancelled, .. }) => {
                 self.tally.cancelled += 1;
-                let ending = Ending { status: Status::Cancelled, attempt: None, executor: None, result: None };
+                let ending =
+                    Ending { status: Status::Cancelled, attempt: None, executor: None, result: None, by: None };
                 self.tell(n, &task, ending);
             }
             Ok(_) => {}
@@ -444,6 +463,7 @@ impl World {
             attempt: Some(view.attempt),
             executor: Some(view.executor.as_ref().map(|(node, _)| *node)),
             result: view.report.as_ref().map(|r| r.result.clone()),
+            by: None,
         };
         self.tell(n, &view.task, ending);
     }
@@ -452,8 +472,13 @@ impl World {
     pub(crate) fn on_notice(&mut self, n: usize, notice: &Notice) {
         match notice {
             Notice::TaskClosed { task, status, attempt, executor, .. } => {
-                let ending =
-                    Ending { status: *status, attempt: Some(*attempt), executor: Some(*executor), result: None };
+                let ending = Ending {
+                    status: *status,
+                    attempt: Some(*attempt),
+                    executor: Some(*executor),
+                    result: None,
+                    by: None,
+                };
                 self.tell(n, task, ending);
             }
             Notice::OwnerAdopted { .. } => self.tally.adoptions += 1,

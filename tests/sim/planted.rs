@@ -66,6 +66,21 @@ fn dag_order_notices_a_task_before_what_it_depends_on() {
 }
 
 #[test]
+fn dag_order_notices_a_step_before_its_join_is_met() {
+    caught(Planted::IgnoreJoins, "dag_order");
+}
+
+#[test]
+fn join_policy_kept_notices_conditions_that_are_not_asked() {
+    caught(Planted::IgnoreConditions, "join_policy_kept");
+}
+
+#[test]
+fn step_released_once_notices_an_owner_that_begins_steps_anew() {
+    caught(Planted::BeginAnew, "step_released_once");
+}
+
+#[test]
 fn queue_bounded_notices_tasks_over_the_bound() {
     caught(Planted::Unbounded, "queue_bounded");
 }

@@ -2,15 +2,18 @@
 
 use crate::executor::Program;
 use crate::faults::Plan;
+use crate::flows::workflow_spec;
 use crate::link::Cut;
 use crate::oracle::{Asked, MustKnow};
 use crate::run::Outcome;
 use crate::workload::plain_spec;
 use crate::world::{Doom, Fate, World, index};
+use serde_json::json;
 use taskmesh_core::command::{ClearScope, Detail, Scope, Submission};
 use taskmesh_core::task::{Durability, Priority};
 use taskmesh_core::view::Status;
-use taskmesh_core::{Command, Millis, NodeId, Query, Record, Request, Spec, TaskId};
+use taskmesh_core::workflow::{Definition, Step};
+use taskmesh_core::{Command, Millis, NodeId, Query, Record, Refusal, Reply, Request, Spec, TaskId};
 
 #[test]
 fn a_lost_owner_is_replaced_and_its_task_finishes() {
@@ -346,6 +349,22 @@ fn holders_that_were_gone_before_a_task_was_offered_are_chosen_anew() {
     tasks.iter().for_each(|task| assert_completed(&world, task));
 }
 
+#[test]
+fn a_workflow_whose_owners_die_one_after_the_other_ends_with_every_result() {
+    let mut world = settled(18, 7);
+    let workflow = weave(&mut world, 1, "w", &chain(12));
+    for _ in 0..3 {
+        world.run_until(world.now + 2_000);
+        let owner = owner_of(&world, &workflow);
+        world.doom(owner, Doom::WhileSpeaking);
+        world.run_until(world.now + 1_000);
+        world.agenda.at(world.now + 9_000, crate::agenda::Event::Boot { node: owner });
+    }
+    world.run_until(world.now + 60_000);
+    assert_completed(&world, &workflow);
+    fine(world);
+}
+
 /// A mesh of `nodes` that know each other.
 fn settled(seed: u64, nodes: usize) -> World {
     let mut world = World::new(&Plan::calm(seed, nodes));
@@ -364,6 +383,24 @@ fn submit(world: &mut World, n: usize, name: &str, spec: Spec) -> TaskId {
     let submission = Submission { task: Some(task.clone()), spec, priority: Priority::NORMAL, items: Vec::new() };
     world.submit(n, submission, work);
     task
+}
+
+fn weave(world: &mut World, n: usize, name: &str, definition: &Definition) -> TaskId {
+    submit(world, n, name, workflow_spec(definition))
+}
+
+/// Steps of half a second, each handed what the one before left.
+fn chain(steps: usize) -> Definition {
+    let step = |n: usize| {
+        let mut step = Step::new(&format!("s{n}"), "echo");
+        step.inputs = json!({"program": "good", "cost": 500, "leaves": "inline"});
+        if let Some(before) = n.checked_sub(1) {
+            step.inputs["of"] = json!(format!("${{steps.s{before}.result.n}}"));
+            step.depends_on = vec![format!("s{before}")];
+        }
+        step
+    };
+    Definition { name: "chain".to_owned(), steps: (0..steps).map(step).collect(), ..Definition::default() }
 }
 
 fn part(world: &mut World, minority: &[usize]) {
@@ -412,4 +449,21 @@ fn fine(mut world: World) {
     }
     let outcome: Outcome = world.finish();
     assert!(outcome.violations.is_empty(), "{:#?}", outcome.violations);
+}
+
+#[test]
+fn a_workflow_cancelled_at_any_node_that_is_a_plain_task_is_not_found() {
+    let mut world = settled(17, 5);
+    let task = give(&mut world, 1, "a", 60_000);
+    world.run_until(world.now + 2_000);
+    for n in 0..5 {
+        let cancel = Command::CancelWorkflow { task: task.clone(), reason: None, force: false };
+        world.ask(n, Request::Command(cancel), Asked::Kept);
+    }
+    world.run_until(world.now + 10_000);
+    let not_found = |answer: &Result<Reply, Refusal>| matches!(answer, Err(Refusal::NotFound { .. }));
+    assert_eq!(world.oracle.answers.len(), 5);
+    assert!(world.oracle.answers.iter().all(not_found), "{:?}", world.oracle.answers);
+    assert!(world.oracle.promises[&task].decided.is_empty(), "it goes on");
+    fine(world);
 }

@@ -93,6 +93,12 @@ tally! {
     submitted: "submissions",
     /// Tasks accepted.
     accepted: "tasks accepted",
+    /// Workflows submitted.
+    workflows: "workflows submitted",
+    /// Steps born.
+    steps: "steps begun",
+    /// Answers to steps that wait for a person.
+    approvals: "approvals given or refused",
     /// Submissions answered as before.
     replayed: "submissions replayed",
     /// Tasks cancelled at once.

@@ -22,6 +22,10 @@ use taskmesh_core::{
 pub(crate) enum Act {
     /// Submits something new, somewhere.
     Submit,
+    /// Submits a workflow, somewhere.
+    SubmitWorkflow,
+    /// Answers a step that waits for a person, somewhere.
+    Approve,
     /// Asks something about what was submitted before, somewhere.
     Meddle,
     /// Asks this, somewhere.
@@ -31,16 +35,19 @@ pub(crate) enum Act {
 }
 
 impl World {
-    /// Plans the work of `tasks` submissions and half as many other requests,
-    /// from `from` to `until`.
+    /// Plans the work of `tasks` submissions, a workflow for every fifteen of
+    /// them, and half as many other requests, from `from` to `until`.
     pub(crate) fn plan_work(&mut self, tasks: u64, from: Time, until: Time) {
         for _ in 0..tasks {
             let at = from + self.prng.below(until - from);
             self.agenda.at(at, Event::Act(Act::Submit));
         }
-        for _ in 0..tasks / 2 {
-            let at = from + self.prng.below(until - from);
-            self.agenda.at(at, Event::Act(Act::Meddle));
+        let others = [(Act::Meddle, tasks / 2), (Act::SubmitWorkflow, tasks / 15), (Act::Approve, tasks / 5)];
+        for (act, times) in others {
+            for _ in 0..times {
+                let at = from + self.prng.below(until - from);
+                self.agenda.at(at, Event::Act(act.clone()));
+            }
         }
     }
 
@@ -48,6 +55,8 @@ impl World {
     pub(crate) fn act(&mut self, act: Act) {
         match act {
             Act::Submit => self.submit_some(),
+            Act::SubmitWorkflow => self.submit_some_workflow(),
+            Act::Approve => self.approve_some(),
             Act::Meddle => self.meddle(),
             Act::Ask(request) => {
                 if let Some(n) = self.any_up() {
@@ -118,7 +127,7 @@ impl World {
     }
 
     /// The same work again, elsewhere, at once or a little later.
-    fn submit_twice(&mut self, n: usize, submission: Submission, work: u64) {
+    pub(crate) fn submit_twice(&mut self, n: usize, submission: Submission, work: u64) {
         let Some(other) = self.any_up() else { return };
         let after = if self.prng.chance(500) { 0 } else { self.prng.below(8_000) };
         let (request, asked) = order(submission.clone(), work);
@@ -224,7 +233,7 @@ impl World {
         known.keys().nth(skip).cloned()
     }
 
-    fn any_accepted(&mut self) -> Option<TaskId> {
+    pub(crate) fn any_accepted(&mut self) -> Option<TaskId> {
         self.any_task().filter(|task| self.oracle.promises[task].accepted.is_some())
     }
 

@@ -129,6 +129,16 @@ impl Flow {
         self.ready.first().copied().filter(|_| self.begun < most)
     }
 
+    /// Steps whose turn has come lose it for the moment…
+    pub(crate) fn put_off(&mut self, n: usize) {
+        self.ready.remove(&n);
+    }
+
+    /// … and have it again.
+    pub(crate) fn take_up(&mut self, put_off: Vec<usize>) {
+        self.ready.extend(put_off);
+    }
+
     /// Steps whose turn has come.
     pub(crate) fn ready(&self) -> impl Iterator<Item = usize> + '_ {
         self.ready.iter().copied()
@@ -140,6 +150,14 @@ impl Flow {
             self.ready.remove(&n);
             self.phases[n] = Phase::Begun;
             self.begun += 1;
+        }
+    }
+
+    /// A step that seemed to have begun has not.
+    pub(crate) fn begin_anew(&mut self, n: usize) {
+        if self.phases[n] == Phase::Begun {
+            self.begun -= 1;
+            self.make_ready(n);
         }
     }
 

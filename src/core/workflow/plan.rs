@@ -1,7 +1,7 @@
 //! A definition that was checked as a whole, with its graph.
 
 use super::reference::{self, Reference, Root};
-use super::{APPROVE, Definition, OnFailure, Step, WAIT, WORKFLOW, condition};
+use super::{APPROVE, Definition, Join, OnFailure, Step, WAIT, WORKFLOW, condition};
 use crate::limits;
 use crate::time::{Millis, Unix};
 use serde_json::Value;
@@ -22,6 +22,7 @@ pub struct Plan {
     depths: Vec<u32>,
     /// Steps that only undo others.
     undoing: BTreeSet<usize>,
+    races: bool,
 }
 
 /// What is wrong with a definition, and where.
@@ -66,7 +67,9 @@ impl Plan {
             of.iter().for_each(|parent: &usize| children[*parent].push(step));
         }
         let depths = vec![0; parents.len()];
-        let mut plan = Plan { definition, by_id, parents, children, depths, undoing };
+        let some = |step: &Step| matches!(step.join, Join::Any | Join::Quorum(_)) && step.depends_on.len() > 1;
+        let races = definition.steps.iter().any(some);
+        let mut plan = Plan { definition, by_id, parents, children, depths, undoing, races };
         plan.measure()?;
         for n in 0..plan.definition.steps.len() {
             plan.check_step(n, depth)?;
@@ -176,6 +179,19 @@ impl Plan {
             }
         }
         Ok(())
+    }
+
+    /// Steps may begin before everything that they may refer to has ended: what
+    /// they are given depends on when that is.
+    #[must_use]
+    pub fn races(&self) -> bool {
+        self.races
+    }
+
+    /// Whether step `n` comes after the step `id`, or undoes it.
+    #[must_use]
+    pub fn follows(&self, n: usize, id: &str) -> bool {
+        self.definition.items.is_none() && self.unreachable(n, id).is_none()
     }
 
     /// Why step `n` can't refer to the step `id`, if it can't.
@@ -386,7 +402,7 @@ fn parents(steps: &[Step], by_id: &BTreeMap<String, usize>) -> Result<Vec<Vec<us
             }
             parents.push(*parent);
         }
-        if let super::Join::Quorum(quorum) = step.join
+        if let Join::Quorum(quorum) = step.join
             && quorum as usize > parents.len()
         {
             let problem = format!("quorum:{quorum} of {} steps can't be reached", parents.len());

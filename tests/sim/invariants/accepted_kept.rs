@@ -34,8 +34,12 @@ fn kept_by_majority(world: &World, node: usize, task: &TaskId) -> Result<(), Str
     }
     let births = world.births_of(task);
     let safe = births.iter().filter_map(|birth| newest(world, task, *birth)).find(|record| {
-        record
-            .majority(|h| world.gone(h, task) || world.copy_of(h, task).is_some_and(|c| c.record.birth == record.birth))
+        let has = |h: &&NodeId| {
+            world.gone(**h, task) || world.copy_of(**h, task).is_some_and(|c| c.record.birth == record.birth)
+        };
+        // While a change is under way, the prior holders decide.
+        let deciding = if record.prior.is_empty() { &record.holders } else { &record.prior };
+        deciding.iter().filter(has).count() * 2 > deciding.len()
     });
     let Some(record) = safe else {
         return Err(format!("n{node} accepted {task}; too few keep it: {}", world.whereabouts(task)));

@@ -1,9 +1,10 @@
-//! What was accepted ends, within a bound after the faults are over.
+//! What was accepted ends, within a bound after the faults are over, and so do
+//! the steps of a workflow that has ended.
 
 use super::Invariant;
 use crate::disk::Copy;
 use crate::world::World;
-use taskmesh_core::TaskId;
+use taskmesh_core::{Record, TaskId};
 
 pub(crate) struct Finishes;
 
@@ -23,9 +24,23 @@ impl Invariant for Finishes {
 pub(crate) fn unfinished(world: &World) -> impl Iterator<Item = &TaskId> {
     let open = world.oracle.promises.iter().filter(|(_, p)| p.open());
     let copies = |task| world.hosts.iter().filter_map(move |h| h.disk.copies.get(task));
-    open.filter(move |(task, p)| {
-        let covered = |c: &Copy| !(p.local && world.born_among_the_dead(&c.record));
-        copies(*task).any(covered)
-    })
-    .map(|(task, _)| task)
+    let accepted = open
+        .filter(move |(task, p)| {
+            let covered = |c: &Copy| !(p.local && world.born_among_the_dead(&c.record));
+            copies(*task).any(covered)
+        })
+        .map(|(task, _)| task);
+    accepted.chain(left_open(world))
+}
+
+/// Steps that are open though their workflow has ended.
+fn left_open(world: &World) -> impl Iterator<Item = &TaskId> {
+    let over = |workflow: &TaskId| world.oracle.promises.get(workflow).is_some_and(|p| !p.decided.is_empty());
+    let open = |task: &TaskId| world.oracle.promises.get(task).is_none_or(|p| p.decided.is_empty());
+    let copies = world.hosts.iter().flat_map(|h| h.disk.copies.values()).map(|c| &c.record);
+    let acts = |r: &Record| r.holders.contains(&r.owner()) && world.copy_of(r.owner(), &r.task).is_some();
+    copies
+        .filter(move |r| open(&r.task) && acts(r))
+        .map(|r| &r.task)
+        .filter(move |task| world.oracle.flows.step(task).is_some_and(|(workflow, ..)| over(&workflow)))
 }

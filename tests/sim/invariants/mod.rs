@@ -8,6 +8,7 @@ mod dag_order;
 mod exclusive_alone;
 mod finishes;
 mod holders_converge;
+mod join_policy_kept;
 mod known_everywhere;
 mod limit_overshoot_bounded;
 mod no_starvation;
@@ -17,6 +18,7 @@ mod paused_starts_nothing;
 mod pledge_monotonic;
 mod queue_bounded;
 mod result_earned;
+mod step_released_once;
 
 use crate::agenda::Time;
 use crate::oracle::Ending;
@@ -106,6 +108,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(exclusive_alone::ExclusiveAlone),
         Box::new(finishes::Finishes),
         Box::new(holders_converge::HoldersConverge),
+        Box::new(join_policy_kept::JoinPolicyKept),
         Box::new(known_everywhere::KnownEverywhere),
         Box::new(limit_overshoot_bounded::LimitOvershootBounded),
         Box::new(no_starvation::NoStarvation::default()),
@@ -115,5 +118,6 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(pledge_monotonic::PledgeMonotonic),
         Box::new(queue_bounded::QueueBounded),
         Box::new(result_earned::ResultEarned),
+        Box::new(step_released_once::StepReleasedOnce::default()),
     ]
 }

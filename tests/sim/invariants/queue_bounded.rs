@@ -1,5 +1,5 @@
 //! A node takes no submission over its bound of open tasks. (What it adopts
-//! from a lost owner it must take.)
+//! from a lost owner it must take, and the steps of what it took.)
 
 use super::{Invariant, Seen};
 use crate::world::World;
@@ -18,12 +18,13 @@ impl Invariant for QueueBounded {
         let bound = world.hosts[*node].config.open_tasks;
         // A pledge writes the same version again.
         let there = |r: &Record| world.copy_of(me, &r.task).is_some_and(|c| c.record.birth == r.birth);
-        let births = effects.iter().filter_map(kept).filter(|r| born_here(r, me) && !there(r)).count();
+        let steps = |r: &Record| world.oracle.flows.step(&r.task).is_some();
+        let births = effects.iter().filter_map(kept).filter(|r| born_here(r, me) && !there(r) && !steps(r)).count();
         if births == 0 {
             return Ok(());
         }
         let open = world.hosts[*node].disk.copies.values().filter(|c| !c.record.closed() && c.record.owner() == me);
-        let accepted_here = open.filter(|c| c.record.birth.node == me).count();
+        let accepted_here = open.filter(|c| c.record.birth.node == me && !steps(&c.record)).count();
         if accepted_here + births > bound + closed_in(effects, me) {
             return Err(format!("n{node} has {accepted_here} open tasks of its own and takes {births} more"));
         }

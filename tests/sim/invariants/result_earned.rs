@@ -21,6 +21,9 @@ impl Invariant for ResultEarned {
         if ending.status != Status::Completed {
             return Ok(());
         }
+        if world.oracle.flows.runs_nowhere(task) {
+            return said(world, *node, task);
+        }
         let (Some(attempt), Some(Some(executor))) = (ending.attempt, ending.executor) else {
             return Err(format!("n{node} told {task} completed by no run: {ending:?}"));
         };
@@ -30,6 +33,16 @@ impl Invariant for ResultEarned {
         }
         blob_is_kept(world, *node, task, ending)
     }
+}
+
+/// Nothing runs: `join_policy_kept` knows of workflows, and of the others the
+/// ones that wait for a person need its word.
+fn said(world: &World, node: usize, task: &TaskId) -> Result<(), String> {
+    let flows = &world.oracle.flows;
+    if flows.approvals.contains(task) && !flows.approved.contains(task) {
+        return Err(format!("n{node} told that {task} was approved, and nobody did"));
+    }
+    Ok(())
 }
 
 fn earned(world: &World, task: &TaskId, attempt: u32, executor: NodeId, ending: &Ending) -> bool {
