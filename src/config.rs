@@ -61,6 +61,8 @@ pub struct Node {
     pub name: String,
     /// How long running tasks may go on after SIGTERM, in milliseconds.
     pub drain_ms: u64,
+    /// How far the clock is put ahead, in seconds.
+    pub clock_ahead_s: u64,
 }
 
 /// An authorisation server that vouches for callers. Empty: there is none.
@@ -353,6 +355,7 @@ impl Config {
                 data_dir: data_home.map(|home| home.join("taskmesh")).unwrap_or_default(),
                 name: if inputs.host.is_empty() { "node".to_owned() } else { inputs.host.clone() },
                 drain_ms: 30_000,
+                clock_ahead_s: 0,
             },
             net: Net {
                 listen: LISTEN.map(str::to_owned).to_vec(),

@@ -54,6 +54,11 @@ pub fn run_node(prepared: Prepared) -> anyhow::Result<()> {
         LogFormat::Json => logging::Format::Json,
     };
     logging::init(format, &prepared.config.log.level)?;
+    let ahead = prepared.config.node.clock_ahead_s;
+    if ahead > 0 {
+        tracing::warn!(seconds = ahead, "this node's clock is put ahead: for tests alone");
+    }
+    driver::put_clock_ahead(ahead);
     let threads = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build()?;
     let ended = runtime.block_on(run(prepared));

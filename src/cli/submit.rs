@@ -6,6 +6,7 @@ use super::reach::Node;
 use super::tree::pair;
 use super::wait::{self, Patience};
 use crate::ops::Code;
+use crate::ops::schedule::Schedule;
 use clap::{Args, ValueHint};
 use serde_json::{Map, Value, json};
 use std::io::Read as _;
@@ -74,6 +75,8 @@ pub(super) struct SubmitArgs {
     /// Never two runs at once; slower to start.
     #[arg(long)]
     exclusive: bool,
+    #[command(flatten)]
+    schedule: Option<Schedule>,
     /// The program and its arguments, after `--`. No shell reads them.
     #[arg(last = true, value_name = "PROGRAM", value_hint = ValueHint::CommandWithArguments)]
     argv: Vec<String>,
@@ -168,6 +171,7 @@ impl SubmitArgs {
             ("depends_on", some_list(&self.depends_on)),
             ("requirements", self.requirements()),
             ("exclusive", self.exclusive.then_some(Value::Bool(true))),
+            ("schedule", self.schedule.as_ref().map(|schedule| json!(schedule))),
         ];
         fields.extend(optional.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))));
         Ok(Value::Object(fields))

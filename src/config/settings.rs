@@ -175,6 +175,13 @@ pub static SETTINGS: &[Setting] = &[
         number!(node.drain_ms),
     ),
     setting(
+        "node.clock_ahead_s",
+        Kind::Whole(0, 366 * 86_400),
+        "How far this node's clock is put ahead of the machine's. For tests of what waits for a\n\
+         time: the same on all nodes, and never taken back on a mesh that is to last.",
+        number!(node.clock_ahead_s),
+    ),
+    setting(
         "net.listen",
         Kind::List(limits::ADDRESSES),
         "Multiaddresses for other nodes. /ip4/0.0.0.0/… is reachable from other machines.\n\

@@ -344,6 +344,7 @@ impl Authority {
     /// Whether each step of a workflow would be allowed as a task. What can't be
     /// read is refused where it is taken.
     fn allows_actions(&self, spec: &Spec) -> Result<(), Refusal> {
+        let spec = spec.work();
         if self.task_types.is_none() || !spec.is_workflow() {
             return Ok(());
         }
@@ -368,9 +369,13 @@ impl Authority {
     }
 
     fn allows_kind(&self, spec: &Spec, name: &str) -> Result<(), Refusal> {
-        if !self.allows_type(&spec.task_type) {
+        // Of a schedule, what its ticks submit.
+        if self.task_types.is_some() && !self.allows_type(&spec.work().task_type) {
             let types = listed(self.task_types.iter().flatten());
-            return denied(format!("{name} is of the type {}; this token is limited to: {types}", spec.task_type));
+            return denied(format!(
+                "{name} is of the type {}; this token is limited to: {types}",
+                spec.work().task_type
+            ));
         }
         let missing = self.tags.iter().find(|set| !spec.tags.iter().any(|tag| set.contains(tag)));
         match missing {

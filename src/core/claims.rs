@@ -240,6 +240,7 @@ impl Node {
         let spec = kept.slot.spec.clone();
         *kept = Kept::new(Slot { pledge: record.stamp.ballot, record, spec }, now);
         kept.claimed = true;
+        kept.wary = self.schedules.is_born(task);
         let promised = self.majority_revision(&self.kept[task]);
         self.kept.get_mut(task).expect("kept").promised = promised;
         self.reclaiming.remove(task);

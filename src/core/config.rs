@@ -138,4 +138,6 @@ pub enum Planted {
     IgnoreConditions,
     /// Let an owner that takes a workflow over begin its steps anew.
     BeginAnew,
+    /// Let a schedule begin anew with each owner.
+    ForgetTicks,
 }

@@ -203,7 +203,7 @@ impl Node {
 
     /// Nodes that could run it, and why none could where none could.
     pub(crate) fn feasibility(&self, spec: &Spec) -> (u32, Option<(Reason, Arc<str>)>) {
-        self.feasibility_of(&spec.task_type, &spec.requirements)
+        self.feasibility_of(&spec.work().task_type, &spec.requirements)
     }
 
     /// The same, of what is no task yet.

@@ -28,7 +28,7 @@ impl Node {
         if self.replace_newcomers(task) {
             return;
         }
-        let Some(kept) = self.owned(task) else { return };
+        let Some(kept) = self.owned(task).filter(|kept| !kept.is_firing()) else { return };
         let record = &kept.slot.record;
         let promised = kept.has_promised(kept.config_revision);
         if !promised && !kept.offered {

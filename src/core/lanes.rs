@@ -337,6 +337,9 @@ impl Queue {
     /// sharing may serve it earlier or later.
     pub(crate) fn position(&self, kept: &Kept) -> Option<u64> {
         let TaskState::Queued { since, place } = kept.slot.record.body.state else { return None };
+        if kept.slot.spec.is_schedule() {
+            return None;
+        }
         let here = (self.order.place(since, place, &kept.slot.spec), kept.slot.record.task.clone());
         Some(self.places.rank(&here) as u64 + 1)
     }

@@ -18,6 +18,7 @@
 //! - **fence**: ballot and attempt; a result counts only with its fence.
 //! - **beat**: the periodic sign of life; **lease**: how long one beat lasts.
 //! - **step**: one task of a workflow.
+//! - **schedule**: what submits a task at each **tick**, a time of its pattern.
 //! - **caller**: on whose behalf a request is made: a node, or the **bearer** of
 //!   a **token**; its **authority** is what it may do, its **subject** who it is.
 #![forbid(unsafe_code)]
@@ -54,6 +55,7 @@ mod ranked;
 pub mod record;
 pub mod register;
 mod requests;
+pub mod schedule;
 mod shares;
 mod stats;
 mod step_inputs;
@@ -63,6 +65,7 @@ pub mod task;
 pub mod testing;
 #[cfg(test)]
 mod tests;
+mod ticks;
 pub mod time;
 pub mod token;
 pub mod view;

@@ -16,6 +16,7 @@ use crate::steps::Force;
 use crate::task::{Closed, Durability, Outcome, Priority, Report, Spec, Task, TaskState};
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, Status};
+use crate::schedule::SCHEDULE;
 use crate::workflow::{APPROVE, WAIT, WORKFLOW, wait_until};
 use std::sync::Arc;
 
@@ -70,9 +71,10 @@ impl Node {
             let retry_after = Millis(1_000);
             return Err(Refusal::Full { what: "this node's queue".into(), limit: limit as u64, retry_after });
         }
-        let steps = if spec.is_workflow() { Some(self.check_workflow(spec)) } else { None };
-        if let Some(checked) = steps {
-            checked?;
+        if spec.is_schedule() {
+            self.check_schedule(submission)?;
+        } else if spec.is_workflow() {
+            self.check_workflow(spec)?;
         } else if crate::workflow::BUILT_IN.contains(&&*spec.task_type) {
             let problem = format!("{} is a step of a workflow, not a task: use workflow_submit", spec.task_type).into();
             return Err(Refusal::Invalid { field: "task_type".into(), problem });
@@ -114,8 +116,10 @@ impl Node {
             Ok(tasks) => tasks,
             Err(refusal) => return self.answer(origin, Err(refusal)),
         };
+        let leads = submission.spec.is_workflow() || submission.spec.is_schedule();
         if self.is_held(&name)
-            || submission.spec.is_workflow() && !self.knows_id(&name) && self.parts_of(&name).next().is_some()
+            || self.schedule_of(&name).is_some()
+            || leads && !self.knows_id(&name) && self.parts_of(&name).next().is_some()
         {
             return self.answer(origin, Err(Refusal::Conflict { name: name.to_string().into() }));
         }
@@ -178,10 +182,24 @@ impl Node {
     }
 
     pub(crate) fn bear(&mut self, task: TaskId, spec: Arc<Spec>, priority: Priority, holders: Vec<NodeId>, nonce: u64) {
-        let state = self.first_state(&spec, priority);
-        let record = Record {
+        let birth = Birth { node: self.id, nonce };
+        let record = self.new_record(task, birth, holders, &spec, priority);
+        self.give_birth(record, spec);
+    }
+
+    /// The first version of a record of this node's own.
+    pub(crate) fn new_record(
+        &self,
+        task: TaskId,
+        birth: Birth,
+        holders: Vec<NodeId>,
+        spec: &Spec,
+        priority: Priority,
+    ) -> Record {
+        let state = self.first_state(spec, priority);
+        Record {
             task,
-            birth: Birth { node: self.id, nonce },
+            birth,
             stamp: Stamp { ballot: Ballot { epoch: 1, owner: self.id }, revision: 0 },
             holders,
             prior: Vec::new(),
@@ -195,8 +213,7 @@ impl Node {
                 last_error: None,
                 state,
             },
-        };
-        self.give_birth(record, spec);
+        }
     }
 
     pub(crate) fn first_state(&self, spec: &Spec, priority: Priority) -> TaskState {
@@ -205,6 +222,7 @@ impl Node {
         }
         match &*spec.task_type {
             WORKFLOW | APPROVE => TaskState::Blocked,
+            SCHEDULE => self.first_state_of_schedule(spec),
             WAIT => {
                 let inputs = serde_json::from_slice(&spec.payload).unwrap_or(serde_json::Value::Null);
                 let wall = self.wall();
@@ -323,7 +341,7 @@ impl Node {
         if !ended_badly {
             return self.wrong_state(origin, task, "only a failed, cancelled or expired task can be tried again");
         }
-        if self.is_held(task) {
+        if self.is_held_step(task) {
             return self.wrong_state(origin, task, "a step is tried again with its workflow: retry that");
         }
         let (record, mut spec) = (&kept.slot.record, (*kept.slot.spec).clone());
@@ -371,7 +389,7 @@ impl Node {
             .kept
             .iter()
             .filter(|(_, k)| self.owns(k) && !k.doomed && ripe(k) && wanted(Node::status_of(k)))
-            .filter(|(t, k)| !k.slot.record.closed() || !self.is_held(t))
+            .filter(|(t, k)| if k.slot.record.closed() { !self.is_held(t) } else { !k.slot.spec.is_schedule() })
             .map(|(t, k)| (t.clone(), k.slot.record.closed()))
             .collect();
         let cleared = found.len() as u64;
@@ -427,6 +445,10 @@ impl Node {
             } else if let TaskState::Delayed { until } = record.body.state
                 && until <= wall
             {
+                if spec.is_schedule() {
+                    self.stir_schedule(&task);
+                    continue;
+                }
                 if *spec.task_type == *WAIT {
                     self.close(&task, Outcome::Completed, Some(Report::default()), None);
                     continue;

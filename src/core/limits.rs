@@ -1,6 +1,8 @@
 //! Every bound of the protocol, with its reason. What a user may choose is in
 //! [`crate::Config`]; these are the walls around it.
 
+use crate::time::Millis;
+
 /// The most that a result, output or log may put into a record: records go
 /// whole to each holder with each closing, and sled must not see values over
 /// 64 KiB, so three of these fit below that.
@@ -93,3 +95,9 @@ pub const NESTED_WORKFLOWS: usize = 4;
 pub const RELEASES: usize = 1_000;
 /// Steps named in one answer as under way.
 pub const CURRENT_STEPS: usize = 100;
+/// Ticks of a schedule that are caught up with after a time in which nobody
+/// could fire them: the latest of them.
+pub const TICKS: usize = 1_000;
+/// A tick is missed if nobody could fire it within this time: longer than it
+/// takes to replace an owner that died just then.
+pub const TICK_GRACE: Millis = Millis(60_000);

@@ -21,6 +21,7 @@ use crate::register::Register;
 use crate::requests::{Origin, Requests};
 use crate::stats::Recent;
 use crate::steps::Workflows;
+use crate::ticks::Schedules;
 use crate::task::Spec;
 use crate::time::{Millis, Unix};
 use crate::view::{NodeLoad, Reply, Status};
@@ -71,6 +72,7 @@ pub struct Node {
     /// answer may be at hand, and must not meet a half-entered task.
     pub(crate) awaited: Vec<TaskId>,
     pub(crate) workflows: Workflows,
+    pub(crate) schedules: Schedules,
     pub(crate) counts: BTreeMap<Status, u64>,
     pub(crate) recent: Recent,
 
@@ -156,6 +158,7 @@ impl Node {
             missing: BTreeMap::new(),
             awaited: Vec::new(),
             workflows: Workflows::default(),
+            schedules: Schedules::default(),
             counts: BTreeMap::new(),
             recent: Recent::default(),
             members: disk.peers.into_iter().map(|(peer, book)| (peer, Member::remembered(book))).collect(),
@@ -225,6 +228,10 @@ impl Node {
         self.ask_for_awaited();
         if self.workflows_stirred() {
             self.run_workflows();
+        }
+        if self.schedules_stirred() {
+            self.run_schedules();
+            self.obey_itself();
         }
         if self.queue.stirred() {
             self.schedule();
@@ -337,6 +344,7 @@ impl Node {
         self.tend_register();
         self.on_requests_due();
         self.stir_waiting_workflows();
+        self.stir_waiting_schedules();
         self.tend_permits();
         self.queue.stir();
     }

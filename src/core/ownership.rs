@@ -469,6 +469,7 @@ impl Node {
             self.kept.get_mut(task).expect("owned").announced = true;
             self.on_ended(task);
         }
+        self.stir_schedule_by(task);
         if ungranted && whole {
             self.send_grant(task);
         }
@@ -657,6 +658,7 @@ impl Node {
         self.unsettled.remove(task);
         self.lazy.remove(task);
         self.leave_workflow(task);
+        self.leave_schedule(task);
         self.on_deposed(task);
     }
 

@@ -90,11 +90,14 @@ fn bytes(view: &TaskView) -> usize {
     let tail = view.log_tail.as_ref().map_or(0, |t| t.len());
     let own = view.task.as_str().len() + view.task_type.len() + tail + view.holders.len() * 40;
     let workflow = view.workflow.as_ref().map_or(0, |w| w.name.len() + WORKFLOW);
-    VIEW + workflow + own + listed + awaited + text(&view.message) + text(&view.error) + view.requirements.bytes()
+    let schedule = view.schedule.as_ref().map_or(0, |s| s.cron.len() + s.timezone.len() + s.task_type.len() + FIELDS);
+    VIEW + workflow + schedule + own + listed + awaited + text(&view.message) + text(&view.error) + view.requirements.bytes()
 }
 
 /// A field's own overhead.
 const FIELD: usize = 4;
+/// Those of a schedule: times, numbers, states.
+const FIELDS: usize = 60;
 /// What that of a workflow has beside its name: counts of steps by state.
 const WORKFLOW: usize = 300;
 /// What every view has: times, numbers, node ids.

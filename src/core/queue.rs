@@ -61,6 +61,7 @@ impl Node {
     pub(crate) fn status_of(kept: &Kept) -> Status {
         match &kept.slot.record.body.state {
             TaskState::Blocked if kept.slot.spec.is_workflow() => Status::Running,
+            TaskState::Queued { .. } if kept.slot.spec.is_schedule() => Status::Delayed,
             TaskState::Blocked => Status::Blocked,
             TaskState::Delayed { .. } => Status::Delayed,
             TaskState::Queued { .. } => Status::Queued,
@@ -86,6 +87,7 @@ impl Node {
             TaskState::Delayed { until } => {
                 self.due.insert((*until, task.clone()));
             }
+            TaskState::Queued { .. } if spec.is_schedule() => self.stir_schedule(task),
             TaskState::Queued { since, place } => self.queue.insert(task.clone(), *since, *place, spec, self.now),
             TaskState::Leased { executor, worker, .. } => {
                 let (executor, worker) = (*executor, worker.clone());
@@ -121,6 +123,7 @@ impl Node {
             TaskState::Delayed { until } => {
                 self.due.remove(&(*until, task.clone()));
             }
+            TaskState::Queued { .. } if spec.is_schedule() => {}
             TaskState::Queued { since, place } => self.queue.remove(task, *since, *place, &spec),
             TaskState::Leased { .. } => {
                 self.leased.remove(task);
@@ -350,7 +353,8 @@ impl Node {
         let mut ready = 0;
         for kept in self.kept.values().filter(|k| k.claimed && !k.slot.spec.is_workflow()) {
             *counted.entry(Node::status_of(kept)).or_default() += 1;
-            ready += usize::from(matches!(kept.slot.record.body.state, TaskState::Queued { .. }));
+            let queued = matches!(kept.slot.record.body.state, TaskState::Queued { .. });
+            ready += usize::from(queued && !kept.slot.spec.is_schedule());
         }
         for status in Status::ALL {
             let (has, should) = (self.counts.get(&status), counted.get(&status));

@@ -141,8 +141,13 @@ impl Node {
         kept.slot.spec.is_workflow().then_some(id)
     }
 
-    /// It is kept for as long as the workflow that it is a step of.
+    /// It is kept for as long as what it belongs to.
     pub(crate) fn is_held(&self, task: &TaskId) -> bool {
+        self.is_held_step(task) || self.is_last_tick(task)
+    }
+
+    /// It is kept for as long as the workflow that it is a step of.
+    pub(crate) fn is_held_step(&self, task: &TaskId) -> bool {
         self.workflow_of(task).is_some_and(|workflow| !self.kept[workflow].doomed)
     }
 
@@ -545,6 +550,9 @@ impl Node {
 
     pub(crate) fn cancel_workflow(&mut self, origin: Origin, task: &TaskId, reason: Option<Arc<str>>, force: Force) {
         let kept = &self.kept[task];
+        if kept.slot.spec.is_schedule() {
+            return self.wrong_state(origin, task, "a schedule is ended by task_cancel; its workflows go on");
+        }
         if !kept.slot.spec.is_workflow() {
             let name = task.as_str().into();
             return self.answer(origin, Err(Refusal::NotFound { what: "workflow".into(), name }));

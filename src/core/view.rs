@@ -5,6 +5,7 @@ use crate::explain::Reason;
 use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::order::Scheduling;
 use crate::register::Issued;
+use crate::schedule::CatchUp;
 use crate::task::{Outcome, Priority, Report, Requirements, Resources};
 use crate::time::{Millis, Unix};
 use std::collections::{BTreeMap, BTreeSet};
@@ -360,6 +361,27 @@ pub struct TaskView {
     pub report: Option<Report>,
     /// How far it has come, if it is a workflow.
     pub workflow: Option<Box<WorkflowView>>,
+    /// When it fires, if it is a schedule.
+    pub schedule: Option<Box<ScheduleView>>,
+}
+
+/// When a schedule fires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScheduleView {
+    /// Its pattern.
+    pub cron: Arc<str>,
+    /// The zone whose wall time that means.
+    pub timezone: Arc<str>,
+    /// What becomes of missed ticks.
+    pub catch_up: CatchUp,
+    /// The type of the task of each tick.
+    pub task_type: Arc<str>,
+    /// Ticks so far.
+    pub fired: u32,
+    /// The latest of them, and how its task is.
+    pub last: Option<(Unix, Status)>,
+    /// The next; `None`: it has ended.
+    pub next: Option<Unix>,
 }
 
 /// How far a workflow has come.

@@ -64,6 +64,7 @@ impl Node {
             explanation: (detail.explain && !record.closed()).then(|| self.explain(kept)),
             report: closed.filter(|_| detail.report).and_then(|c| c.report.clone()),
             workflow: self.workflow_view(task, detail).map(Box::new),
+            schedule: self.schedule_view(task).map(Box::new),
         }
     }
 
@@ -83,6 +84,7 @@ impl Node {
     pub(crate) fn explain(&self, kept: &Kept) -> Explanation {
         let (record, spec) = (&kept.slot.record, &kept.slot.spec);
         match &record.body.state {
+            _ if spec.is_schedule() && !record.closed() => self.explain_schedule(kept),
             TaskState::Blocked => self.explain_blocked(&record.task, spec),
             TaskState::Delayed { .. } => {
                 let summary = match &record.body.last_error {

@@ -13,6 +13,7 @@ mod permits;
 mod refusal;
 mod reply;
 mod request;
+mod schedule;
 mod task;
 mod tokens;
 mod weigh;

@@ -11,6 +11,7 @@ pub mod interface;
 pub mod peer;
 pub mod queue;
 pub mod result;
+pub mod schedule;
 pub mod schema;
 pub mod submit;
 pub mod task;

@@ -196,6 +196,7 @@ pub(crate) fn task_view(status: Status) -> TaskView {
         explanation: None,
         report: None,
         workflow: None,
+        schedule: None,
     }
 }
 

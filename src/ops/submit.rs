@@ -1,6 +1,7 @@
 //! `task_submit`.
 
 use super::failure::invalid;
+use super::schedule::Schedule;
 use super::value::{self, Object};
 use super::{Context, Failure, Kind, Op, mismatch, schema};
 use schemars::JsonSchema;
@@ -96,6 +97,10 @@ pub struct TaskSubmit {
     #[schemars(length(min = 1, max = limits::ITEMS))]
     #[arg(long = "item", value_name = "JSON", value_parser = value::json_argument::<Object>)]
     pub items: Option<Vec<Object>>,
+    /// Recurring: each tick submits the task `<task_id>/<time>`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[command(flatten)]
+    pub schedule: Option<Schedule>,
 }
 
 /// A year: nobody waits longer for one attempt.
@@ -335,6 +340,7 @@ impl TaskSubmit {
             exclusive: false,
             cache: Cache::Off,
             items: None,
+            schedule: None,
         }
     }
 
@@ -474,6 +480,11 @@ impl Op for TaskSubmit {
         let Expanded { payloads: items, programs } = self.expand()?;
         let requirements = needs(self.requirements.clone().unwrap_or_default(), programs)?;
         let spec = self.spec(payload, requirements)?;
+        let spec = match &self.schedule {
+            Some(schedule) => schedule.wrap(spec)?,
+            None if spec.is_schedule() => return Err(invalid("task_type", "schedule is made by giving a `schedule`")),
+            None => spec,
+        };
         Ok(Request::Command(Command::Submit(Box::new(Submission { task, spec, priority, items }))))
     }
 

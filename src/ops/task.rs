@@ -1,6 +1,7 @@
 //! `task_status`, `task_cancel`, `task_list` and `task_priority`.
 
 use super::failure::invalid;
+use super::schedule::{Recurrence, recurrence};
 use super::result::{log_text, report_usage};
 use super::{Context, Failure, Kind, Op, mismatch, value};
 use schemars::JsonSchema;
@@ -67,6 +68,8 @@ pub struct TaskState {
     pub retry_of: Option<String>,
     /// The newest task that tries this one again.
     pub retried_as: Option<String>,
+    /// When it fires, if it is a schedule.
+    pub schedule: Option<Recurrence>,
 }
 
 /// Measurements of a task; null where nothing was measured.
@@ -174,6 +177,7 @@ impl Op for TaskStatus {
         let Reply::Task(task) = reply else { return Err(mismatch(Self::NAME)) };
         let logs = if self.include_logs { log_text(&task, context)?.text } else { None };
         Ok(TaskState {
+            schedule: recurrence(&task),
             task_id: task.task.to_string(),
             task_type: task.task_type.to_string(),
             status: task.status.name(),
@@ -229,7 +233,7 @@ impl Op for TaskCancel {
     const NAME: &'static str = "task_cancel";
     const TITLE: &'static str = "Cancel a task";
     const DESCRIPTION: &'static str = "Stops a task. One that waits is cancelled at once; a running one is asked to stop \
-        (SIGTERM), or killed with `force`. One that has ended stays as it is: failed_precondition.";
+        (SIGTERM), or killed with `force`. A schedule ends; its ticks go on. One that has ended stays as it is: failed_precondition.";
     const KIND: Kind = Kind::Destructive;
     type Output = Cancelled;
 
@@ -466,10 +470,13 @@ pub struct TaskItem {
     pub end_time: Option<String>,
     /// The node that owns it.
     pub home_node: String,
+    /// When it fires, if it is a schedule.
+    pub schedule: Option<Recurrence>,
 }
 
 fn item(task: TaskView) -> TaskItem {
     TaskItem {
+        schedule: recurrence(&task),
         task_id: task.task.to_string(),
         task_type: task.task_type.to_string(),
         status: task.status.name(),

@@ -2,6 +2,7 @@
 //! workflow is in [`super::graph`].
 
 use super::failure::invalid;
+use super::schedule::Schedule;
 use super::submit::{Requirements, RetryPolicy};
 use super::value::{self, Object};
 use super::{Code, Context, Failure, Kind, Op, mismatch, schema};
@@ -74,6 +75,10 @@ pub struct WorkflowSubmit {
     #[serde(default)]
     #[arg(long)]
     pub dry_run: bool,
+    /// As in task_submit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[arg(long, value_name = "JSON", value_parser = value::json_argument::<Object>)]
+    pub schedule: Option<Object>,
 }
 
 /// One step.
@@ -337,6 +342,11 @@ impl Op for WorkflowSubmit {
         if self.dry_run {
             return Ok(Request::Query(Query::Foresee(spec.payload)));
         }
+        let schedule: Option<Schedule> = part("schedule", self.schedule.as_ref())?;
+        let spec = match schedule {
+            Some(schedule) => schedule.wrap(spec)?,
+            None => spec,
+        };
         Ok(Request::Command(Command::Submit(Box::new(Submission { task, spec, priority, items: Vec::new() }))))
     }
 
@@ -346,7 +356,10 @@ impl Op for WorkflowSubmit {
         let step_count = plan.len();
         match reply {
             Reply::Submitted(taken) => Ok(Planned {
-                message: format!("{step_count} steps in {} levels", levels.len()),
+                message: match self.schedule {
+                    Some(_) => format!("a schedule: {step_count} steps in {} levels at each tick", levels.len()),
+                    None => format!("{step_count} steps in {} levels", levels.len()),
+                },
                 workflow_id: Some(taken.task.to_string()),
                 status: if taken.replayed { workflow_status(taken.status, true) } else { SUBMITTED },
                 peer_assigned: Some(taken.home.to_string()),

@@ -15,6 +15,7 @@ mod partition;
 mod reads;
 mod restart;
 mod scheduling;
+mod schedule;
 mod size;
 mod source;
 mod stranger;

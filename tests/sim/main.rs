@@ -20,6 +20,7 @@ mod oracle;
 mod planted;
 mod run;
 mod scenarios;
+mod schedules;
 mod tally;
 mod trace;
 mod workload;

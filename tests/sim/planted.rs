@@ -102,6 +102,11 @@ fn limit_overshoot_bounded_notices_a_lender_that_does_not_count() {
     caught_in(Planted::LendFreely, &["limit_overshoot_bounded"], busy);
 }
 
+#[test]
+fn tick_fires_once_notices_an_owner_that_begins_anew() {
+    caught(Planted::ForgetTicks, "tick_fires_once");
+}
+
 fn caught(planted: Planted, invariant: &str) {
     caught_by_any(planted, &[invariant]);
 }

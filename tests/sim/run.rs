@@ -49,6 +49,7 @@ fn live(plan: &Plan) -> Outcome {
     world.raise();
     world.plan_faults();
     world.plan_work(plan.tasks, 2_000, plan.span);
+    world.plan_schedules(2_000, plan.span);
     world.run_until(plan.span);
     world.finish()
 }

@@ -26,6 +26,8 @@ pub(crate) enum Act {
     SubmitWorkflow,
     /// Answers a step that waits for a person, somewhere.
     Approve,
+    /// Submits a schedule, somewhere.
+    Recur,
     /// Asks something about what was submitted before, somewhere.
     Meddle,
     /// Asks this, somewhere.
@@ -57,6 +59,7 @@ impl World {
             Act::Submit => self.submit_some(),
             Act::SubmitWorkflow => self.submit_some_workflow(),
             Act::Approve => self.approve_some(),
+            Act::Recur => self.submit_schedule(),
             Act::Meddle => self.meddle(),
             Act::Ask(request) => {
                 if let Some(n) = self.any_up() {
@@ -259,7 +262,7 @@ impl World {
                 let priority = Priority::new((1 + self.prng.below(40)) as f64 / 4.0).expect("above 0");
                 Request::Command(Command::Reprioritise { task, priority, requeue: self.prng.chance(700) })
             }
-            14..16 => {
+            14..16 if !crate::schedules::is_schedule(&task) => {
                 let command = Command::Retry { task, max_retries: None, timeout: None };
                 return self.ask(n, Request::Command(command), Asked::Retry);
             }

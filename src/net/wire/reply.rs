@@ -6,6 +6,7 @@ use super::needs::{requirements_from, resources_from};
 use super::refusal::refusal_from;
 use super::request::{status_from, status_to};
 use super::task::{executor_from, executor_to, node_to, nodes_to, owned, owned_all, owned_or_none, report_from};
+use super::schedule::schedule_from;
 use super::workflow::workflow_from;
 use super::{WireError, proto, request};
 use proto::peer_response::Result as Answer;
@@ -253,6 +254,7 @@ impl From<&TaskView> for proto::TaskView {
             explanation: view.explanation.as_ref().map(explanation_to),
             report: view.report.as_ref().map(Into::into),
             workflow: view.workflow.as_deref().map(Into::into),
+            schedule: view.schedule.as_deref().map(Into::into),
         }
     }
 }
@@ -290,6 +292,7 @@ fn task_from(view: &proto::TaskView) -> Checked<TaskView> {
         requirements: requirements_from(view.requirements.as_ref())?,
         explanation: view.explanation.as_ref().map(explanation_from).transpose()?,
         report: view.report.as_ref().map(report_from).transpose()?,
+        schedule: view.schedule.as_ref().map(schedule_from).transpose()?.map(Box::new),
     })
 }
 

@@ -19,6 +19,7 @@ mod pledge_monotonic;
 mod queue_bounded;
 mod result_earned;
 mod step_released_once;
+mod tick_fires_once;
 
 use crate::agenda::Time;
 use crate::oracle::Ending;
@@ -119,5 +120,6 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(queue_bounded::QueueBounded),
         Box::new(result_earned::ResultEarned),
         Box::new(step_released_once::StepReleasedOnce::default()),
+        Box::new(tick_fires_once::TickFiresOnce::default()),
     ]
 }

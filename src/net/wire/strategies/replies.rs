@@ -10,8 +10,9 @@ use proptest::prelude::*;
 use std::sync::Arc;
 use taskmesh_core::explain::Reason;
 use taskmesh_core::order::Scheduling;
+use taskmesh_core::schedule::CatchUp;
 use taskmesh_core::view::{
-    Explanation, NodeLoad, Stats, Status, Submitted, TaskPage, TaskView, WorkerStatus, WorkerView,
+    Explanation, NodeLoad, ScheduleView, Stats, Status, Submitted, TaskPage, TaskView, WorkerStatus, WorkerView,
 };
 use taskmesh_core::{Refusal, Reply, limits};
 
@@ -122,9 +123,9 @@ fn task_view() -> Any<TaskView> {
         ([0..=COUNTER, 0..=COUNTER, 0..=COUNTER, 0..=COUNTER], unix(), [of(unix()), of(unix()), of(unix())]),
         (node(), nodes(0..5), position(), of(0..=100_u8), of(long()), of(tail), of(long())),
         ([of(task()), of(task())], vec(task(), 0..3), requirements(), of(explanation()), of(report())),
-        of(super::workflows::workflow_view()),
+        (of(super::workflows::workflow_view()), of(schedule_view())),
     )
-        .prop_map(|(first, second, third, fourth, workflow)| {
+        .prop_map(|(first, second, third, fourth, (workflow, schedule))| {
             let (task, task_type, status, priority, tags, executor) = first;
             let ([attempt, failures, crashes, epoch], submitted_at, [started_at, ended_at, delayed_until]) = second;
             let (home, holders, position, progress, message, log_tail, error) = third;
@@ -159,7 +160,23 @@ fn task_view() -> Any<TaskView> {
                 requirements,
                 explanation,
                 report,
+                schedule: schedule.map(Box::new),
             }
+        })
+        .boxed()
+}
+
+fn schedule_view() -> Any<ScheduleView> {
+    let catch_up = proptest::sample::select(&CatchUp::ALL[..]);
+    ([short(), short(), short()], catch_up, 0..=COUNTER, of((unix(), status())), of(unix()))
+        .prop_map(|([cron, timezone, task_type], catch_up, fired, last, next)| ScheduleView {
+            cron,
+            timezone,
+            catch_up,
+            task_type,
+            fired,
+            last,
+            next,
         })
         .boxed()
 }

@@ -108,6 +108,7 @@ fn view() -> TaskView {
         }),
         report: None,
         workflow: None,
+        schedule: None,
     }
 }
 

@@ -1,0 +1,108 @@
+//! Schedules, as they are submitted and shown: a part of `task_submit`,
+//! `workflow_submit`, `task_status` and `task_list`.
+
+use super::failure::invalid;
+use super::value;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use taskmesh_core::schedule::{self, Timetable};
+use taskmesh_core::view::{ScheduleView, TaskView};
+use taskmesh_core::{Refusal, Spec, limits};
+
+/// Submit at times.
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
+#[serde(deny_unknown_fields)]
+pub struct Schedule {
+    /// `[second] minute hour day month weekday [year]`.
+    #[schemars(length(min = 1, max = limits::TEXT_BYTES))]
+    #[arg(long, required = false)]
+    pub cron: String,
+    /// IANA name.
+    #[serde(default = "utc")]
+    #[schemars(length(max = limits::TEXT_BYTES))]
+    #[arg(long, requires = "cron", default_value_t = utc())]
+    pub timezone: String,
+    /// Of ticks missed by over a minute: which to fire.
+    #[serde(default)]
+    #[arg(long, requires = "cron", value_enum, default_value_t)]
+    pub catch_up: CatchUp,
+}
+
+fn utc() -> String {
+    schedule::UTC.to_owned()
+}
+
+/// What becomes of ticks that were missed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum CatchUp {
+    /// They are left out.
+    #[default]
+    None,
+    /// The latest is fired.
+    One,
+    /// Each is fired, the latest 1,000 at most.
+    All,
+}
+
+impl Schedule {
+    /// A record that submits what `spec` says at each tick.
+    pub(crate) fn wrap(&self, spec: Spec) -> Result<Spec, Refusal> {
+        let refusal = |e: schedule::Invalid| match e.field {
+            "schedule" => invalid("schedule", e.problem),
+            field => invalid(&format!("schedule.{field}"), e.problem),
+        };
+        Timetable::read(&self.cron, &self.timezone).map_err(refusal)?;
+        let catch_up = match self.catch_up {
+            CatchUp::None => schedule::CatchUp::None,
+            CatchUp::One => schedule::CatchUp::One,
+            CatchUp::All => schedule::CatchUp::All,
+        };
+        let wrapped = schedule::Schedule::wrap(spec, &self.cron, &self.timezone, catch_up).map_err(refusal)?;
+        let (got, limit) = (wrapped.payload.len() as u64, limits::PAYLOAD_BYTES as u64);
+        if got > limit {
+            return Err(Refusal::TooLarge { field: "payload".into(), got, limit });
+        }
+        Ok(wrapped)
+    }
+}
+
+/// When a schedule fires.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct Recurrence {
+    /// Its pattern.
+    pub cron: String,
+    /// The zone whose wall time that means.
+    pub timezone: String,
+    /// Which missed ticks are fired.
+    pub catch_up: &'static str,
+    /// The executor of each tick.
+    pub task_type: String,
+    /// Ticks so far.
+    pub ticks: u32,
+    /// When the latest was.
+    pub last_tick: Option<String>,
+    /// Its task.
+    pub last_task_id: Option<String>,
+    /// And how that is.
+    pub last_status: Option<&'static str>,
+    /// When the next is; null: the schedule has ended.
+    pub next_tick: Option<String>,
+}
+
+/// What is shown of a schedule; nothing of another task.
+pub(crate) fn recurrence(task: &TaskView) -> Option<Recurrence> {
+    let ScheduleView { cron, timezone, catch_up, task_type, fired, last, next } = task.schedule.as_deref()?;
+    let last_task = last.and_then(|(at, _)| schedule::tick_id(&task.task, at));
+    Some(Recurrence {
+        cron: cron.to_string(),
+        timezone: timezone.to_string(),
+        catch_up: catch_up.name(),
+        task_type: task_type.to_string(),
+        ticks: *fired,
+        last_tick: last.map(|(at, _)| value::time(at)),
+        last_task_id: last_task.map(|id| id.to_string()),
+        last_status: last.map(|(_, status)| status.name()),
+        next_tick: next.map(value::time),
+    })
+}
