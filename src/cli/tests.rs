@@ -35,7 +35,7 @@ const PEER: &str = "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN";
 /// One line for each operation that is offered.
 fn lines() -> Vec<(&'static str, String)> {
     [
-        ("task_submit", "task submit echo {\"a\":1} --tag x --durability local"),
+        ("task_submit", "task submit echo {\"a\":1} --tag x --durability local --cron @daily --catch-up one"),
         ("task_status", "task status t --explain"),
         ("task_cancel", "task cancel t --reason why --force"),
         ("task_list", "task list --status failed --tag a --tag b --limit 5"),

@@ -21,7 +21,7 @@ use crate::effect::{Entry, Key};
 use crate::ids::TaskId;
 use crate::limits;
 use crate::node::Node;
-use crate::ownership::{Kept, Offering, Tombstones};
+use crate::ownership::{Kept, Offering};
 use crate::prng::mix;
 use crate::record::{Ballot, Birth, Record, Slot, Stamp};
 use crate::schedule::{Schedule, Timetable, Turn, longest_id, shown, tick_id, tick_time, unfit};
@@ -85,7 +85,7 @@ impl Node {
         if work.is_workflow() {
             self.check_workflow(&work)?;
             let plan = Plan::read(&work.payload).ok();
-            let names = plan.iter().flat_map(|plan| (0..plan.len()).map(|n| plan.name(n).len() + 1));
+            let names = plan.iter().flat_map(|plan| (0..plan.len()).map(move |n| plan.name(n).len() + 1));
             inner = names.max().unwrap_or(0);
         }
         let longest = longest_id(inner);
@@ -226,6 +226,10 @@ impl Node {
         };
         if !firing {
             return self.begin_tick(schedule, &definition, &timetable, due);
+        }
+        if timetable.until(due) != Some(due) {
+            // A node that knows no schedules queued it some time after its tick.
+            return self.go_on(schedule, timetable.until(due).unwrap_or(due));
         }
         if self.tick_is_there(schedule, due, &definition.work(&spec)) {
             self.end_tick(schedule, &timetable, due);

@@ -106,3 +106,83 @@ pub(crate) fn recurrence(task: &TaskView) -> Option<Recurrence> {
         next_tick: next.map(value::time),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::ops::submit::TaskSubmit;
+    use crate::ops::workflow::WorkflowSubmit;
+    use crate::ops::{Op, samples};
+    use clap::{Args as _, FromArgMatches as _};
+    use serde_json::{Value, json};
+    use taskmesh_core::view::{ScheduleView, Status};
+    use taskmesh_core::{Command, Refusal, Request, Spec, Unix};
+
+    fn spec(request: Result<Request, Refusal>) -> Spec {
+        match request {
+            Ok(Request::Command(Command::Submit(submission))) => submission.spec,
+            other => panic!("no submission: {other:?}"),
+        }
+    }
+
+    fn from_line(line: &str) -> Result<TaskSubmit, clap::Error> {
+        let command = TaskSubmit::augment_args(clap::Command::new("submit").no_binary_name(true));
+        TaskSubmit::from_arg_matches(&command.try_get_matches_from(line.split(' '))?)
+    }
+
+    #[test]
+    fn flags_make_a_schedule_and_their_absence_makes_none() {
+        let plain = from_line("echo").expect("a task");
+        assert!(plain.schedule.is_none() && !spec(plain.request()).is_schedule());
+        let given = from_line("echo {\"a\":1} --cron @daily").expect("a schedule").schedule.expect("a schedule");
+        assert_eq!((&*given.cron, &*given.timezone), ("@daily", "UTC"));
+        let given = from_line("echo --cron @daily --timezone Asia/Tokyo --catch-up all").expect("a schedule");
+        let stored: Value = serde_json::from_slice(&spec(given.request()).payload).expect("JSON");
+        let expected = json!({"cron": "@daily", "timezone": "Asia/Tokyo", "catch_up": "all", "task_type": "echo",
+            "payload": {}});
+        assert_eq!(stored, expected);
+        assert!(from_line("echo --catch-up all").is_err(), "without a pattern");
+    }
+
+    fn workflow(schedule: Value) -> Result<Request, Refusal> {
+        let steps = json!([{"step_id": "a", "action": "echo"}]);
+        let op = serde_json::from_value::<WorkflowSubmit>(json!({"name": "w", "steps": steps, "schedule": schedule}));
+        op.expect("its fields are known").request()
+    }
+
+    #[test]
+    fn a_workflow_is_scheduled_as_a_task_is() {
+        let spec = spec(workflow(json!({"cron": "0 4 * * *"})));
+        assert!(spec.is_schedule() && spec.work().is_workflow());
+        for (field, schedule) in [
+            ("schedule.cron", json!({})),
+            ("schedule.cron", json!({"cron": "nonsense"})),
+            ("schedule.timezone", json!({"cron": "@daily", "timezone": "Mars"})),
+            ("schedule.catch_up", json!({"cron": "@daily", "catch_up": "some"})),
+            ("schedule.corn", json!({"cron": "@daily", "corn": 1})),
+        ] {
+            let refused = workflow(schedule.clone());
+            let Err(Refusal::Invalid { field: named, .. }) = &refused else { panic!("{schedule}: {refused:?}") };
+            assert_eq!(**named, *field, "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_shown_names_the_last_tick_and_the_next() {
+        let mut view = samples::task_view(Status::Delayed);
+        assert!(super::recurrence(&view).is_none());
+        view.schedule = Some(Box::new(ScheduleView {
+            cron: "@hourly".into(),
+            timezone: "UTC".into(),
+            catch_up: taskmesh_core::schedule::CatchUp::One,
+            task_type: "echo".into(),
+            fired: 7,
+            last: Some((Unix(3_600_000), Status::Running)),
+            next: Some(Unix(7_200_000)),
+        }));
+        let shown = serde_json::to_value(super::recurrence(&view)).expect("JSON");
+        let expected = json!({"cron": "@hourly", "timezone": "UTC", "catch_up": "one", "task_type": "echo", "ticks": 7,
+            "last_tick": "1970-01-01T01:00:00.000Z", "last_task_id": "t/19700101T010000Z", "last_status": "running",
+            "next_tick": "1970-01-01T02:00:00.000Z"});
+        assert_eq!(shown, expected);
+    }
+}

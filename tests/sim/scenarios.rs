@@ -366,7 +366,7 @@ fn a_workflow_whose_owners_die_one_after_the_other_ends_with_every_result() {
 }
 
 /// A mesh of `nodes` that know each other.
-fn settled(seed: u64, nodes: usize) -> World {
+pub(crate) fn settled(seed: u64, nodes: usize) -> World {
     let mut world = World::new(&Plan::calm(seed, nodes));
     world.raise();
     world.run_until(20_000);
@@ -377,7 +377,7 @@ fn give(world: &mut World, n: usize, name: &str, cost: u64) -> TaskId {
     submit(world, n, name, plain_spec(Program::Good, cost, false))
 }
 
-fn submit(world: &mut World, n: usize, name: &str, spec: Spec) -> TaskId {
+pub(crate) fn submit(world: &mut World, n: usize, name: &str, spec: Spec) -> TaskId {
     let task = TaskId::new(name).expect("a valid name");
     let work = world.number();
     let submission = Submission { task: Some(task.clone()), spec, priority: Priority::NORMAL, items: Vec::new() };
@@ -419,7 +419,7 @@ fn newest_on<'a>(world: &'a World, n: usize, task: &TaskId) -> &'a Record {
     &world.hosts[n].disk.copies[task].record
 }
 
-fn owner_of(world: &World, task: &TaskId) -> usize {
+pub(crate) fn owner_of(world: &World, task: &TaskId) -> usize {
     index(newest(world, task).owner())
 }
 
@@ -438,7 +438,7 @@ fn assert_completed(world: &World, task: &TaskId) {
 }
 
 /// Nothing is wrong with it, now or after its end.
-fn fine(mut world: World) {
+pub(crate) fn fine(mut world: World) {
     let known: Vec<_> = world.oracle.promises.keys().cloned().collect();
     for task in known {
         let detail = Detail { report: true, live: true, explain: true, steps: false };

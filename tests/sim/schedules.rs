@@ -3,6 +3,7 @@
 use crate::agenda::{Event, Time};
 use crate::executor::Program;
 use crate::oracle::Asked;
+use crate::scenarios::{fine, owner_of, settled, submit};
 use crate::workload::{Act, plain_spec};
 use crate::world::{EPOCH, World};
 use taskmesh_core::command::Submission;
@@ -60,4 +61,71 @@ pub(crate) fn tick_of(task: &TaskId) -> Option<(TaskId, Unix)> {
 pub(crate) fn timetable(schedule: &TaskId) -> Timetable {
     let every = schedule.as_str().trim_start_matches(NAME).split('-').next().and_then(|n| n.parse().ok());
     Timetable::read(&pattern(every.expect("its name says it")), UTC).expect("a pattern")
+}
+
+/// A schedule of a tick each two seconds, for a minute.
+fn every_two_seconds(world: &mut World, deadline: Time) -> TaskId {
+    let spec = Spec { deadline: Some(Unix(EPOCH + world.now + deadline)), ..plain_spec(Program::Good, 20, false) };
+    let spec = Schedule::wrap(spec, &pattern(2), UTC, CatchUp::All).expect("its payload is JSON");
+    submit(world, 1, "every2-1", spec)
+}
+
+/// The ticks of a schedule whose tasks have ended, in seconds of the world.
+fn ended(world: &World, schedule: &TaskId) -> Vec<Time> {
+    let ticks = world.oracle.promises.iter().filter(|(_, p)| !p.decided.is_empty()).filter_map(|(t, _)| tick_of(t));
+    ticks.filter(|(of, _)| of == schedule).map(|(_, tick)| (tick.0 - EPOCH) / 1_000).collect()
+}
+
+fn assert_whole(ticks: &[Time], from: Time, until: Time) {
+    let (Some(first), Some(last)) = (ticks.first(), ticks.last()) else { panic!("no tick was fired") };
+    assert!(*first <= from && *last >= until, "{first} to {last} instead of {from} to {until}");
+    assert_eq!(ticks, (*first..=*last).step_by(2).collect::<Vec<_>>());
+}
+
+#[test]
+fn no_tick_is_left_out_or_fired_twice_though_its_owner_is_lost_at_that_moment() {
+    for early in 0..60 {
+        let mut world = settled(300 + early, 5);
+        let schedule = every_two_seconds(&mut world, 60_000);
+        // From a little before the tick at 26 s to a little after.
+        world.run_until(25_995 + early);
+        let owner = owner_of(&world, &schedule);
+        if !early.is_multiple_of(2) || !world.destroy(owner) {
+            world.die(owner);
+        }
+        world.run_until(45_000);
+        assert_ne!(owner_of(&world, &schedule), owner, "another goes on");
+        world.run_until(90_000);
+        assert_whole(&ended(&world, &schedule), 22, 76);
+        fine(world);
+    }
+}
+
+#[test]
+fn ticks_of_a_power_cut_are_made_up_for() {
+    let mut world = settled(400, 5);
+    let schedule = every_two_seconds(&mut world, 200_000);
+    world.run_until(30_000);
+    (0..5).for_each(|n| world.die(n));
+    world.run_until(130_000);
+    (0..5).for_each(|node| world.agenda.at(world.now + 1, Event::Boot { node }));
+    world.run_until(170_000);
+    assert_whole(&ended(&world, &schedule), 22, 160);
+    fine(world);
+}
+
+#[test]
+fn a_clock_that_is_ahead_on_the_next_owner_or_behind_fires_no_tick_twice() {
+    for off in [-30_000, -1_500, 1_500, 30_000] {
+        let mut world = settled(410, 5);
+        let schedule = every_two_seconds(&mut world, 100_000);
+        world.run_until(30_000);
+        let owner = owner_of(&world, &schedule);
+        (0..5).filter(|n| *n != owner).for_each(|n| world.hosts[n].clock_off = off);
+        world.run_until(40_000);
+        world.die(owner);
+        world.run_until(200_000);
+        assert_whole(&ended(&world, &schedule), 22, 60);
+        fine(world);
+    }
 }
