@@ -97,7 +97,17 @@ const LISTS: [(&str, &str, &[&str]); 5] = [
     (
         "task_list",
         "tasks",
-        &["task_id", "task_type", "status", "priority", "attempt", "worker_id", "submitted_at", "end_time"],
+        &[
+            "task_id",
+            "task_type",
+            "status",
+            "priority",
+            "attempt",
+            "worker_id",
+            "submitted_at",
+            "end_time",
+            NEXT_TICK,
+        ],
     ),
     ("peer_list", "peers", &["peer_id", "status", "metrics.latency_ms", "last_seen", "multiaddr", "capabilities"]),
     ("peer_discover", "peers", &["peer_id", "last_seen", "multiaddr", "capabilities"]),
@@ -109,12 +119,18 @@ const LISTS: [(&str, &str, &[&str]); 5] = [
     ),
 ];
 
+/// Shown where there are schedules.
+const NEXT_TICK: &str = "schedule.next_tick";
+
 fn human(name: &str, answer: &Value, paint: Paint) -> String {
     let list = LISTS.iter().find(|(operation, _, _)| *operation == name);
     match list {
         Some((_, field, columns)) if ["task_list", "peer_list", "peer_discover"].contains(&name) => {
             let rows = answer[*field].as_array().map_or(&[][..], Vec::as_slice);
-            format!("{}{}", table(columns, rows, paint), footer(answer, rows.len()))
+            let scheduled = |row: &Value| !at(row, NEXT_TICK).is_null();
+            let shown = |column: &&&str| **column != NEXT_TICK || rows.iter().any(scheduled);
+            let columns: Vec<_> = columns.iter().filter(shown).copied().collect();
+            format!("{}{}", table(&columns, rows, paint), footer(answer, rows.len()))
         }
         _ => sheet(answer, list.map(|(_, field, columns)| (*field, *columns)), paint),
     }

@@ -300,13 +300,15 @@ impl Node {
     /// they have of it, and it is led from there.
     fn claim_tick(&mut self, mut record: Record, spec: Arc<Spec>) {
         let task = record.task.clone();
-        let nobodys = Ballot { epoch: 0, owner: self.id };
-        record.stamp = Stamp { ballot: nobodys, revision: 0 };
+        record.stamp = Stamp { ballot: Ballot { epoch: 0, owner: self.id }, revision: 0 };
         let vow = self.vows.remove(&task);
         if vow.is_some() {
             self.erase(Key::Pledge(task.clone()));
         }
-        let pledge = vow.map_or(nobodys, |(vow, _)| vow);
+        // The first right is of whoever bore it: a claim must be above that, also
+        // where nobody has heard of it.
+        let first = Ballot { epoch: 1, owner: self.id };
+        let pledge = vow.map_or(first, |(vow, _)| vow.max(first));
         self.persist(Entry::Spec(task.clone(), spec.clone()));
         self.kept.insert(task.clone(), Kept::new(Slot { pledge, record, spec }, self.now));
         self.orphans.insert(task.clone(), self.now);

@@ -141,7 +141,7 @@ impl Op for PeerDiscover {
     const NAME: &'static str = "peer_discover";
     const TITLE: &'static str = "Find peers";
     const DESCRIPTION: &'static str = "Searches the network (Kademlia) and the registry for peers, and says what their \
-        workers may run. Real peers only.";
+        workers may run.";
     const KIND: Kind = Kind::Read;
     type Output = Discovered;
 
@@ -295,8 +295,7 @@ impl PeerList {
 impl Op for PeerList {
     const NAME: &'static str = "peer_list";
     const TITLE: &'static str = "List peers";
-    const DESCRIPTION: &'static str = "Peers that this node knows: filtered, sorted, then paged. Measurements are null \
-        where nothing was measured.";
+    const DESCRIPTION: &'static str = "Peers that this node knows: filtered, sorted, then paged. Not measured: null.";
     const KIND: Kind = Kind::Read;
     type Output = Peers;
 
@@ -454,7 +453,7 @@ impl Op for PeerMetrics {
     const NAME: &'static str = "peer_metrics";
     const TITLE: &'static str = "Measurements of a peer";
     const DESCRIPTION: &'static str = "Latency, traffic, loss and reliability of a peer, as this node measured them since \
-        it started; null where it measured nothing.";
+        it started.";
     const KIND: Kind = Kind::Read;
     type Output = Measured;
 

@@ -122,8 +122,8 @@ fn queue_state(stats: Stats) -> QueueState {
 impl Op for QueueStats {
     const NAME: &'static str = "queue_stats";
     const TITLE: &'static str = "Queue statistics";
-    const DESCRIPTION: &'static str = "How many tasks wait, run and ended, how long they wait and run, whether the queue is \
-        paused. Summed over the nodes that answered; says how many did.";
+    const DESCRIPTION: &'static str = "Tasks that wait, run and ended, how long they wait and run, whether the queue is \
+        paused; summed over the nodes that answered.";
     const KIND: Kind = Kind::Read;
     type Output = QueueState;
 

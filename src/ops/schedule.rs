@@ -13,16 +13,14 @@ use taskmesh_core::{Refusal, Spec, limits};
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
-    /// `[second] minute hour day month weekday [year]`.
-    #[schemars(length(min = 1, max = limits::TEXT_BYTES))]
+    /// 5 fields; 6 with seconds first.
     #[arg(long, required = false)]
     pub cron: String,
     /// IANA name.
     #[serde(default = "utc")]
-    #[schemars(length(max = limits::TEXT_BYTES))]
     #[arg(long, requires = "cron", default_value_t = utc())]
     pub timezone: String,
-    /// Of ticks missed by over a minute: which to fire.
+    /// Of missed ticks.
     #[serde(default)]
     #[arg(long, requires = "cron", value_enum, default_value_t)]
     pub catch_up: CatchUp,

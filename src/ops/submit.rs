@@ -23,7 +23,7 @@ pub struct TaskSubmit {
     /// Its input, at most 1 MiB. exec: {"argv": ["cmd", "arg"], "stdin", "env"}.
     #[arg(default_value = "{}", value_parser = value::json_argument::<Object>)]
     pub payload: Object,
-    /// Your own id; a UUIDv7 if omitted. Repeating it with the same work is safe.
+    /// Your own id; repeating it with the same work is safe.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = TaskId::MAX_BYTES))]
     #[arg(long)]
@@ -38,7 +38,7 @@ pub struct TaskSubmit {
     #[schemars(length(max = limits::TAGS), inner(length(min = 1, max = limits::TEXT_BYTES)))]
     #[arg(long = "tag")]
     pub tags: Vec<String>,
-    /// Seconds that one attempt may run.
+    /// Seconds for one attempt.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = YEAR_S))]
     #[arg(long)]
@@ -51,7 +51,7 @@ pub struct TaskSubmit {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[arg(long, value_name = "JSON", value_parser = value::json_argument::<Object>)]
     pub metadata: Option<Object>,
-    /// Makes repeating safe without an id of your own.
+    /// Instead of task_id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limits::TEXT_BYTES))]
     #[arg(long)]
@@ -80,11 +80,11 @@ pub struct TaskSubmit {
     #[schemars(length(min = 1, max = limits::TEXT_BYTES))]
     #[arg(long)]
     pub fairness_key: Option<String>,
-    /// Copies before the answer: a majority of the holders, or this node's disk.
+    /// Copies before the answer: on a majority, or this node's disk.
     #[serde(default)]
     #[arg(long, value_enum, default_value_t)]
     pub durability: Durability,
-    /// Never two runs at once; slower to start.
+    /// Never two runs at once; slower.
     #[serde(default)]
     #[arg(long)]
     pub exclusive: bool,
@@ -92,12 +92,12 @@ pub struct TaskSubmit {
     #[serde(default)]
     #[arg(long, value_enum, default_value_t)]
     pub cache: Cache,
-    /// Array: task `<task_id>/n` gets payload overlaid with item n.
+    /// Array: `<task_id>/n` gets payload overlaid with item n.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limits::ITEMS))]
     #[arg(long = "item", value_name = "JSON", value_parser = value::json_argument::<Object>)]
     pub items: Option<Vec<Object>>,
-    /// Recurring: each tick submits the task `<task_id>/<time>`.
+    /// Each tick submits a task `<task_id>/<time>`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[command(flatten)]
     pub schedule: Option<Schedule>,
@@ -118,7 +118,7 @@ pub struct RetryPolicy {
     /// Attempts after the first.
     #[schemars(range(max = limits::RETRIES))]
     pub max_retries: u32,
-    /// Each wait is so many times the one before.
+    /// Of each wait to the last.
     #[schemars(range(min = 1, max = 100))]
     pub backoff_factor: f64,
     /// The first wait.

@@ -233,7 +233,7 @@ impl Op for TaskCancel {
     const NAME: &'static str = "task_cancel";
     const TITLE: &'static str = "Cancel a task";
     const DESCRIPTION: &'static str = "Stops a task. One that waits is cancelled at once; a running one is asked to stop \
-        (SIGTERM), or killed with `force`. A schedule ends; its ticks go on. One that has ended stays as it is: failed_precondition.";
+        (SIGTERM), or killed with `force`. A schedule ends, its ticks go on. One that has ended stays as it is: failed_precondition.";
     const KIND: Kind = Kind::Destructive;
     type Output = Cancelled;
 
@@ -285,8 +285,7 @@ pub struct Reprioritised {
 impl Op for TaskPriority {
     const NAME: &'static str = "task_priority";
     const TITLE: &'static str = "Change a task's priority";
-    const DESCRIPTION: &'static str = "Makes a waiting task more or less urgent. Higher runs earlier; waiting tasks age, \
-        so none starves.";
+    const DESCRIPTION: &'static str = "Makes a waiting task more or less urgent. Waiting tasks age, so none starves.";
     const KIND: Kind = Kind::Repeatable;
     type Output = Reprioritised;
 

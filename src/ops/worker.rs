@@ -176,8 +176,8 @@ pub struct Unregistered {
 impl Op for WorkerUnregister {
     const NAME: &'static str = "worker_unregister";
     const TITLE: &'static str = "Unregister a worker";
-    const DESCRIPTION: &'static str = "Ends a worker. Graceful: it takes no more, and what has not ended after `timeout` is \
-        handed back to other workers. Answers within 45 s, with status draining if that goes on.";
+    const DESCRIPTION: &'static str = "Ends a worker. Graceful: it takes no more, and hands back what has not ended after \
+        `timeout`. Answers within 45 s: draining if that goes on.";
     const KIND: Kind = Kind::Destructive;
     type Output = Unregistered;
 
