@@ -229,10 +229,7 @@ impl Node {
         if self.workflows_stirred() {
             self.run_workflows();
         }
-        if self.schedules_stirred() {
-            self.run_schedules();
-            self.obey_itself();
-        }
+        self.run_schedules();
         if self.queue.stirred() {
             self.schedule();
             self.obey_itself();

@@ -41,6 +41,8 @@ pub(crate) struct Schedules {
     stirred: BTreeSet<TaskId>,
     /// Something is to be done that can't be done yet.
     waiting: BTreeSet<TaskId>,
+    /// There is no room for their next tick.
+    crowded: BTreeSet<TaskId>,
     /// Those that are behind: the first tick that is caught up with.
     behind: BTreeMap<TaskId, Unix>,
     /// Of these it wrote itself that a tick is being fired.
@@ -164,14 +166,15 @@ impl Node {
         self.schedules.stirred.extend(waiting);
     }
 
-    pub(crate) fn schedules_stirred(&self) -> bool {
-        !self.schedules.stirred.is_empty()
+    fn is_full(&self) -> bool {
+        self.open_tasks() >= self.config.open_tasks
     }
 
     /// This node owns it no more, or nothing is to be done for now.
     pub(crate) fn leave_schedule(&mut self, schedule: &TaskId) {
         self.schedules.stirred.remove(schedule);
         self.schedules.waiting.remove(schedule);
+        self.schedules.crowded.remove(schedule);
         self.schedules.behind.remove(schedule);
         self.schedules.firing.remove(schedule);
         self.schedules.born.retain(|_, of| of != schedule);
@@ -180,6 +183,10 @@ impl Node {
     /// Goes on with every schedule in which something happened: so many steps at
     /// most, the rest with the next input.
     pub(crate) fn run_schedules(&mut self) {
+        if !self.schedules.crowded.is_empty() && !self.is_full() {
+            let crowded = std::mem::take(&mut self.schedules.crowded);
+            self.schedules.stirred.extend(crowded);
+        }
         let mut left = 2 * limits::RELEASES;
         while left > 0
             && let Some(schedule) = self.schedules.stirred.pop_first()
@@ -189,7 +196,7 @@ impl Node {
             // What that leads to on this node alone follows at once.
             self.obey_itself();
         }
-        if self.schedules_stirred() {
+        if !self.schedules.stirred.is_empty() {
             self.tick_soon();
         }
     }
@@ -211,8 +218,12 @@ impl Node {
             return self.leave_schedule(schedule);
         }
         let changing = !record.prior.is_empty() && !firing;
-        if !settled || changing || (!firing && self.open_tasks() >= self.config.open_tasks) {
+        if !settled || changing {
             self.schedules.waiting.insert(schedule.clone());
+            return;
+        }
+        if !firing && self.is_full() {
+            self.schedules.crowded.insert(schedule.clone());
             return;
         }
         let spec = kept.slot.spec.clone();
@@ -366,7 +377,7 @@ impl Node {
         let late = at <= self.wall();
         let summary = if !record.majority(|n| self.live(n)) {
             format!("its tick at {} waits: fewer than half of its holders can be reached", shown(at))
-        } else if late && self.open_tasks() >= self.config.open_tasks {
+        } else if late && self.is_full() {
             format!("its tick at {} waits: the queue of its owner is full", shown(at))
         } else if late {
             format!("its tick at {} is being fired", shown(at))
