@@ -97,17 +97,7 @@ const LISTS: [(&str, &str, &[&str]); 5] = [
     (
         "task_list",
         "tasks",
-        &[
-            "task_id",
-            "task_type",
-            "status",
-            "priority",
-            "attempt",
-            "worker_id",
-            "submitted_at",
-            "end_time",
-            NEXT_TICK,
-        ],
+        &["task_id", "task_type", "status", "priority", "attempt", "worker_id", "submitted_at", "end_time", NEXT_TICK],
     ),
     ("peer_list", "peers", &["peer_id", "status", "metrics.latency_ms", "last_seen", "multiaddr", "capabilities"]),
     ("peer_discover", "peers", &["peer_id", "last_seen", "multiaddr", "capabilities"]),

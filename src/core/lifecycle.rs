@@ -11,12 +11,12 @@ use crate::node::Node;
 use crate::ownership::{Kept, Offering};
 use crate::record::{Ballot, Birth, Record, Stamp};
 use crate::requests::{Answer, Origin};
+use crate::schedule::SCHEDULE;
 use crate::stats::Ending;
 use crate::steps::Force;
 use crate::task::{Closed, Durability, Outcome, Priority, Report, Spec, Task, TaskState};
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, Status};
-use crate::schedule::SCHEDULE;
 use crate::workflow::{APPROVE, WAIT, WORKFLOW, wait_until};
 use std::sync::Arc;
 

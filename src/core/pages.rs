@@ -91,7 +91,14 @@ fn bytes(view: &TaskView) -> usize {
     let own = view.task.as_str().len() + view.task_type.len() + tail + view.holders.len() * 40;
     let workflow = view.workflow.as_ref().map_or(0, |w| w.name.len() + WORKFLOW);
     let schedule = view.schedule.as_ref().map_or(0, |s| s.cron.len() + s.timezone.len() + s.task_type.len() + FIELDS);
-    VIEW + workflow + schedule + own + listed + awaited + text(&view.message) + text(&view.error) + view.requirements.bytes()
+    VIEW + workflow
+        + schedule
+        + own
+        + listed
+        + awaited
+        + text(&view.message)
+        + text(&view.error)
+        + view.requirements.bytes()
 }
 
 /// A field's own overhead.

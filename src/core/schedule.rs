@@ -186,7 +186,9 @@ impl Timetable {
     pub fn read(cron: &str, timezone: &str) -> Result<Timetable, Invalid> {
         let bounded = |field, text: &str| match text.len() {
             1..=limits::TEXT_BYTES => Ok(()),
-            got => Err(Invalid { field, problem: format!("must have 1 to {} bytes, and has {got}", limits::TEXT_BYTES) }),
+            got => {
+                Err(Invalid { field, problem: format!("must have 1 to {} bytes, and has {got}", limits::TEXT_BYTES) })
+            }
         };
         bounded("cron", cron)?;
         bounded("timezone", timezone)?;

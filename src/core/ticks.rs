@@ -69,7 +69,8 @@ impl Kept {
 impl Node {
     /// Whether a submitted schedule can be taken.
     pub(crate) fn check_schedule(&self, submission: &Submission) -> Result<(), Refusal> {
-        let invalid = |field: String, problem: &str| Err(Refusal::Invalid { field: field.into(), problem: problem.into() });
+        let invalid =
+            |field: String, problem: &str| Err(Refusal::Invalid { field: field.into(), problem: problem.into() });
         let of = |field: &str| if field == "schedule" { field.to_owned() } else { format!("schedule.{field}") };
         let spec = &submission.spec;
         let read = Schedule::read(&spec.payload).and_then(|schedule| Ok((schedule.timetable()?, schedule.work(spec))));

@@ -106,7 +106,8 @@ fn each_tick_is_a_task_of_its_own() {
 fn a_list_shows_a_schedule_with_its_next_time() {
     let mut bench = Bench::new(Config::default());
     bench.submit("s", of("@hourly", CatchUp::None)).expect("accepted");
-    let filter = TaskFilter { task_type: Some(SCHEDULE.into()), limit: 10, scope: Scope::Local, ..TaskFilter::default() };
+    let filter =
+        TaskFilter { task_type: Some(SCHEDULE.into()), limit: 10, scope: Scope::Local, ..TaskFilter::default() };
     let (_, reply) = bench.solo.ask(Request::Query(Query::Tasks(Box::new(filter))));
     let Some(Ok(Reply::Tasks(page))) = reply else { panic!("{reply:?}") };
     let next = page.tasks[0].schedule.as_ref().and_then(|s| s.next);
@@ -134,7 +135,8 @@ fn a_cancelled_schedule_fires_no_more_and_its_ticks_go_on() {
 
 #[test]
 fn a_clock_that_jumps_ahead_misses_ticks_and_they_are_caught_up_with_as_asked() {
-    for (catch_up, caught) in [(CatchUp::None, vec![]), (CatchUp::One, vec![7_000]), (CatchUp::All, vec![2_800, 6_400])] {
+    for (catch_up, caught) in [(CatchUp::None, vec![]), (CatchUp::One, vec![7_000]), (CatchUp::All, vec![2_800, 6_400])]
+    {
         let mut bench = Bench::new(Config::default());
         bench.submit("s", of("0 * * * *", catch_up)).expect("accepted");
         bench.wait(Millis(1_000));
@@ -303,11 +305,13 @@ fn the_task_of_a_tick_is_written_before_its_schedule_goes_on() {
     bench.submit("s", each_second(CatchUp::None)).expect("accepted");
     let effects = bench.solo.wait(Millis(1_500));
     let written = |task: &str| {
-        let is = |e: &&Effect| matches!(e, Effect::Persist(Entry::Record { record, .. }) if record.task.as_str() == task);
+        let is =
+            |e: &&Effect| matches!(e, Effect::Persist(Entry::Record { record, .. }) if record.task.as_str() == task);
         effects.iter().filter(is).count()
     };
     let at = |task: &str, last: bool| {
-        let is = |e: &Effect| matches!(e, Effect::Persist(Entry::Record { record, .. }) if record.task.as_str() == task);
+        let is =
+            |e: &Effect| matches!(e, Effect::Persist(Entry::Record { record, .. }) if record.task.as_str() == task);
         if last { effects.iter().rposition(is) } else { effects.iter().position(is) }
     };
     assert_eq!(written("s"), 2, "it is being fired; on to the next");

@@ -1,8 +1,8 @@
 //! `task_status`, `task_cancel`, `task_list` and `task_priority`.
 
 use super::failure::invalid;
-use super::schedule::{Recurrence, recurrence};
 use super::result::{log_text, report_usage};
+use super::schedule::{Recurrence, recurrence};
 use super::{Context, Failure, Kind, Op, mismatch, value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

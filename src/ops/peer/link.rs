@@ -65,7 +65,8 @@ pub struct Connected {
 impl Op for PeerConnect {
     const NAME: &'static str = "peer_connect";
     const TITLE: &'static str = "Connect to a peer";
-    const DESCRIPTION: &'static str = "Connects this node to a peer at an address. Refused if another peer answers there.";
+    const DESCRIPTION: &'static str =
+        "Connects this node to a peer at an address. Refused if another peer answers there.";
     const KIND: Kind = Kind::Repeatable;
     type Output = Connected;
 
