@@ -287,7 +287,11 @@ impl Node {
         let Some(kept) = self.kept.get(&task) else {
             let (holders, priority) = (record.holders.clone(), record.body.priority);
             let spec = Arc::new(Spec { submitted_at: self.wall(), ..work.clone() });
-            let first = self.new_record(task.clone(), birth, holders, &spec, priority);
+            let right = record.stamp.ballot;
+            let mut first = self.new_record(task.clone(), birth, holders, &spec, priority);
+            // Its first owner need not be the node that its birth names: above the
+            // first epoch, nobody takes it for another task of that id.
+            first.stamp.ballot = right;
             self.schedules.born.insert(task.clone(), schedule.clone());
             let known_to_none = self.schedules.firing.contains(schedule) && !self.vows.contains_key(&task);
             if known_to_none {
@@ -312,14 +316,14 @@ impl Node {
     /// they have of it, and it is led from there.
     fn claim_tick(&mut self, mut record: Record, spec: Arc<Spec>) {
         let task = record.task.clone();
-        record.stamp = Stamp { ballot: Ballot { epoch: 0, owner: self.id }, revision: 0 };
         let vow = self.vows.remove(&task);
         if vow.is_some() {
             self.erase(Key::Pledge(task.clone()));
         }
-        // The first right is of whoever bore it: a claim must be above that, also
-        // where nobody has heard of it.
-        let first = Ballot { epoch: 1, owner: self.id };
+        // Whoever bore it had the right by which it owned the schedule, which was
+        // less: the claim is above that, also where nobody has heard of it.
+        let first = record.stamp.ballot;
+        record.stamp = Stamp { ballot: Ballot { epoch: 0, owner: self.id }, revision: 0 };
         let pledge = vow.map_or(first, |(vow, _)| vow.max(first));
         self.persist(Entry::Spec(task.clone(), spec.clone()));
         self.kept.insert(task.clone(), Kept::new(Slot { pledge, record, spec }, self.now));
