@@ -59,6 +59,7 @@ mod stats;
 mod step_inputs;
 mod steps;
 pub mod task;
+pub mod template;
 #[doc(hidden)]
 pub mod testing;
 #[cfg(test)]
