@@ -2,23 +2,29 @@
 //! them. [`render`] makes a definition out of a template and parameters.
 //!
 //! # The language
-//! `${name}` and `${params.name}` stand for a parameter, `${name.a.0}` for a part
+//! `${name}` and `${params.name}` stand for a parameter, `${name.a[0]}` for a part
 //! of one. As a whole string it keeps its type; within a longer string it becomes
-//! text. In `when` it becomes a JSON literal, so that a text is compared and never
-//! read as an expression. `${steps.…}`, `${item…}` and `${index}` belong to the
+//! text. In `when` it becomes a literal, so that a text is compared and never read
+//! as an expression; there, `${steps.a.result}` may also be written without its
+//! braces. `${steps.…}`, `${item…}`, `${index}` and `${workflow.id}` belong to the
 //! running workflow, and stay.
 //!
-//! `$${` is the text `${` in both languages: it stays as it is wherever the
-//! workflow looks for references (`inputs`, `for_each`, `when`), and becomes `${`
-//! elsewhere. The values of parameters are data: a `${` in one of them is written
+//! `$${` is the text `${` in both languages: it stays as it is where the workflow
+//! looks for references (`inputs`, `for_each`), and becomes `${` elsewhere. The values of parameters are data: a `${` in one of them is written
 //! as `$${`, and so never becomes a reference.
 //!
 //! A template may include others. Their steps get a prefix, and so do their
 //! references to each other; a parameter given to an include may hold references
 //! to results, which then are checked when they are there.
+//!
+//! A step whose action is `workflow` may name a template in its inputs, in a
+//! template or not ([`expand`]): that template's definition takes the place, and
+//! what refers to results becomes a parameter (`params`) of the inner workflow.
 
+mod check;
 mod document;
 mod error;
+mod line;
 mod parameter;
 mod reference;
 mod render;
@@ -52,13 +58,19 @@ pub struct Template {
     document: Value,
 }
 
+/// Another template, and what it is given.
+#[derive(Clone, Debug)]
+struct Chosen {
+    id: String,
+    range: Range,
+    parameters: Map<String, Value>,
+}
+
 /// Another template's steps among one's own.
 #[derive(Clone, Debug)]
 struct Include {
-    id: String,
-    range: Range,
+    chosen: Chosen,
     prefix: String,
-    parameters: Map<String, Value>,
     /// Steps that its first steps wait for.
     after: Vec<String>,
 }
@@ -103,7 +115,7 @@ impl Template {
 
     /// The templates that it includes: id and range.
     pub fn includes(&self) -> impl Iterator<Item = (&str, &Range)> {
-        self.includes.iter().map(|include| (include.id.as_str(), &include.range))
+        self.includes.iter().map(|include| (include.chosen.id.as_str(), &include.chosen.range))
     }
 
     /// Its own steps, without those of includes.
@@ -223,7 +235,7 @@ impl Catalogue {
     /// # Errors
     /// The first thing that is wrong, and where.
     pub fn check(&self, template: &Template) -> Result<(), TemplateError> {
-        render::check(self, template)
+        check::check(self, template)
     }
 }
 
@@ -258,4 +270,14 @@ pub fn render_template(
     parameters: &Map<String, Value>,
 ) -> Result<Value, TemplateError> {
     render::render(catalogue, template, parameters)
+}
+
+/// `definition` with the definition of the template wherever a step that is a
+/// workflow names one: `{"template": {"template_id", "version"?, "parameters"?}}`
+/// among its inputs becomes `{"definition", "params"?}`.
+///
+/// # Errors
+/// As [`render`], for any of these.
+pub fn expand(catalogue: &Catalogue, definition: &Value) -> Result<Value, TemplateError> {
+    render::expand(catalogue, definition)
 }

@@ -3,8 +3,8 @@
 
 use super::error::{Path, Problem, TemplateError, clip, listed};
 use super::parameter::{self, Parameter, Rule, Type};
-use super::reference::{Meaning, Piece, RESERVED, is_name, is_parameter_name, meaning, pieces};
-use super::{Include, Range, Template};
+use super::reference::{Meaning, Piece, RESERVED, Region, is_name, is_parameter_name, is_step_name, meaning, pieces};
+use super::{Chosen, Include, Range, Template};
 use crate::limits;
 use semver::Version;
 use serde_json::{Map, Value};
@@ -26,7 +26,7 @@ pub(super) enum Mode {
 /// How the workflow treats the field `name` of a step.
 pub(super) fn mode_of(name: &str) -> Mode {
     match name {
-        "inputs" | "for_each" => Mode::Data,
+        "inputs" | "for_each" | "params" => Mode::Data,
         "when" => Mode::Expression,
         _ => Mode::Plain,
     }
@@ -116,53 +116,84 @@ struct Usage<'a> {
 impl Usage<'_> {
     fn template(&mut self) -> Result<(), TemplateError> {
         for (name, value) in &self.template.fields {
-            self.value(value, Mode::Plain, &Path::Root.field(name))?;
+            self.value(value, Mode::Plain, Region::Own, &Path::Root.field(name))?;
         }
         let (includes, steps) = (Path::Root.field("includes"), Path::Root.field("steps"));
         for (n, include) in self.template.includes.iter().enumerate() {
-            let (path, given) = (includes.item(n), &include.parameters);
+            let (path, given) = (includes.item(n), &include.chosen.parameters);
             let path = path.field("parameters");
             for (name, value) in given {
-                self.value(value, Mode::Data, &path.field(name))?;
+                self.value(value, Mode::Data, Region::Own, &path.field(name))?;
             }
         }
-        for (n, step) in self.template.steps.iter().enumerate() {
-            for (name, value) in step {
-                self.value(value, mode_of(name), &steps.item(n).field(name))?;
+        let mut own = self.template.steps.iter().enumerate();
+        own.try_for_each(|(n, step)| self.step(step, Region::Own, &steps.item(n)))
+    }
+
+    fn step(&mut self, step: &Fields, region: Region, path: &Path<'_>) -> Result<(), TemplateError> {
+        for (name, value) in step {
+            let path = path.field(name);
+            match value {
+                Value::Object(inputs) if name == "inputs" && is_workflow(step) => {
+                    for (name, value) in inputs {
+                        let path = path.field(name);
+                        match value {
+                            Value::Object(definition) if name == "definition" => self.definition(definition, &path)?,
+                            value => self.value(value, Mode::Data, region, &path)?,
+                        }
+                    }
+                }
+                value => self.value(value, mode_of(name), region, &path)?,
             }
         }
         Ok(())
     }
 
-    fn value(&mut self, value: &Value, mode: Mode, path: &Path<'_>) -> Result<(), TemplateError> {
+    fn definition(&mut self, definition: &Fields, path: &Path<'_>) -> Result<(), TemplateError> {
+        for (name, value) in definition {
+            let path = path.field(name);
+            match value {
+                Value::Array(steps) if name == "steps" => {
+                    for (n, step) in steps.iter().enumerate() {
+                        self.step(object(step, &path.item(n))?, Region::Inner, &path.item(n))?;
+                    }
+                }
+                value => self.value(value, mode_of(name), Region::Inner, &path)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn value(&mut self, value: &Value, mode: Mode, region: Region, path: &Path<'_>) -> Result<(), TemplateError> {
         match value {
-            Value::String(text) => self.text(text, mode, path),
+            Value::String(text) => self.text(text, mode, region, path),
             Value::Array(items) => {
-                items.iter().enumerate().try_for_each(|(n, item)| self.value(item, mode, &path.item(n)))
+                items.iter().enumerate().try_for_each(|(n, item)| self.value(item, mode, region, &path.item(n)))
             }
             Value::Object(fields) => fields.iter().try_for_each(|(name, value)| {
                 if pieces(name).any(|piece| !matches!(piece, Ok(Piece::Text(_) | Piece::Escape))) {
                     return Err(path.field(name).wrong(Problem::InKey));
                 }
-                self.value(value, mode, &path.field(name))
+                self.value(value, mode, region, &path.field(name))
             }),
             Value::Null | Value::Bool(_) | Value::Number(_) => Ok(()),
         }
     }
 
-    fn text(&mut self, text: &str, mode: Mode, path: &Path<'_>) -> Result<(), TemplateError> {
+    fn text(&mut self, text: &str, mode: Mode, region: Region, path: &Path<'_>) -> Result<(), TemplateError> {
         for piece in pieces(text) {
             let Piece::Reference(inside) = piece.map_err(|_| path.wrong(Problem::Unclosed))? else { continue };
-            match meaning(inside) {
-                None => return Err(path.wrong(Problem::NoReference { found: clip(inside) })),
-                Some(Meaning::Step(..) | Meaning::Item) if mode == Mode::Plain => {
+            match (meaning(inside, region), mode) {
+                (None, _) => return Err(path.wrong(Problem::NoReference { found: clip(inside) })),
+                (Some(Meaning::Step(..) | Meaning::Params), Mode::Data | Mode::Expression)
+                | (Some(Meaning::Item), Mode::Data) => {}
+                (Some(Meaning::Step(..) | Meaning::Params | Meaning::Item), _) => {
                     return Err(path.wrong(Problem::Early { reference: clip(inside) }));
                 }
-                Some(Meaning::Step(..) | Meaning::Item) => {}
-                Some(Meaning::Parameter(name, _)) if self.template.parameter(name).is_some() => {
+                (Some(Meaning::Parameter(name, _)), _) if self.template.parameter(name).is_some() => {
                     self.used.insert(name.to_owned());
                 }
-                Some(Meaning::Parameter(name, _)) => {
+                (Some(Meaning::Parameter(name, _)), _) => {
                     let known = self.template.known_parameters();
                     return Err(path.wrong(Problem::Undefined { name: clip(name), known }));
                 }
@@ -170,6 +201,11 @@ impl Usage<'_> {
         }
         Ok(())
     }
+}
+
+/// Whether the step is a workflow itself.
+pub(super) fn is_workflow(step: &Fields) -> bool {
+    step.get("action").and_then(Value::as_str) == Some("workflow")
 }
 
 fn parameters(value: Option<&Value>, path: &Path<'_>) -> Result<Vec<(String, Parameter)>, TemplateError> {
@@ -252,6 +288,16 @@ fn contradiction(path: &Path<'_>, said: &'static str, advice: &'static str) -> T
 
 fn include(value: &Value, path: &Path<'_>) -> Result<Include, TemplateError> {
     let fields = known(object(value, path)?, INCLUDE_FIELDS, path)?;
+    let prefix = required(fields, "prefix", "what the names of its steps begin with here", path)?;
+    let prefix = name(prefix, &path.field("prefix"), is_parameter_name, PARAMETER)?;
+    let after_path = path.field("depends_on");
+    let after = list(fields, "depends_on", path)?.iter().enumerate();
+    let after = after.map(|(n, value)| name(value, &after_path.item(n), is_step_name, STEP).map(str::to_owned));
+    Ok(Include { chosen: chosen(fields, path)?, prefix: prefix.to_owned(), after: after.collect::<Result<_, _>>()? })
+}
+
+/// Another template, and what it is given.
+pub(super) fn chosen(fields: &Fields, path: &Path<'_>) -> Result<Chosen, TemplateError> {
     let id = required(fields, "template_id", "the template whose steps these are", path)?;
     let id = name(id, &path.field("template_id"), is_id, ID)?;
     let range = match fields.get("version") {
@@ -262,31 +308,20 @@ fn include(value: &Value, path: &Path<'_>) -> Result<Include, TemplateError> {
             Range::parse(text(value, &path).map_err(not)?).map_err(|problem| path.wrong(problem))?
         }
     };
-    let prefix = required(fields, "prefix", "what the names of its steps begin with here", path)?;
-    let prefix = name(prefix, &path.field("prefix"), is_parameter_name, PARAMETER)?;
     let parameters = match fields.get("parameters") {
         None => Map::new(),
         Some(value) => object(value, &path.field("parameters"))?.clone(),
     };
-    let after_path = path.field("depends_on");
-    let after = list(fields, "depends_on", path)?.iter().enumerate();
-    let after = after.map(|(n, value)| name(value, &after_path.item(n), is_name, STEP).map(str::to_owned));
-    Ok(Include {
-        id: id.to_owned(),
-        range,
-        prefix: prefix.to_owned(),
-        parameters,
-        after: after.collect::<Result<_, _>>()?,
-    })
+    Ok(Chosen { id: id.to_owned(), range, parameters })
 }
 
 fn step(value: &Value, path: &Path<'_>) -> Result<Fields, TemplateError> {
     let fields = known(object(value, path)?, STEP_FIELDS, path)?;
-    name(required(fields, "step_id", "a name for the step", path)?, &path.field("step_id"), is_name, STEP)?;
+    name(required(fields, "step_id", "a name for the step", path)?, &path.field("step_id"), is_step_name, STEP)?;
     text(required(fields, "action", "what to do: a task type", path)?, &path.field("action"))?;
     let depends = path.field("depends_on");
     for (n, value) in list(fields, "depends_on", path)?.iter().enumerate() {
-        name(value, &depends.item(n), is_name, STEP)?;
+        name(value, &depends.item(n), is_step_name, STEP)?;
     }
     Ok(fields.clone())
 }
@@ -340,7 +375,7 @@ fn version(value: &Value, path: &Path<'_>) -> Result<Version, TemplateError> {
     Version::parse(&full).map_err(|e| wrong(format!("{text:?}"), &e.to_string()))
 }
 
-fn object<'a>(value: &'a Value, path: &Path<'_>) -> Result<&'a Fields, TemplateError> {
+pub(super) fn object<'a>(value: &'a Value, path: &Path<'_>) -> Result<&'a Fields, TemplateError> {
     value.as_object().ok_or_else(|| path.not("an object", value))
 }
 
@@ -353,7 +388,7 @@ fn list<'a>(fields: &'a Fields, name: &str, path: &Path<'_>) -> Result<&'a [Valu
     fields.get(name).map_or(Ok(&[]), |value| array(value, &path.field(name)))
 }
 
-fn text<'a>(value: &'a Value, path: &Path<'_>) -> Result<&'a str, TemplateError> {
+pub(super) fn text<'a>(value: &'a Value, path: &Path<'_>) -> Result<&'a str, TemplateError> {
     value.as_str().ok_or_else(|| path.not("a string", value))
 }
 
@@ -367,7 +402,7 @@ fn name<'a>(
     if fits(text) { Ok(text) } else { Err(path.wrong(Problem::Name { rule, found: clip(text) })) }
 }
 
-fn required<'a>(
+pub(super) fn required<'a>(
     fields: &'a Fields,
     name: &'static str,
     about: &'static str,
@@ -376,7 +411,7 @@ fn required<'a>(
     fields.get(name).ok_or_else(|| path.wrong(Problem::Missing { name, about }))
 }
 
-fn known<'a>(fields: &'a Fields, known: &[&str], path: &Path<'_>) -> Result<&'a Fields, TemplateError> {
+pub(super) fn known<'a>(fields: &'a Fields, known: &[&str], path: &Path<'_>) -> Result<&'a Fields, TemplateError> {
     match fields.keys().find(|name| !known.contains(&name.as_str())) {
         None => Ok(fields),
         Some(stranger) => Err(path.field(stranger).wrong(Problem::UnknownField { known: listed(known.iter()) })),
@@ -389,13 +424,15 @@ fn is_id(text: &str) -> bool {
 }
 
 const ID: &str = "letters, digits, _ and -, with dots between";
-const STEP: &str = "letters, digits, _ and -";
+const STEP: &str = "1 to 64 letters, digits, _ and -";
 const PARAMETER: &str = "letters, digits, _ and -, beginning with a letter or _";
 const TYPES: &str = "string, number, integer, boolean, array or object";
 const TEMPLATE_FIELDS: &[&str] =
     &["template_id", "version", "description", "parameters", "includes", "steps", "name", "max_concurrent", "deadline"];
 /// What goes into the definition beside the steps.
 const DEFINITION_FIELDS: &[&str] = &["name", "max_concurrent", "deadline"];
+/// Of the inputs of a step that is a template.
+pub(super) const CHOSEN_FIELDS: &[&str] = &["template_id", "version", "parameters"];
 const PARAMETER_FIELDS: &[&str] = &["type", "description", "default", "required", "regex", "enum"];
 const INCLUDE_FIELDS: &[&str] = &["template_id", "version", "prefix", "parameters", "depends_on"];
 const STEP_FIELDS: &[&str] = &[

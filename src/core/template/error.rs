@@ -199,8 +199,8 @@ pub enum Problem {
     /// A reference where names are expected.
     #[error("a field's name is taken as it is; move the reference into the value, or write `$${{` for the text `${{`")]
     InKey,
-    /// A reference to a result where there is none yet.
-    #[error("`${{{reference}}}` is known only while the workflow runs; refer to it in inputs, for_each or when")]
+    /// A reference to something that is not known there.
+    #[error("`${{{reference}}}` is not known here: results are in inputs, for_each and when, items in inputs alone")]
     Early {
         /// Which.
         reference: String,

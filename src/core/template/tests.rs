@@ -47,12 +47,12 @@ fn a_whole_reference_keeps_its_type_and_within_a_text_it_is_text() {
     });
     let written = json!({
         "n": "${n}", "list": ["${params.list}"], "deep": {"config": "${config}", "yes": "${yes}"}, "x": "${x}",
-        "text": "${word}: ${n} of ${list} at ${x}, ${yes}", "part": "${config.a.0}", "some": "a${config.a}",
+        "text": "${word}: ${n} of ${list} at ${x}, ${yes}", "part": "${config.a.0}", "brackets": "${params.config.a[0]}", "some": "a${config.a}",
     });
     let given = json!({"n": 3, "list": [1, "b"], "config": {"a": [true]}, "yes": false, "x": 0.5});
     let wanted = json!({
         "n": 3, "list": [[1, "b"]], "deep": {"config": {"a": [true]}, "yes": false}, "x": 0.5,
-        "text": "w: 3 of [1,\"b\"] at 0.5, false", "part": true, "some": "a[true]",
+        "text": "w: 3 of [1,\"b\"] at 0.5, false", "part": true, "brackets": true, "some": "a[true]",
     });
     assert_eq!(inputs(parameters, written, given), wanted);
 }
@@ -89,13 +89,13 @@ fn in_an_expression_a_parameter_is_a_literal() {
             {"step_id": "a", "action": "echo"},
             {"step_id": "b", "action": "echo", "depends_on": ["a"], "when": "${on}"},
             {"step_id": "c", "action": "echo", "depends_on": ["a"],
-             "when": "${steps.a.result.n} > ${n} && ${steps.a.result.word} == ${word}"},
+             "when": "${steps.a.result.n} > ${n} && ${steps.b-c.result[0]} == ${word} && \"$${z}\" == ''"},
         ],
     });
     let given = object(json!({"word": "x\" || \"${y}", "n": 3, "on": true}));
     let rendered = render(&catalogue(&[document]), "t", None, &given).unwrap();
     assert_eq!(rendered["steps"][1]["when"], "true");
-    let wanted = r#"${steps.a.result.n} > 3 && ${steps.a.result.word} == "x\" || \"$${y}""#;
+    let wanted = r#"steps.a.result.n > 3 && steps["b-c"].result[0] == "x\" || \"${y}" && "${z}" == ''"#;
     assert_eq!(rendered["steps"][2]["when"], wanted);
 }
 
@@ -158,7 +158,7 @@ fn inner() -> Value {
             {"step_id": "load", "action": "echo", "inputs": {"from": "${from}"}, "for_each": "${many}", "timeout": "${n}"},
             {"step_id": "clean", "action": "echo", "depends_on": ["load"], "inputs": {"rows": "${steps.load.result.rows}"},
              "when": "steps.load.result.n > 0 && mysteps.load && steps[\"load\"].ok", "on_failure": "compensate:undo"},
-            {"step_id": "undo", "action": "echo", "depends_on": ["load"]},
+            {"step_id": "undo", "action": "echo"},
         ],
     })
 }
@@ -181,7 +181,7 @@ fn included_steps_get_their_prefix_and_keep_their_order() {
          "timeout": 1, "depends_on": ["first"]},
         {"step_id": "a_clean", "action": "echo", "depends_on": ["a_load"], "inputs": {"rows": "${steps.a_load.result.rows}"},
          "when": "steps.a_load.result.n > 0 && mysteps.load && steps[\"a_load\"].ok", "on_failure": "compensate:a_undo"},
-        {"step_id": "a_undo", "action": "echo", "depends_on": ["a_load"]},
+        {"step_id": "a_undo", "action": "echo"},
         {"step_id": "first", "action": "echo"},
         {"step_id": "last", "action": "echo", "depends_on": ["a_clean"], "inputs": {"x": "${steps.a_clean.result}"}},
     ]});
@@ -222,14 +222,14 @@ fn includes_nest_and_pass_results_on() {
 
 #[test]
 fn a_way_into_a_later_result_makes_its_reference_longer() {
-    let inner = single(json!({"rows": {"type": "object"}}), json!({"whole": "${rows.a.b}", "text": "<${rows.c}>"}));
+    let inner = single(json!({"rows": {"type": "object"}}), json!({"whole": "${rows.a.b}", "text": "<${rows.c.0}>"}));
     let outer = json!({
         "template_id": "outer", "version": "1.0.0",
         "includes": [{"template_id": "single", "prefix": "p_", "parameters": {"rows": "${steps.go.result}"}}],
         "steps": [{"step_id": "go", "action": "echo"}],
     });
     let rendered = render(&catalogue(&[inner, outer]), "outer", None, &Map::new()).unwrap();
-    let wanted = json!({"whole": "${steps.go.result.a.b}", "text": "<${steps.go.result.c}>"});
+    let wanted = json!({"whole": "${steps.go.result.a.b}", "text": "<${steps.go.result.c[0]}>"});
     assert_eq!(rendered["steps"][0]["inputs"], wanted);
 }
 
@@ -239,7 +239,8 @@ fn an_inner_definition_names_its_own_steps() {
         "template_id": "inner", "version": "1.0.0", "parameters": {"n": {"type": "integer"}},
         "steps": [{"step_id": "sub", "action": "workflow", "inputs": {"definition": {
             "name": "d", "steps": [{"step_id": "a", "action": "echo"},
-                {"step_id": "b", "action": "echo", "depends_on": ["a"], "inputs": {"x": "${steps.a.result}", "n": "${n}"}}],
+                {"step_id": "b", "action": "echo", "depends_on": ["a"], "when": "params.y > ${n}",
+                 "inputs": {"x": "${steps.a.result}", "n": "${n}", "y": "${params.y}"}}],
         }}}],
     });
     let outer = json!({
@@ -248,7 +249,42 @@ fn an_inner_definition_names_its_own_steps() {
     });
     let rendered = render(&catalogue(&[inner, outer]), "outer", None, &Map::new()).unwrap();
     let definition = &rendered["steps"][0]["inputs"]["definition"];
-    assert_eq!(definition["steps"][1]["inputs"], json!({"x": "${steps.a.result}", "n": 5}));
+    assert_eq!(definition["steps"][1]["inputs"], json!({"x": "${steps.a.result}", "n": 5, "y": "${params.y}"}));
+    assert_eq!(definition["steps"][1]["when"], "params.y > 5");
+}
+
+#[test]
+fn a_step_may_be_a_template_and_pass_it_results() {
+    let inner = json!({
+        "template_id": "inner", "version": "1.0.0", "max_concurrent": 2,
+        "parameters": {"rows": {"type": "array"}, "n": {"type": "integer"}},
+        "steps": [{"step_id": "a", "action": "echo", "for_each": "${rows}", "when": "${rows[0]} > ${n}", "inputs": {"i": "${item}"}}],
+    });
+    let outer = json!({
+        "template_id": "outer", "version": "1.0.0", "parameters": {"n": {"type": "integer"}},
+        "steps": [{"step_id": "go", "action": "echo"}, {"step_id": "sub", "action": "workflow", "depends_on": ["go"], "inputs": {
+            "template": {"template_id": "inner", "version": "1", "parameters": {"rows": "${steps.go.result}", "n": "${n}"}},
+        }}],
+    });
+    let catalogue = catalogue(&[inner, outer]);
+    let rendered = render(&catalogue, "outer", None, &object(json!({"n": 5}))).unwrap();
+    let definition = json!({
+        "name": "inner", "max_concurrent": 2,
+        "steps": [{"step_id": "a", "action": "echo", "for_each": "${params.rows}", "when": "params.rows[0] > 5", "inputs": {"i": "${item}"}}],
+    });
+    let wanted = json!({"definition": definition, "params": {"rows": "${steps.go.result}"}});
+    assert_eq!(rendered["steps"][1]["inputs"], wanted);
+
+    let by_hand = json!({"name": "h", "steps": [{"step_id": "s", "action": "workflow", "inputs": {"definition": {"name": "i", "steps": [
+        {"step_id": "t", "action": "workflow", "inputs": {"template": {"template_id": "inner", "parameters": {"rows": [1], "n": 2}}}},
+    ]}}}]});
+    let expanded = expand(&catalogue, &by_hand).unwrap();
+    let inner = &expanded["steps"][0]["inputs"]["definition"]["steps"][0]["inputs"];
+    assert_eq!(inner["definition"]["steps"][0]["for_each"], json!([1]));
+    assert_eq!(inner.get("params"), None);
+    let none = json!({"name": "h", "steps": [{"step_id": "s", "action": "workflow", "inputs": {"template": {"template_id": "no"}}}]});
+    let error = expand(&catalogue, &none).unwrap_err().to_string();
+    assert!(error.starts_with("/steps/0/inputs/template: there is no template `no`"), "{error}");
 }
 
 #[test]

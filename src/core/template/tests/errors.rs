@@ -117,7 +117,7 @@ fn unreadable() -> Vec<(Value, &'static str, String)> {
         (
             with("/steps/0/step_id", json!("a b")),
             "name",
-            "t@1.0.0 at /steps/0/step_id: \"a b\" is no name here; it must be letters,",
+            "t@1.0.0 at /steps/0/step_id: \"a b\" is no name here; it must be 1 to 64 letters,",
         ),
         (with("/template_id", json!("a/b")), "name", "/template_id: \"a/b\" is no name here"),
         (
@@ -233,15 +233,11 @@ fn unreadable() -> Vec<(Value, &'static str, String)> {
             "in key",
             "t@1.0.0 at /steps/0/inputs/${a}: a field's name is taken as it is",
         ),
-        (
-            with("/name", json!("${steps.s.result}")),
-            "early",
-            "t@1.0.0 at /name: `${steps.s.result}` is known only while",
-        ),
+        (with("/name", json!("${steps.s.result}")), "early", "t@1.0.0 at /name: `${steps.s.result}` is not known here"),
         (
             with("/steps/0/timeout", json!("${item}")),
             "early",
-            "t@1.0.0 at /steps/0/timeout: `${item}` is known only while",
+            "t@1.0.0 at /steps/0/timeout: `${item}` is not known here",
         ),
     ]
     .map(|(document, kind, complaint)| (document, kind, complaint.to_owned()))
@@ -329,7 +325,7 @@ fn unrenderable() -> Vec<(Value, Value, &'static str, String)> {
             include("c19"),
             n(),
             "limit",
-            "c5@1.0.0 at /includes/0: has 17 levels of includes, and may have 16; include fewer",
+            "c4@1.0.0 at /includes/0: has 17 levels of includes, and may have 16; include fewer",
         ),
         (
             too_many,
@@ -361,7 +357,12 @@ fn unrenderable() -> Vec<(Value, Value, &'static str, String)> {
             "twice",
             "t@1.0.0 at /steps/0/step_id: the step `o_s` is there already, at other@1.0.0 /steps/0/step_id",
         ),
-        (copies, a(json!("x".repeat(300_000))), "limit", "t@1.0.0: has 1500147 bytes when it is rendered, and may have 1048576"),
+        (
+            copies,
+            a(json!("x".repeat(300_000))),
+            "limit",
+            "t@1.0.0: has 1500147 bytes when it is rendered, and may have 1048576",
+        ),
         (doubled, a(json!("x".repeat(300_000))), "limit", "d3@1.0.0 at /includes/0/parameters/x: has "),
         (
             list.clone(),
