@@ -55,6 +55,7 @@ pub mod record;
 pub mod register;
 mod requests;
 mod shares;
+pub mod shelf;
 mod stats;
 mod step_inputs;
 mod steps;

@@ -114,5 +114,5 @@ pub const INCLUDE_DEPTH: usize = 16;
 pub const RENDERED_BYTES: usize = 8 * DEFINITION_BYTES;
 /// The text that a pattern is tried on, whose time is the product of both.
 pub const MATCHED_BYTES: usize = 4096;
-/// Templates in one catalogue.
-pub const TEMPLATES: usize = 1_000;
+/// Templates of one node: it tells all others of each.
+pub const TEMPLATES: usize = 256;

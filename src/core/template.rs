@@ -10,8 +10,9 @@
 //! running workflow, and stay.
 //!
 //! `$${` is the text `${` in both languages: it stays as it is where the workflow
-//! looks for references (`inputs`, `for_each`), and becomes `${` elsewhere. The values of parameters are data: a `${` in one of them is written
-//! as `$${`, and so never becomes a reference.
+//! looks for references (`inputs`, `for_each`), and becomes `${` elsewhere. The
+//! values of parameters are data: a `${` in one of them is written as `$${`, and
+//! so never becomes a reference.
 //!
 //! A template may include others. Their steps get a prefix, and so do their
 //! references to each other; a parameter given to an include may hold references
@@ -28,6 +29,7 @@ mod line;
 mod parameter;
 mod reference;
 mod render;
+mod submission;
 #[cfg(test)]
 mod tests;
 
@@ -225,7 +227,7 @@ impl Catalogue {
         let fitting = versions().filter(|((_, version), _)| range.takes(version)).map(|(_, template)| template);
         fitting.last().ok_or_else(|| {
             let known = error::listed(versions().map(|((_, version), _)| version.to_string()));
-            Problem::NoTemplate { id: error::clip(id), range: range.to_string(), known }
+            Problem::NoTemplate { id: id.to_owned(), range: range.to_string(), known }
         })
     }
 
@@ -280,4 +282,21 @@ pub fn render_template(
 /// As [`render`], for any of these.
 pub fn expand(catalogue: &Catalogue, definition: &Value) -> Result<Value, TemplateError> {
     render::expand(catalogue, definition)
+}
+
+/// Whether the arguments of a submission name a template, for the workflow or for
+/// a step of it.
+#[must_use]
+pub fn mentioned(submission: &Map<String, Value>) -> bool {
+    submission::mentions(submission)
+}
+
+/// The arguments of a submission with definitions for its templates: `template`
+/// (`{"template_id", "version"?, "parameters"?}`) gives the steps, and what else
+/// the caller has left unsaid; steps become as [`expand`] makes them.
+///
+/// # Errors
+/// As [`render`]. [`Problem::NoTemplate`] names one that is not in the catalogue.
+pub fn submission(catalogue: &Catalogue, given: &Map<String, Value>) -> Result<Map<String, Value>, TemplateError> {
+    submission::submission(catalogue, given)
 }

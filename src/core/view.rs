@@ -5,6 +5,7 @@ use crate::explain::Reason;
 use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::order::Scheduling;
 use crate::register::Issued;
+use crate::shelf::Shelved;
 use crate::task::{Outcome, Priority, Report, Requirements, Resources};
 use crate::time::{Millis, Unix};
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,6 +80,8 @@ pub enum Reply {
     },
     /// To `Foresee`.
     Foreseen(Vec<Foreseen>),
+    /// To `Query::Template`.
+    Template(Shelved),
     /// To `Pause`.
     Paused {
         /// When.

@@ -213,7 +213,7 @@ pub enum Problem {
     },
 
     /// No template of that name and range.
-    #[error("there is no template `{id}` in the range {range}; versions of it: {known}")]
+    #[error("there is no template `{}` in the range {range}; versions of it: {known}", clip(id))]
     NoTemplate {
         /// Its name.
         id: String,

@@ -142,7 +142,8 @@ fn parameter(path: &str) -> Option<Meaning<'_>> {
     let end = path.find(['.', '[']).unwrap_or(path.len());
     let (name, part) = path.split_at(end);
     let part = (!part.is_empty()).then_some(part);
-    (is_parameter_name(name) && part.is_none_or(|part| segments(part).is_some())).then_some(Meaning::Parameter(name, part))
+    (is_parameter_name(name) && part.is_none_or(|part| segments(part).is_some()))
+        .then_some(Meaning::Parameter(name, part))
 }
 
 /// `.a[0].b` as `a`, `0`, `b`; `None`: it is no way into a value.

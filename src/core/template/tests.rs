@@ -320,3 +320,45 @@ fn parameters_are_held_to_their_types_and_rules() {
         }
     }
 }
+
+#[test]
+fn a_submission_is_what_its_template_makes_where_the_caller_says_nothing() {
+    let document = json!({
+        "template_id": "t", "version": "1.2.0", "name": "for ${who}", "max_concurrent": 3, "parameters": {"who": {"type": "string"}},
+        "steps": [{"step_id": "a", "action": "echo", "inputs": {"who": "${who}"}}],
+    });
+    let catalogue = catalogue(&[document]);
+    let made = |given: Value| submission(&catalogue, &object(given)).map(Value::Object);
+    let template = json!({"template_id": "t", "version": "^1", "parameters": {"who": "${me}"}});
+    let steps = json!([{"step_id": "a", "action": "echo", "inputs": {"who": "$${me}"}}]);
+    let given = json!({"workflow_id": "w", "template": template, "steps": [], "priority": null, "dry_run": true});
+    let wanted = json!({"workflow_id": "w", "steps": steps, "dry_run": true, "name": "for ${me}", "max_concurrent": 3});
+    assert_eq!(made(given).unwrap(), wanted);
+    let given = json!({"name": "mine", "max_concurrent": 1, "template": template});
+    assert_eq!(made(given).unwrap(), json!({"name": "mine", "max_concurrent": 1, "steps": steps}));
+    let plain = json!({"name": "n", "steps": [{"step_id": "s", "action": "workflow", "inputs": {"definition": {}}}]});
+    assert!(!mentioned(&object(plain.clone())) && !mentioned(&object(json!({"template": null}))));
+    assert_eq!(made(plain.clone()).unwrap(), plain);
+    let inner = json!([{"step_id": "s", "action": "workflow", "inputs": {"definition": {"name": "d", "steps": [
+        {"step_id": "t", "action": "workflow", "inputs": {"template": {"template_id": "t", "parameters": {"who": "you"}}}},
+    ]}}}]);
+    assert!(mentioned(&object(json!({"steps": inner}))));
+    let expanded = made(json!({"name": "n", "steps": inner})).unwrap();
+    let innermost = &expanded["steps"][0]["inputs"]["definition"]["steps"][0]["inputs"];
+    assert_eq!(innermost["definition"]["name"], "for you");
+    for (given, complaint) in [
+        (json!({"template": "t"}), "/template: must be an object, and is the string \"t\""),
+        (json!({"template": {}}), "/template: has no `template_id`"),
+        (json!({"template": {"template_id": "u"}}), "/template/template_id: there is no template `u`"),
+        (json!({"template": {"template_id": "t"}}), "/template/parameters: needs the parameter `who`"),
+        (
+            json!({"template": {"template_id": "t", "parameters": {"who": 1}}}),
+            "/template/parameters/who: must be a string, and is the number 1",
+        ),
+        (json!({"template": template, "steps": [1]}), "/steps: is there, and a template as well"),
+        (json!({"template": template, "params": {}}), "/params: is there, and a template as well"),
+    ] {
+        let error = made(given).unwrap_err().to_string();
+        assert!(error.starts_with(complaint), "{error}");
+    }
+}
