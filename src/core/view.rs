@@ -375,6 +375,9 @@ pub struct WorkflowView {
     /// Tasks that it is known to need, and how many of them have ended. A step
     /// for each of many items, or one that is a workflow, counts as many.
     pub tasks: (u64, u64),
+    /// How much of its steps has ended, in thousandths. Each step counts the same,
+    /// and one that is many by how many of them have ended.
+    pub ended_milli: u32,
     /// Its steps by what they do, as [`StepView::status`] says it.
     pub tally: BTreeMap<Arc<str>, u32>,
     /// Steps under way, at most 100 of them, if live facts or steps were asked for.
