@@ -10,6 +10,7 @@ mod failover;
 #[path = "../fleet/mod.rs"]
 mod fleet;
 mod foreign;
+mod graphs;
 mod news;
 mod partition;
 mod reads;
