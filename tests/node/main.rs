@@ -19,6 +19,7 @@ mod scheduling;
 mod size;
 mod source;
 mod stranger;
+mod templates;
 mod tokens;
 mod watch;
 mod workflow;
