@@ -53,30 +53,38 @@ fn read(path: &Path) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn map_reduce_and_a_sweep_leave_their_results_and_nothing_else() {
+async fn map_reduce_hands_all_parts_on_in_order() {
     let fleet = start().await;
     let (node, folder) = (&fleet.nodes[0], fleet.folder());
     let files: Vec<_> = (0..12).map(|n| folder.join(format!("file ${{{n}}}"))).collect();
     for (n, file) in files.iter().enumerate() {
-        std::fs::write(file, format!("{n} $x ${{y}}\n")).expect("a file");
+        // One is larger than what a record holds.
+        let rest = if n == 7 { "more\n".repeat(10_000) } else { String::new() };
+        std::fs::write(file, format!("{n} $x ${{y}}\n{rest}")).expect("a file");
     }
-    let (work, words, table) = (folder.join("work"), folder.join("words"), folder.join("table"));
     let map = "test \"${1##*/}\" && cat \"$1\"";
-    let parameters = json!({"files": files, "map": map, "reduce": "cat; echo end", "output": words, "work_dir": work, "parallel": 3});
-    submit(node, "reduce", "map-reduce", parameters).await;
+    let parameters = json!({"files": files, "map": map, "reduce": "cat; echo end", "parallel": 3});
+    submit(node, "words", "map-reduce", parameters).await;
+    completed(node, "words").await;
+    let parts: String = files.iter().map(|file| read(file)).collect();
+    assert_eq!(taskmesh(node, &["task", "wait", "words/reduce"]), format!("{parts}end\n"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sweep_leaves_its_table_and_nothing_else() {
+    let fleet = start().await;
+    let (node, folder) = (&fleet.nodes[0], fleet.folder());
+    let (work, table) = (folder.join("work"), folder.join("table"));
     let points = json!([{"x": 5}, {"x": -2}, {"x": 9}]);
     let script = "read -r p; echo looking at \"$p\"; echo \"$p\" | tr -dc '0-9-'";
     let parameters = json!({"points": points, "script": script, "goal": "greatest", "output": table, "work_dir": work});
     submit(node, "sweep", "parameter-sweep", parameters).await;
-    completed(node, "reduce").await;
-    let parts: String = (0..12).map(|n| format!("{n} $x ${{y}}\n")).collect();
-    assert_eq!(read(&words), format!("{parts}end\n"));
     completed(node, "sweep").await;
     assert_eq!(read(&table), "9\t{\"x\":9}\n5\t{\"x\":5}\n-2\t{\"x\":-2}\n");
     let left: Vec<_> = std::fs::read_dir(&work).expect("the folder").collect();
     assert!(left.is_empty(), "{left:?}");
     let beside = std::fs::read_dir(folder).expect("the folder").flatten();
-    let strays: Vec<_> = beside.map(|e| e.file_name()).filter(|n| n.to_string_lossy().starts_with("words.")).collect();
+    let strays: Vec<_> = beside.map(|e| e.file_name()).filter(|n| n.to_string_lossy().starts_with("table.")).collect();
     assert!(strays.is_empty(), "{strays:?}");
 }
 
