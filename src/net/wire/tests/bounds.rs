@@ -3,11 +3,11 @@
 use super::*;
 use prost::Message as _;
 use proto::message::Kind;
-use taskmesh_core::Record;
 use taskmesh_core::execution::Verdict;
 use taskmesh_core::message::{Beat, Controls, Finished, Grant, Hello};
 use taskmesh_core::shelf::Shelved;
 use taskmesh_core::task::{Closed, Data, Outcome, Report, Task, TaskState};
+use taskmesh_core::{BlobHash, Record};
 
 /// The field that must be named, and how to go over its bound.
 pub(super) type Over<T> = (&'static str, fn(&mut T));
