@@ -61,6 +61,8 @@ pub struct Node {
     pub name: String,
     /// How long running tasks may go on after SIGTERM, in milliseconds.
     pub drain_ms: u64,
+    /// Workflow templates; `None`: see [`Config::templates_dir`].
+    pub templates_dir: Option<PathBuf>,
 }
 
 /// An authorisation server that vouches for callers. Empty: there is none.
@@ -337,6 +339,8 @@ impl Config {
         }
         let Loading { mut config, mut problems } = loading;
         config.node.data_dir = home_expanded(&config.node.data_dir, inputs.var("HOME"));
+        let templates = config.node.templates_dir.take();
+        config.node.templates_dir = templates.map(|path| home_expanded(&path, inputs.var("HOME")));
         problems.extend(config.contradictions());
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(problems)) }
     }
@@ -353,6 +357,7 @@ impl Config {
                 data_dir: data_home.map(|home| home.join("taskmesh")).unwrap_or_default(),
                 name: if inputs.host.is_empty() { "node".to_owned() } else { inputs.host.clone() },
                 drain_ms: 30_000,
+                templates_dir: None,
             },
             net: Net {
                 listen: LISTEN.map(str::to_owned).to_vec(),
@@ -408,6 +413,12 @@ impl Config {
     #[must_use]
     pub fn core(&self) -> taskmesh_core::Config {
         taskmesh_core::Config { joins: !self.net.seeds.is_empty(), ..self.mesh.clone() }
+    }
+
+    /// Where workflow templates are.
+    #[must_use]
+    pub fn templates_dir(&self) -> PathBuf {
+        self.node.templates_dir.clone().unwrap_or_else(|| self.node.data_dir.join("templates"))
     }
 
     /// What no single value can be blamed for.

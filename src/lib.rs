@@ -9,3 +9,4 @@ pub mod net;
 pub mod ops;
 pub mod store;
 pub mod telemetry;
+pub mod templates;

@@ -12,6 +12,7 @@ use super::mcp::Facade;
 use super::serve::{self, Door, until};
 use super::{Feed, Meter};
 use crate::ops::{Code, Failure, Offer};
+use crate::templates::Shelf;
 use axum::Router;
 use axum::extract::{Request, State};
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -65,6 +66,8 @@ pub struct Face {
     pub feed: Feed,
     /// Which operations there are.
     pub offer: Offer,
+    /// Those that submissions may name.
+    pub templates: Shelf,
 }
 
 /// The doors of the MCP endpoint: the one at an address, and a socket for
@@ -187,7 +190,7 @@ pub(super) fn router(
         ip if ip.is_unspecified() => config.disable_allowed_hosts(),
         _ => config.with_allowed_hosts(hosts),
     };
-    let facade = Facade::new(face.gate.clone(), face.audit.clone(), face.meter, face.feed, face.offer);
+    let facade = Facade::new(face.gate.clone(), face.audit.clone(), face.meter, face.feed, face.offer, face.templates);
     let service = StreamableHttpService::new(move || Ok(facade.for_connection()), sessions.clone(), config);
     let guard =
         Guard { gate: face.gate.clone(), in_flight: Semaphore::new(IN_FLIGHT), sessions, used: Mutex::default() };

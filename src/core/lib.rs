@@ -55,10 +55,12 @@ pub mod record;
 pub mod register;
 mod requests;
 mod shares;
+pub mod shelf;
 mod stats;
 mod step_inputs;
 mod steps;
 pub mod task;
+pub mod template;
 #[doc(hidden)]
 pub mod testing;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 
 pub mod canonical;
 pub mod doc;
+pub(crate) mod drawing;
 pub mod failure;
 pub mod graph;
 pub mod interface;

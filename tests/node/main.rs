@@ -10,6 +10,7 @@ mod failover;
 #[path = "../fleet/mod.rs"]
 mod fleet;
 mod foreign;
+mod graphs;
 mod news;
 mod partition;
 mod reads;
@@ -18,6 +19,7 @@ mod scheduling;
 mod size;
 mod source;
 mod stranger;
+mod templates;
 mod tokens;
 mod watch;
 mod workflow;

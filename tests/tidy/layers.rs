@@ -13,10 +13,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("net", &["config"]),
     ("exec", &["config"]),
     ("telemetry", &["config"]),
-    ("driver", &["config", "store", "net", "exec", "telemetry"]),
-    ("api", &["config", "ops", "driver", "telemetry"]),
-    ("cli", &["config", "ops", "driver", "telemetry", "api", "store", "net", "exec"]),
-    ("lib", &["config", "ops", "store", "net", "exec", "telemetry", "driver", "api", "cli"]),
+    ("templates", &[]),
+    ("driver", &["config", "store", "net", "exec", "telemetry", "templates"]),
+    ("api", &["config", "ops", "driver", "telemetry", "templates"]),
+    ("cli", &["config", "ops", "driver", "telemetry", "api", "store", "net", "exec", "templates"]),
+    ("lib", &["config", "ops", "store", "net", "exec", "telemetry", "templates", "driver", "api", "cli"]),
     ("main", &["cli"]),
 ];
 
@@ -33,6 +34,7 @@ const CRATE_HOME: &[(&str, &[&str])] = &[
     ("clap_complete", &["src/cli/"]),
     ("clap_mangen", &["src/cli/"]),
     ("prost", &["src/net/wire"]),
+    ("serde_saphyr", &["src/templates"]),
 ];
 
 /// What would let time, chance, IO or an unstable order into the core.

@@ -30,6 +30,7 @@ use super::auth::Gate;
 use super::mcp::{Facade, Feed};
 use crate::driver::Foreign;
 use crate::ops::Offer;
+use crate::templates::Shelf;
 use frame::Budget;
 use methods::Methods;
 use queue::Queue;
@@ -67,6 +68,8 @@ pub struct Face {
     pub meter: Meter,
     /// Which operations there are.
     pub offer: Offer,
+    /// Those that submissions may name.
+    pub templates: Shelf,
     /// The bounds.
     pub limits: Limits,
 }
@@ -90,7 +93,7 @@ pub async fn serve(mut visits: mpsc::Receiver<Visit>, face: Face, shutdown: Canc
             meter: face.meter.clone(),
             me: me.clone(),
         },
-        facade: Facade::new(face.gate.clone(), face.audit, face.meter, Feed::default(), face.offer),
+        facade: Facade::new(face.gate.clone(), face.audit, face.meter, Feed::default(), face.offer, face.templates),
         gate: face.gate,
         limits: face.limits.clone(),
         me: me.clone(),

@@ -42,6 +42,7 @@ impl Bench {
             foreign,
             meter: Arc::new(|_, _, _| ()),
             offer: Default::default(),
+            templates: Default::default(),
             limits,
         };
         let (visits, served) = mpsc::channel(16);
