@@ -348,8 +348,13 @@ pub fn document(path: &Path, limit: usize) -> Result<Value, FileError> {
 fn parse(syntax: Syntax, text: &str) -> Result<Value, FileError> {
     match syntax {
         Syntax::Json => serde_json::from_str(text).map_err(FileError::Json),
-        Syntax::Yaml => yaml(text).map_err(|e| FileError::Yaml(e.to_string())),
+        Syntax::Yaml => yaml(text).map_err(|e| FileError::Yaml(first_line(&e.to_string()))),
     }
+}
+
+/// The parser shows the place as well, with as much of the file as it likes.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().chars().take(300).collect()
 }
 
 /// YAML 1.2: `no` is a text, a key that is there twice is a mistake, and aliases

@@ -66,7 +66,10 @@ fn render(template: &str, params: &[(&str, &str)], folder: &Folder) -> Result<Va
 #[test]
 fn a_template_is_found_by_name_and_range_or_as_a_file_with_what_lies_beside_it() {
     let (node, mine) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let leaf = |version: &str, text: &str| json!({"template_id": "leaf", "version": version, "name": text, "steps": [{"step_id": "s", "action": "echo", "inputs": {"text": text}}]});
+    let leaf = |version: &str, text: &str| {
+        json!({"template_id": "leaf", "version": version, "name": text,
+               "steps": [{"step_id": "s", "action": "echo", "inputs": {"text": text}}]})
+    };
     write(node.path(), "one.json", &leaf("1.9.0", "nine"));
     write(node.path(), "two.json", &leaf("1.10.0", "ten"));
     let folder = open(node.path().to_owned()).unwrap();
@@ -151,9 +154,9 @@ t@1.0.0
 
 Does\u{fffd}[2J it.
 
-PARAMETER  TYPE     DEFAULT   VALUES     MEANING
+PARAMETER  TYPE     DEFAULT   VALUES   MEANING
 mode       string   \"a\"       \"a\" \"b\"  How
-n          integer  required  -        -
+n          integer  required  -
 
 steps of its own: 1
 ";

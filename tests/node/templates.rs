@@ -389,7 +389,8 @@ async fn a_workflow_is_run_from_a_file_and_followed_to_its_end() {
     };
     let good = file(
         "good.yaml",
-        "name: good\nsteps:\n  - {step_id: a, action: echo, inputs: {n: 1}}\n  - {step_id: b, action: echo, depends_on: [a], inputs: {n: '${steps.a.result.n}'}}\n",
+        "name: good\nsteps:\n  - {step_id: a, action: echo, inputs: {n: 1}}\n  \
+         - {step_id: b, action: echo, depends_on: [a], inputs: {n: '${steps.a.result.n}'}}\n",
     );
     let (status, out, err) = command(node, &["workflow", "run", &good, "--follow", "--workflow-id", "good"]);
     assert_eq!((status, out.as_str()), (Some(0), "{\"b\":{\"n\":1}}\n"), "{err}");

@@ -16,7 +16,10 @@ fn good() -> Value {
 fn others() -> Vec<Value> {
     let step = json!([{"step_id": "s", "action": "echo", "inputs": {"x": "${must}"}}]);
     let must = json!({"must": {"type": "integer", "description": "why"}});
-    let includes = |id: &str, inner: &str| json!({"template_id": id, "version": "1.0.0", "includes": [{"template_id": inner, "prefix": "p_"}], "steps": [{"step_id": "s", "action": "echo"}]});
+    let includes = |id: &str, inner: &str| {
+        json!({"template_id": id, "version": "1.0.0", "includes": [{"template_id": inner, "prefix": "p_"}],
+               "steps": [{"step_id": "s", "action": "echo"}]})
+    };
     let doubling = |n: usize| {
         let include =
             |p: &str| json!({"template_id": format!("d{}", n - 1), "prefix": p, "parameters": {"x": "${x}${x}"}});
@@ -27,7 +30,8 @@ fn others() -> Vec<Value> {
         includes("me", "me"),
         includes("you", "them"),
         includes("them", "you"),
-        json!({"template_id": "d0", "version": "1.0.0", "parameters": {"x": {"type": "string"}}, "steps": [{"step_id": "s", "action": "echo", "inputs": {"x": "${x}"}}]}),
+        json!({"template_id": "d0", "version": "1.0.0", "parameters": {"x": {"type": "string"}},
+               "steps": [{"step_id": "s", "action": "echo", "inputs": {"x": "${x}"}}]}),
         includes("c0", "other2"),
         json!({"template_id": "other2", "version": "1.0.0", "steps": [{"step_id": "s", "action": "echo"}]}),
     ];
@@ -84,9 +88,10 @@ const KINDS: usize = 25;
 
 /// A document that is not read: its problem, and how the complaint begins.
 fn unreadable() -> Vec<(Value, &'static str, String)> {
-    let p = |declared: Value| with("/parameters/a", declared);
-    let text = |text: &str| with("/steps/0/inputs", json!({"a": "${a}", "n": "${n}", "x": [{"y/z": text}]}));
-    let many = |n: usize| (0..n).fold(json!(0), |inner, _| json!([inner]));
+    [unreadable_first(), unreadable_second(), unreadable_third()].concat()
+}
+
+fn unreadable_first() -> Vec<(Value, &'static str, String)> {
     [
         (json!([]), "kind", "must be an object, and is an array of 0"),
         (with("/steps", json!({})), "kind", "t@1.0.0 at /steps: must be an array, and is an object of 0"),
@@ -140,6 +145,15 @@ fn unreadable() -> Vec<(Value, &'static str, String)> {
             "twice",
             "t@1.0.0 at /includes/1/prefix: the prefix `o_` is there already",
         ),
+    ]
+    .map(|(document, kind, complaint)| (document, kind, complaint.to_owned()))
+    .to_vec()
+}
+
+fn unreadable_second() -> Vec<(Value, &'static str, String)> {
+    let p = |declared: Value| with("/parameters/a", declared);
+    let many = |n: usize| (0..n).fold(json!(0), |inner, _| json!([inner]));
+    [
         (with("/description", json!("x".repeat(limits::TEMPLATE_BYTES))), "limit", "t@1.0.0: has 262"),
         (
             with("/steps/0/inputs/x", many(limits::NESTING)),
@@ -192,6 +206,15 @@ fn unreadable() -> Vec<(Value, &'static str, String)> {
             "contradiction",
             "t@1.0.0 at /parameters/a: is not required and has no default",
         ),
+    ]
+    .map(|(document, kind, complaint)| (document, kind, complaint.to_owned()))
+    .to_vec()
+}
+
+fn unreadable_third() -> Vec<(Value, &'static str, String)> {
+    let p = |declared: Value| with("/parameters/a", declared);
+    let text = |text: &str| with("/steps/0/inputs", json!({"a": "${a}", "n": "${n}", "x": [{"y/z": text}]}));
+    [
         (p(json!({"type": "string", "enum": []})), "contradiction", "t@1.0.0 at /parameters/a/enum: allows nothing"),
         (
             p(json!({"type": "string", "enum": [1]})),
@@ -246,33 +269,14 @@ fn unreadable() -> Vec<(Value, &'static str, String)> {
 
 /// A template that is read and can't be rendered with these parameters.
 fn unrenderable() -> Vec<(Value, Value, &'static str, String)> {
+    [unrenderable_first(), unrenderable_second(), unrenderable_third()].concat()
+}
+
+fn unrenderable_first() -> Vec<(Value, Value, &'static str, String)> {
     let n = || json!({"n": 1});
-    let include = |id: &str| with("/includes/0", json!({"template_id": id, "prefix": "o_"}));
-    let include = |id: &str| {
-        let mut document = include(id);
-        document["includes"] = json!([{"template_id": id, "prefix": "o_"}]);
-        document
-    };
-    let given = |parameters: Value| {
-        let mut document = good();
-        document["includes"][0]["parameters"] = parameters;
-        document
-    };
     let whole = |text: &str| with("/steps/0/inputs/x", json!(text));
     let a = |a: Value| json!({"n": 1, "a": a});
     let regex = with("/parameters/a", json!({"type": "string", "regex": "[a-z]*"}));
-    let list = with("/parameters/a", json!({"type": "array"}));
-    let mut copies = with("/parameters/a", json!({"type": "string"}));
-    copies["steps"][0]["inputs"]["x"] = json!(["${a}", "${a}", "${a}", "${a}"]);
-    let mut clash = good();
-    clash["steps"][0]["step_id"] = json!("o_s");
-    let mut doubled = good();
-    doubled["includes"] = json!([{"template_id": "d5", "prefix": "d", "parameters": {"x": "${a}"}}]);
-    let mut too_many = good();
-    too_many["includes"] = json!([{"template_id": "d9", "prefix": "d", "parameters": {"x": "x"}}]);
-    let nested = (0..60).fold(json!(0), |inner, _| json!([inner]));
-    let mut steps = good();
-    steps["name"] = json!("${n}");
     [
         (good(), json!({}), "required", "/parameters: needs the parameter `n`, a whole number; give it"),
         (good(), json!({"n": "1"}), "kind", "/parameters/n: must be a whole number, and is the string \"1\""),
@@ -308,6 +312,27 @@ fn unrenderable() -> Vec<(Value, Value, &'static str, String)> {
             "dollar",
             "t@1.0.0 at /steps/0/inputs/x: a value that ends in `$` comes right before `${steps.s.result}`",
         ),
+    ]
+    .map(|(document, given, kind, complaint)| (document, given, kind, complaint.to_owned()))
+    .to_vec()
+}
+
+fn unrenderable_second() -> Vec<(Value, Value, &'static str, String)> {
+    let n = || json!({"n": 1});
+    let include = |id: &str| with("/includes/0", json!({"template_id": id, "prefix": "o_"}));
+    let include = |id: &str| {
+        let mut document = include(id);
+        document["includes"] = json!([{"template_id": id, "prefix": "o_"}]);
+        document
+    };
+    let given = |parameters: Value| {
+        let mut document = good();
+        document["includes"][0]["parameters"] = parameters;
+        document
+    };
+    let whole = |text: &str| with("/steps/0/inputs/x", json!(text));
+    let a = |a: Value| json!({"n": 1, "a": a});
+    [
         (
             include("nobody"),
             n(),
@@ -345,6 +370,22 @@ fn unrenderable() -> Vec<(Value, Value, &'static str, String)> {
             "kind",
             "t@1.0.0 at /includes/0/parameters/must: must be a whole number, and is the string \"x\"",
         ),
+    ]
+    .map(|(document, given, kind, complaint)| (document, given, kind, complaint.to_owned()))
+    .to_vec()
+}
+
+fn unrenderable_third() -> Vec<(Value, Value, &'static str, String)> {
+    let n = || json!({"n": 1});
+    let given = |parameters: Value| {
+        let mut document = good();
+        document["includes"][0]["parameters"] = parameters;
+        document
+    };
+    let a = |a: Value| json!({"n": 1, "a": a});
+    let list = with("/parameters/a", json!({"type": "array"}));
+    let nested = (0..60).fold(json!(0), |inner, _| json!([inner]));
+    [
         (
             given(json!({"must": 1, "mist": 2})),
             n(),

@@ -131,10 +131,14 @@ proptest! {
     }
 
     #[test]
-    fn the_newest_is_the_greatest_by_numbers(versions in vec((0..20_u64, 0..20_u64, 0..20_u64), 1..12), major in 0..20_u64) {
+    fn the_newest_is_the_greatest_by_numbers(
+        versions in vec((0..20_u64, 0..20_u64, 0..20_u64), 1..12),
+        major in 0..20_u64,
+    ) {
         let mut catalogue = Catalogue::default();
         for (a, b, c) in &versions {
-            let document = json!({"template_id": "t", "version": format!("{a}.{b}.{c}"), "steps": [{"step_id": "s", "action": "echo"}]});
+            let steps = json!([{"step_id": "s", "action": "echo"}]);
+            let document = json!({"template_id": "t", "version": format!("{a}.{b}.{c}"), "steps": steps});
             let _ = catalogue.insert(Arc::new(template(&document)));
         }
         let number = |t: &Template| (t.version().major, t.version().minor, t.version().patch);
