@@ -27,10 +27,10 @@ pub use remote::{Remote, RemoteError};
 use super::Meter;
 use super::audit::Audit;
 use super::auth::Gate;
+use super::budget::Budget;
 use super::mcp::{Facade, Feed};
 use crate::driver::Foreign;
 use crate::ops::Offer;
-use frame::Budget;
 use methods::Methods;
 use queue::Queue;
 use quota::Quotas;
@@ -96,7 +96,7 @@ pub async fn serve(mut visits: mpsc::Receiver<Visit>, face: Face, shutdown: Canc
         me: me.clone(),
     };
     let quotas = Quotas::new(face.limits);
-    let shared = Arc::new(Shared { methods: Arc::new(methods), quotas, budget: Budget::default(), me });
+    let shared = Arc::new(Shared { methods: Arc::new(methods), quotas, budget: Budget::new(frame::BUDGET_BYTES), me });
     let mut streams = JoinSet::new();
     loop {
         tokio::select! {
