@@ -24,6 +24,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 const CRATE_HOME: &[(&str, &[&str])] = &[
     ("libp2p", &["src/net/"]),
     ("libp2p_stream", &["src/net/"]),
+    ("yamux", &["src/net/"]),
     ("sled", &["src/store/"]),
     ("bincode", &["src/store/"]),
     ("axum", &["src/api/"]),
