@@ -16,6 +16,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("driver", &["config", "store", "net", "exec", "telemetry"]),
     ("api", &["config", "ops", "driver", "telemetry"]),
     ("cli", &["config", "ops", "driver", "telemetry", "api", "store", "net", "exec"]),
+    ("fuzzing", &["ops", "store", "net", "api"]),
     ("lib", &["config", "ops", "store", "net", "exec", "telemetry", "driver", "api", "cli"]),
     ("main", &["cli"]),
 ];

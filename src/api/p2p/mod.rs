@@ -8,6 +8,8 @@
 mod authority;
 mod dialect;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod line;
 mod methods;
 mod queue;
