@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use taskmesh::api::client::Client;
 use taskmesh::api::p2p::Remote;
 use taskmesh::net::door;
+use tokio::time::{MissedTickBehavior, interval};
 
 /// A node with a door for strangers, some tasks, and a bystander.
 struct Victim {
@@ -96,8 +97,10 @@ impl Victim {
             outcome
         };
         let calls = async {
-            let mut took = Vec::new();
+            let (mut took, mut pace) = (Vec::new(), interval(PACE));
+            pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
             while took.is_empty() || !over.load(Ordering::Relaxed) {
+                pace.tick().await;
                 for way in ways {
                     took.push(self.ask(*way).await);
                 }
@@ -153,6 +156,9 @@ fn taskmesh(node: &Node, arguments: &[&str]) -> String {
 
 /// On a busy machine too.
 const SOON: Duration = Duration::from_secs(20);
+/// A bystander begins no more calls than one in so long: one that did nothing else
+/// would be a flood of its own.
+const PACE: Duration = Duration::from_millis(100);
 
 /// One character of a token changed, at each of some sixty places.
 fn forged(token: &str) -> impl Iterator<Item = String> {

@@ -160,6 +160,8 @@ impl Drop for Counted<'_> {
 mod tests {
     use super::*;
     use rmcp::transport::streamable_http_server::session::SessionManager as _;
+    use tokio::sync::Barrier;
+    use tokio::task::JoinSet;
 
     const ANN: Option<TokenId> = Some(TokenId([1; 16]));
     const BOB: Option<TokenId> = Some(TokenId([2; 16]));
@@ -242,5 +244,28 @@ mod tests {
         let let_in = futures::future::join_all(newcomers).await;
         assert!(let_in.iter().all(Option::is_some));
         assert_eq!(sessions.manager.sessions.read().await.len(), SESSIONS - 40);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+    async fn on_several_threads_there_are_never_more_than_the_bound() {
+        let (sessions, callers) = (Arc::new(none()), 32);
+        let together = Arc::new(Barrier::new(callers.into()));
+        let mut tasks = JoinSet::new();
+        for caller in 0..callers {
+            let (sessions, together) = (sessions.clone(), together.clone());
+            tasks.spawn(async move {
+                let (issued, mut held, mut most) = (Some(TokenId([caller; 16])), Vec::new(), 0);
+                // Three times as many as there may be, and each has its place.
+                for _ in 0..24 {
+                    together.wait().await;
+                    let _opening = sessions.room(issued, Duration::ZERO).await.expect("a place is made");
+                    held.push(open(&sessions, issued).await);
+                    most = most.max(sessions.manager.sessions.read().await.len());
+                }
+                (most, held)
+            });
+        }
+        let most = tasks.join_all().await.iter().map(|(most, _)| *most).max();
+        assert_eq!(most, Some(SESSIONS));
     }
 }

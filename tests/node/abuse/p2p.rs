@@ -166,13 +166,13 @@ async fn frames_that_swell_stay_within_the_memory_for_them() {
                 // Who is over the memory is answered and closed.
                 let _ = call.stream.write_all(&bytes).await;
                 let _ = call.stream.flush().await;
-                answers(&mut call, Duration::from_secs(5)).await
+                answer(&mut call.stream).await.is_some_and(|answer| !answer["error"].is_null())
             });
         }
         futures::future::join_all(peers).await
     };
     let came = victim.under("24 frames that swell", &[Way::Libp2p], 300, attack).await;
-    assert!(came.iter().filter(|(_, errors)| *errors > 0).count() >= 12, "{came:?}");
+    assert!(came.iter().filter(|refused| **refused).count() >= 12, "{came:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -234,7 +234,7 @@ async fn strangers_who_only_take_places_leave_some_to_others() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_streams_leave_some_to_others() {
+async fn two_thousand_streams_leave_some_to_others() {
     let victim = Victim::start().await;
     let door = victim.door();
     let hello = framed(&json!({"jsonrpc": "2.0", "id": 0, "method": "initialize",
@@ -243,7 +243,7 @@ async fn ten_thousand_streams_leave_some_to_others() {
         let (door, hello) = (&door, &hello);
         let strangers = (0..40).map(|_| async move {
             let (mut stranger, mut held, mut greeted) = (Stranger::come(door).await, Vec::new(), 0);
-            for _ in 0..250 {
+            for _ in 0..50 {
                 let Some(mut stream) = stranger.open().await else {
                     stranger = Stranger::come(door).await;
                     continue;
@@ -266,8 +266,8 @@ async fn ten_thousand_streams_leave_some_to_others() {
         }
         greeted
     };
-    let greeted = victim.under("10,000 streams of 40 peers", &[Way::Http, Way::Libp2p], 100, attack).await;
-    assert!((40 * 8..10_000).contains(&greeted), "{greeted}");
+    let greeted = victim.under("2,000 streams of 40 peers", &[Way::Http, Way::Libp2p], 100, attack).await;
+    assert!((40 * 8..2_000).contains(&greeted), "{greeted}");
     victim.is_unharmed().await;
 }
 
