@@ -2,6 +2,7 @@
 //! without them is shown in the simulator, which repeats; these tests show
 //! that the shell around the core keeps what the core promises.
 
+mod abuse;
 mod bad_input;
 mod contract;
 mod disk;

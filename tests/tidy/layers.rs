@@ -17,6 +17,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("driver", &["config", "store", "net", "exec", "telemetry", "templates"]),
     ("api", &["config", "ops", "driver", "telemetry", "templates"]),
     ("cli", &["config", "ops", "driver", "telemetry", "api", "store", "net", "exec", "templates"]),
+    ("fuzzing", &["ops", "store", "net", "api"]),
     ("lib", &["config", "ops", "store", "net", "exec", "telemetry", "templates", "driver", "api", "cli"]),
     ("main", &["cli"]),
 ];
@@ -25,6 +26,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 const CRATE_HOME: &[(&str, &[&str])] = &[
     ("libp2p", &["src/net/"]),
     ("libp2p_stream", &["src/net/"]),
+    ("yamux", &["src/net/"]),
     ("sled", &["src/store/"]),
     ("bincode", &["src/store/"]),
     ("axum", &["src/api/"]),

@@ -8,6 +8,8 @@
 mod authority;
 mod dialect;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod line;
 mod methods;
 mod queue;
@@ -27,11 +29,11 @@ pub use remote::{Remote, RemoteError};
 use super::Meter;
 use super::audit::Audit;
 use super::auth::Gate;
+use super::budget::Budget;
 use super::mcp::{Facade, Feed};
 use crate::driver::Foreign;
 use crate::ops::Offer;
 use crate::templates::Shelf;
-use frame::Budget;
 use methods::Methods;
 use queue::Queue;
 use quota::Quotas;
@@ -99,7 +101,7 @@ pub async fn serve(mut visits: mpsc::Receiver<Visit>, face: Face, shutdown: Canc
         me: me.clone(),
     };
     let quotas = Quotas::new(face.limits);
-    let shared = Arc::new(Shared { methods: Arc::new(methods), quotas, budget: Budget::default(), me });
+    let shared = Arc::new(Shared { methods: Arc::new(methods), quotas, budget: Budget::new(frame::BUDGET_BYTES), me });
     let mut streams = JoinSet::new();
     loop {
         tokio::select! {

@@ -259,7 +259,7 @@ async fn its_bearer_is_let_in_under_a_name_of_its_own_and_found_by_who_has_no_to
         templates: Default::default(),
     };
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let router = http::router(face, address, Arc::new(http::sessions()), &Default::default());
+    let router = http::router(face, address, Arc::new(http::sessions::manager()), &Default::default());
     let get = async |path: &str| {
         let request = axum::http::Request::get(path).body(axum::body::Body::empty()).expect("a request");
         router.clone().oneshot(request).await.expect("an answer")

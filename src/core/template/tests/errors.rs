@@ -273,6 +273,8 @@ fn unrenderable() -> Vec<(Value, Value, &'static str, String)> {
 }
 
 fn unrenderable_first() -> Vec<(Value, Value, &'static str, String)> {
+    let mut steps = good();
+    steps["name"] = json!("${n}");
     let n = || json!({"n": 1});
     let whole = |text: &str| with("/steps/0/inputs/x", json!(text));
     let a = |a: Value| json!({"n": 1, "a": a});
@@ -318,6 +320,8 @@ fn unrenderable_first() -> Vec<(Value, Value, &'static str, String)> {
 }
 
 fn unrenderable_second() -> Vec<(Value, Value, &'static str, String)> {
+    let mut too_many = good();
+    too_many["includes"] = json!([{"template_id": "d9", "prefix": "d", "parameters": {"x": "x"}}]);
     let n = || json!({"n": 1});
     let include = |id: &str| with("/includes/0", json!({"template_id": id, "prefix": "o_"}));
     let include = |id: &str| {
@@ -330,8 +334,6 @@ fn unrenderable_second() -> Vec<(Value, Value, &'static str, String)> {
         document["includes"][0]["parameters"] = parameters;
         document
     };
-    let whole = |text: &str| with("/steps/0/inputs/x", json!(text));
-    let a = |a: Value| json!({"n": 1, "a": a});
     [
         (
             include("nobody"),
@@ -376,6 +378,12 @@ fn unrenderable_second() -> Vec<(Value, Value, &'static str, String)> {
 }
 
 fn unrenderable_third() -> Vec<(Value, Value, &'static str, String)> {
+    let mut clash = good();
+    clash["steps"][0]["step_id"] = json!("o_s");
+    let mut copies = with("/parameters/a", json!({"type": "string"}));
+    copies["steps"][0]["inputs"]["x"] = json!(["${a}", "${a}", "${a}", "${a}"]);
+    let mut doubled = good();
+    doubled["includes"] = json!([{"template_id": "d5", "prefix": "d", "parameters": {"x": "${a}"}}]);
     let n = || json!({"n": 1});
     let given = |parameters: Value| {
         let mut document = good();
