@@ -130,7 +130,7 @@ mod tests {
             effects.iter().filter_map(hello).collect()
         };
         let own = vec![shelved("t", "1.0.0", "content")];
-        assert_eq!(told(solo.feed(Input::Templates(own.clone()))), [own.clone()]);
+        assert_eq!(told(solo.feed(Input::Templates(own.clone()))), std::slice::from_ref(&own));
         assert_eq!(told(solo.feed(Input::Templates(own))), Vec::<Vec<_>>::new(), "no news");
         assert_eq!(told(solo.feed(Input::Templates(Vec::new()))), [vec![]]);
     }

@@ -224,8 +224,8 @@ impl Catalogue {
     /// There is none; the problem names what there is.
     pub fn resolve(&self, id: &str, range: &Range) -> Result<&Arc<Template>, Problem> {
         let versions = || self.0.iter().filter(|((name, _), _)| **name == *id);
-        let fitting = versions().filter(|((_, version), _)| range.takes(version)).map(|(_, template)| template);
-        fitting.last().ok_or_else(|| {
+        let mut fitting = versions().filter(|((_, version), _)| range.takes(version)).map(|(_, template)| template);
+        fitting.next_back().ok_or_else(|| {
             let known = error::listed(versions().map(|((_, version), _)| version.to_string()));
             Problem::NoTemplate { id: id.to_owned(), range: range.to_string(), known }
         })
