@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-workflow test check fix sim sim-long sim-big conformance bench bless run run3 doc release dist deb
+.PHONY: help demo demo-workflow test check fix sim sim-long sim-big fuzz conformance bench bless run run3 doc release dist deb
 SHELL := /bin/bash
 
 CARGO ?= cargo
@@ -48,6 +48,11 @@ sim-long: ## Simulate many seeds and print the table: make sim-long SEEDS=2000
 
 sim-big: ## Simulate one large mesh: make sim-big NODES=300
 	SIM_SEED=$(SEED) SIM_BIG_NODES=$(or $(NODES),300) $(SIM) a_big_mesh_keeps_every_promise
+
+# Seconds for each target.
+FUZZ_S ?= 30
+fuzz: ## Fuzz every reader of bytes from outside, FUZZ_S=30 seconds each
+	.ci/fuzz $(FUZZ_S)
 
 # A build of the same crate with another feature: nothing else is compiled anew.
 conformance: ## The official MCP conformance suite, both requirement sets (npm brings Node and the suite)

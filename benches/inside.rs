@@ -115,6 +115,7 @@ async fn start(folder: PathBuf, config: Config) -> Inside {
         hosts: Vec::new(),
         feed: Feed::default(),
         offer: Offer::default(),
+        templates: Default::default(),
     };
     let doors = Doors { open: Door::Tcp(listener), address, local: None };
     tokio::spawn(serve(doors, face, stop.clone()));

@@ -63,6 +63,8 @@ pub struct Node {
     pub drain_ms: u64,
     /// How far the clock is put ahead, in seconds.
     pub clock_ahead_s: u64,
+    /// Workflow templates; `None`: see [`Config::templates_dir`].
+    pub templates_dir: Option<PathBuf>,
 }
 
 /// An authorisation server that vouches for callers. Empty: there is none.
@@ -339,6 +341,8 @@ impl Config {
         }
         let Loading { mut config, mut problems } = loading;
         config.node.data_dir = home_expanded(&config.node.data_dir, inputs.var("HOME"));
+        let templates = config.node.templates_dir.take();
+        config.node.templates_dir = templates.map(|path| home_expanded(&path, inputs.var("HOME")));
         problems.extend(config.contradictions());
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(problems)) }
     }
@@ -356,6 +360,7 @@ impl Config {
                 name: if inputs.host.is_empty() { "node".to_owned() } else { inputs.host.clone() },
                 drain_ms: 30_000,
                 clock_ahead_s: 0,
+                templates_dir: None,
             },
             net: Net {
                 listen: LISTEN.map(str::to_owned).to_vec(),
@@ -411,6 +416,12 @@ impl Config {
     #[must_use]
     pub fn core(&self) -> taskmesh_core::Config {
         taskmesh_core::Config { joins: !self.net.seeds.is_empty(), ..self.mesh.clone() }
+    }
+
+    /// Where workflow templates are.
+    #[must_use]
+    pub fn templates_dir(&self) -> PathBuf {
+        self.node.templates_dir.clone().unwrap_or_else(|| self.node.data_dir.join("templates"))
     }
 
     /// What no single value can be blamed for.

@@ -207,6 +207,7 @@ impl Driver {
             Event::Load(load) => Input::Load(load),
             Event::Executors(names) => Input::Executors(names),
             Event::MetricsAt(address) => Input::MetricsAt(address),
+            Event::Templates(own) => Input::Templates(own),
             Event::Drain => Input::Drain,
             Event::HandBack => Input::HandBack,
             Event::Stop => {

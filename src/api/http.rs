@@ -5,29 +5,34 @@
 //! checks of `Host` and `Origin` (a web page must not talk to a node on its reader's machine), and by bounds on bodies,
 //! requests under way and sessions. The second only tells, and needs no token.
 
+pub(super) mod sessions;
+
 use super::audit::Audit;
 use super::auth::external::METADATA;
 use super::auth::{self, Gate, Visitor};
+use super::budget::{Budget, Full, Memory, weight};
 use super::mcp::Facade;
 use super::serve::{self, Door, until};
 use super::{Feed, Meter};
 use crate::ops::{Code, Failure, Offer};
+use crate::templates::Shelf;
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{Extensions, HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use rmcp::transport::streamable_http_server::session::SessionManager as _;
+use futures::StreamExt as _;
+use hyper::body::Body as _;
 use rmcp::transport::streamable_http_server::session::local::LocalSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
-use std::collections::{HashMap, HashSet};
+use sessions::{Counts, Sessions};
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use taskmesh_core::Millis;
-use taskmesh_core::authority::TokenId;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -38,13 +43,11 @@ pub const PATH: &str = "/mcp";
 const BODY_BYTES: usize = 12 * 1024 * 1024;
 /// Requests under way: each may hold a body, and may wait 45 s.
 const IN_FLIGHT: usize = 1_024;
-/// Sessions of legacy clients: about 50 kB each.
-const SESSIONS: usize = 256;
-/// A legacy session that is not used for so long is forgotten.
-const SESSION_IDLE: Duration = Duration::from_secs(3_600);
-/// When there are too many, one that was not used for so long makes room: its
-/// client, if it lives, is told 404 and greets again.
-const SESSION_YIELDS: Duration = Duration::from_secs(60);
+/// Of those, the most that whoever was issued one token may have.
+const IN_FLIGHT_EACH: usize = IN_FLIGHT / 2;
+/// What bodies and the requests made of them take in memory, at any time, but
+/// for the small ones.
+const BUDGET_BYTES: usize = 256 * 1024 * 1024;
 /// A request's body must be there by then.
 const BODY: Duration = Duration::from_secs(30);
 /// When a client that was turned away for load may come again.
@@ -65,6 +68,8 @@ pub struct Face {
     pub feed: Feed,
     /// Which operations there are.
     pub offer: Offer,
+    /// Those that submissions may name.
+    pub templates: Shelf,
 }
 
 /// The doors of the MCP endpoint: the one at an address, and a socket for
@@ -83,7 +88,7 @@ pub struct Doors {
 /// # Errors
 /// A door fails for good.
 pub async fn serve(doors: Doors, face: Face, shutdown: CancellationToken) -> io::Result<()> {
-    let router = router(face, doors.address, Arc::new(sessions()), &shutdown);
+    let router = router(face, doors.address, Arc::new(sessions::manager()), &shutdown);
     let open = until(doors.open, router.clone(), shutdown.clone());
     let Some(local) = doors.local else { return open.await };
     tokio::try_join!(open, until(Door::Unix(local), router, shutdown)).map(|_| ())
@@ -97,70 +102,13 @@ pub async fn observe(listener: TcpListener, routes: Routes, shutdown: Cancellati
     until(Door::Tcp(listener), observe_router(routes), shutdown).await
 }
 
-/// The use of a legacy session.
-struct Used {
-    at: Instant,
-    by: Option<TokenId>,
-}
-
 struct Guard {
     gate: Gate,
     in_flight: Semaphore,
-    sessions: Arc<LocalSessionManager>,
-    /// When each session was used last, and whose it is.
-    used: Mutex<HashMap<Arc<str>, Used>>,
-}
-
-impl Guard {
-    fn used(&self) -> MutexGuard<'_, HashMap<Arc<str>, Used>> {
-        self.used.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A session was opened by whoever has this token. Only ids that the node
-    /// made come here: those that clients make up are many.
-    fn note(&self, headers: &HeaderMap, by: Option<TokenId>) {
-        if let Some(id) = session(headers) {
-            self.used().insert(id.into(), Used { at: Instant::now(), by });
-        }
-    }
-
-    /// A session is used.
-    fn touch(&self, headers: &HeaderMap) {
-        let Some(id) = session(headers) else { return };
-        if let Some(used) = self.used().get_mut(id) {
-            used.at = Instant::now();
-        }
-    }
-
-    /// Whether the session that is named was opened with another token.
-    fn is_foreign(&self, headers: &HeaderMap, by: Option<TokenId>) -> bool {
-        session(headers).is_some_and(|id| self.used().get(id).is_some_and(|used| used.by != by))
-    }
-
-    /// Whether there is room for one more session, or was made.
-    async fn room(&self, yields: Duration) -> bool {
-        let live: HashSet<Arc<str>> = self.sessions.sessions.read().await.keys().cloned().collect();
-        let oldest = {
-            let mut used = self.used();
-            used.retain(|id, _| live.contains(id));
-            let oldest = used.iter().min_by_key(|(_, used)| used.at);
-            oldest.filter(|(_, used)| used.at.elapsed() >= yields).map(|(id, _)| id.clone())
-        };
-        if live.len() < SESSIONS {
-            return true;
-        }
-        match oldest {
-            Some(id) => self.sessions.close_session(&id).await.is_ok(),
-            None => false,
-        }
-    }
-}
-
-/// The legacy clients' sessions, of which there are none yet.
-pub(super) fn sessions() -> LocalSessionManager {
-    let mut sessions = LocalSessionManager::default();
-    sessions.session_config.keep_alive = Some(SESSION_IDLE);
-    sessions
+    /// The same for each token that was issued.
+    shares: Counts,
+    memory: Budget,
+    sessions: Sessions,
 }
 
 pub(super) fn router(
@@ -187,10 +135,15 @@ pub(super) fn router(
         ip if ip.is_unspecified() => config.disable_allowed_hosts(),
         _ => config.with_allowed_hosts(hosts),
     };
-    let facade = Facade::new(face.gate.clone(), face.audit.clone(), face.meter, face.feed, face.offer);
+    let facade = Facade::new(face.gate.clone(), face.audit.clone(), face.meter, face.feed, face.offer, face.templates);
     let service = StreamableHttpService::new(move || Ok(facade.for_connection()), sessions.clone(), config);
-    let guard =
-        Guard { gate: face.gate.clone(), in_flight: Semaphore::new(IN_FLIGHT), sessions, used: Mutex::default() };
+    let guard = Guard {
+        gate: face.gate.clone(),
+        in_flight: Semaphore::new(IN_FLIGHT),
+        shares: Counts::default(),
+        memory: Budget::new(BUDGET_BYTES),
+        sessions: Sessions::new(sessions),
+    };
     let found = metadata(&face.gate);
     let admin = auth::admin::routes(face.gate, face.audit);
     let guarded = Router::new().route_service(PATH, service).merge(admin);
@@ -212,22 +165,30 @@ async fn admit(State(guard): State<Arc<Guard>>, mut request: Request, next: Next
         Err(challenge) => return challenge,
     };
     let token = visitor.token();
+    let issued = visitor.authority().and_then(|authority| authority.ids.first().copied());
+    let Some(_share) = guard.shares.add(issued, IN_FLIGHT_EACH) else {
+        return full("requests of this token under way", IN_FLIGHT_EACH);
+    };
     let Ok(_permit) = guard.in_flight.try_acquire() else { return full("requests under way", IN_FLIGHT) };
-    let method = request.method().clone();
-    if opens_session(&method, request.headers()) && !guard.room(SESSION_YIELDS).await {
-        return full("sessions", SESSIONS);
-    }
-    if guard.is_foreign(request.headers(), token) {
+    if guard.sessions.is_foreign(request.headers(), token) {
         return refusal(&Failure::new(Code::NotFound, "there is no such session of this token; greet again"));
     }
-    guard.touch(request.headers());
+    guard.sessions.touch(request.headers());
     request.extensions_mut().insert(visitor);
-    let request = match whole(request).await {
-        Ok(request) => request,
+    let (request, _memory) = match whole(request, &guard.memory).await {
+        Ok(whole) => whole,
         Err(failure) => return refusal(&failure),
     };
+    let method = request.method().clone();
+    let _opening = match opens_session(&method, request.headers()) {
+        true => match guard.sessions.room(issued, sessions::YIELDS).await {
+            None => return full("sessions", sessions::SESSIONS),
+            opening => opening,
+        },
+        false => None,
+    };
     let mut response = next.run(request).await;
-    guard.note(response.headers(), token);
+    guard.sessions.note(response.headers(), token, issued);
     // Clients in Python take nothing but 200 and 204 for an ended session.
     if method == Method::DELETE && response.status() == StatusCode::ACCEPTED {
         *response.status_mut() = StatusCode::NO_CONTENT;
@@ -256,21 +217,51 @@ async fn visitor(gate: &Gate, headers: &HeaderMap, extensions: &Extensions) -> R
     })
 }
 
-/// The legacy session that is named.
-fn session(headers: &HeaderMap) -> Option<&str> {
-    headers.get("mcp-session-id").and_then(|id| id.to_str().ok())
+/// The request with all of its body, which must come soon and fit, and the
+/// memory that it takes.
+async fn whole(request: Request, budget: &Budget) -> Result<(Request, Memory), Failure> {
+    let (head, body) = request.into_parts();
+    let mut memory = budget.memory();
+    match tokio::time::timeout(BODY, gather(body, &mut memory)).await {
+        Ok(bytes) => Ok((Request::from_parts(head, bytes?.into()), memory)),
+        Err(_) => Err(Failure::new(Code::DeadlineExceeded, format!("the body did not come within {BODY:?}"))),
+    }
 }
 
-/// The request with all of its body, which must come soon and fit.
-async fn whole(request: Request) -> Result<Request, Failure> {
-    let (head, body) = request.into_parts();
-    match tokio::time::timeout(BODY, axum::body::to_bytes(body, BODY_BYTES)).await {
-        Ok(Ok(bytes)) => Ok(Request::from_parts(head, bytes.into())),
-        Ok(Err(_)) => {
-            let error = format!("the body ended early or has more than {BODY_BYTES} bytes, which is the limit");
-            Err(Failure::new(Code::PayloadTooLarge, error))
+async fn gather(body: Body, memory: &mut Memory) -> Result<Vec<u8>, Failure> {
+    let too_large = || {
+        let error = format!("the body ended early or has more than {BODY_BYTES} bytes, which is the limit");
+        Failure::new(Code::PayloadTooLarge, error)
+    };
+    if body.size_hint().lower() > BODY_BYTES as u64 {
+        return Err(too_large());
+    }
+    let mut bytes: Vec<u8> = Vec::new();
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let piece = piece.ok().filter(|piece| bytes.len() + piece.len() <= BODY_BYTES).ok_or_else(too_large)?;
+        let needed = bytes.len() + piece.len();
+        if needed > bytes.capacity() {
+            let room = needed.max(2 * bytes.capacity()).min(BODY_BYTES);
+            memory.grow(room).map_err(without_memory)?;
+            bytes.reserve_exact(room - bytes.len());
         }
-        Err(_) => Err(Failure::new(Code::DeadlineExceeded, format!("the body did not come within {BODY:?}"))),
+        bytes.extend_from_slice(&piece);
+    }
+    memory.grow(weight(&bytes)).map_err(without_memory)?;
+    Ok(bytes)
+}
+
+fn without_memory(full: Full) -> Failure {
+    match full {
+        Full::Now => {
+            let error = "large requests take all the memory that they may at the moment; try again later";
+            Failure { retry_after: Some(RETRY), ..Failure::new(Code::ResourceExhausted, error) }
+        }
+        Full::Ever => {
+            let error = "the body has too many lists, objects and values to be read; send it in parts";
+            Failure::new(Code::PayloadTooLarge, error)
+        }
     }
 }
 
@@ -287,15 +278,16 @@ fn opens_session(method: &Method, headers: &HeaderMap) -> bool {
 
 fn full(what: &str, limit: usize) -> Response {
     let error = format!("this node has {limit} {what}, which is its limit; try again later");
-    let failure = Failure { retry_after: Some(RETRY), ..Failure::new(Code::ResourceExhausted, error) };
-    let mut response = refusal(&failure);
-    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(RETRY.0.div_ceil(1_000)));
-    response
+    refusal(&Failure { retry_after: Some(RETRY), ..Failure::new(Code::ResourceExhausted, error) })
 }
 
 fn refusal(failure: &Failure) -> Response {
     let status = StatusCode::from_u16(failure.code.meaning().http).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (status, axum::Json(failure.envelope())).into_response()
+    let mut response = (status, axum::Json(failure.envelope())).into_response();
+    if let Some(after) = failure.retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(after.0.div_ceil(1_000)));
+    }
+    response
 }
 
 /// A status code and what to say with it.
@@ -330,36 +322,4 @@ pub fn observe_router(routes: Routes) -> Router {
 fn health(check: &Health) -> Response {
     let (status, text) = check();
     (StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), text).into_response()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_session_that_was_not_used_for_longest_makes_room() {
-        let guard = Guard {
-            gate: crate::api::testing::gate().0,
-            in_flight: Semaphore::new(1),
-            sessions: Arc::new(sessions()),
-            used: Mutex::default(),
-        };
-        let mut open = Vec::new();
-        for _ in 0..SESSIONS {
-            assert!(guard.room(SESSION_YIELDS).await);
-            let (id, transport) = guard.sessions.create_session().await.expect("a session");
-            let mut headers = HeaderMap::new();
-            headers.insert("mcp-session-id", id.parse().expect("a header"));
-            guard.note(&headers, None);
-            open.push((headers, id, transport));
-        }
-        guard.note(&open[0].0, None);
-        assert!(!guard.room(SESSION_YIELDS).await, "all are in use");
-        assert!(guard.room(Duration::ZERO).await);
-        let left = guard.sessions.sessions.read().await;
-        assert_eq!(
-            (left.len(), left.contains_key(&open[0].1), left.contains_key(&open[1].1)),
-            (SESSIONS - 1, true, false)
-        );
-    }
 }

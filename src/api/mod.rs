@@ -4,6 +4,7 @@
 
 pub mod audit;
 pub mod auth;
+mod budget;
 pub mod client;
 pub mod http;
 mod mcp;

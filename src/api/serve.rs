@@ -2,7 +2,7 @@
 //!
 //! Connections are bounded in number, and one over which nothing is asked is
 //! closed: a client that sends its first request byte by byte, or none, keeps
-//! its place for seconds only.
+//! its place for seconds only, and not even those when others wait for it.
 
 use super::tls;
 use axum::Router;
@@ -11,22 +11,27 @@ use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
+use rustix::process::{Resource, getrlimit};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
-/// Connections at once at one door; the next waits to be accepted.
+/// Connections at once at one door. The next takes the place of the one over
+/// which nothing was asked for longest.
 const CONNECTIONS: usize = 1_024;
+/// The part of the files that the system lets this process open which is for
+/// the connections of one door: the rest is for the disk, the mesh and programs.
+const SHARE_OF_FILES: u64 = 4;
 /// TLS's handshake must be over by then, and the first request be there as long
 /// after it.
 const FIRST: Duration = Duration::from_secs(10);
@@ -34,10 +39,13 @@ const FIRST: Duration = Duration::from_secs(10);
 const IDLE: Duration = Duration::from_secs(90);
 /// What is under way at the end gets so long to finish.
 const GRACE: Duration = Duration::from_secs(5);
+/// The line and the headers of a request; hyper would take 400 KiB of each
+/// connection before it knows who asks.
+const HEAD_BYTES: usize = 64 * 1024;
 /// Requests at once over one connection of HTTP/2.
 const STREAMS: u32 = 256;
-/// Accepting failed for want of something, such as file descriptors: again
-/// after so long.
+/// Accepting failed for want of something, such as file descriptors, or no
+/// connection is at rest whose place a newcomer could have: again after so long.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// Where clients come in.
@@ -81,39 +89,45 @@ impl Door {
 /// Serves `router` at `door` until `shutdown`, then for a grace of 5 s what is
 /// under way.
 pub(super) async fn until(door: Door, router: Router, shutdown: CancellationToken) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let places = Places::new(connections());
     let open = TaskTracker::new();
     let serve = async {
         loop {
-            let place = places.clone().acquire_owned().await.map_err(io::Error::other)?;
-            let (router, shutdown) = (router.clone(), shutdown.clone());
-            match (door.accept().await, &door) {
-                (Ok(Entered::Tcp(stream, address)), Door::Tls(_, acceptor)) => {
-                    let handshake = timeout(FIRST, acceptor.accept(stream));
-                    open.spawn(async move {
-                        if let Ok(Ok(stream)) = handshake.await {
-                            converse(stream, router, Caller::Tcp(address), shutdown).await;
-                        }
-                        drop(place);
-                    });
-                }
-                (Ok(Entered::Tcp(stream, address)), _) => {
-                    open.spawn(async move {
-                        converse(stream, router, Caller::Tcp(address), shutdown).await;
-                        drop(place);
-                    });
-                }
-                (Ok(Entered::Unix(stream)), _) => {
-                    open.spawn(async move {
-                        converse(stream, router, Caller::Unix, shutdown).await;
-                        drop(place);
-                    });
-                }
-                (Err(error), _) => {
+            let entered = match door.accept().await {
+                Ok(entered) => entered,
+                Err(error) => {
                     if error.kind() != io::ErrorKind::ConnectionAborted {
                         tracing::warn!(%error, "a connection could not be accepted");
                         sleep(AGAIN).await;
                     }
+                    continue;
+                }
+            };
+            let place = places.place().await.map_err(io::Error::other)?;
+            let (router, shutdown) = (router.clone(), shutdown.clone());
+            match (entered, &door) {
+                (Entered::Tcp(stream, address), Door::Tls(_, acceptor)) => {
+                    let handshake = timeout(FIRST, acceptor.accept(stream));
+                    open.spawn(async move {
+                        let encrypted = tokio::select! {
+                            encrypted = handshake => encrypted,
+                            () = place.activity.idle() => return,
+                        };
+                        if let Ok(Ok(stream)) = encrypted {
+                            place.activity.begin();
+                            converse(stream, router, Caller::Tcp(address), &place.activity, shutdown).await;
+                        }
+                    });
+                }
+                (Entered::Tcp(stream, address), _) => {
+                    open.spawn(async move {
+                        converse(stream, router, Caller::Tcp(address), &place.activity, shutdown).await;
+                    });
+                }
+                (Entered::Unix(stream), _) => {
+                    open.spawn(async move {
+                        converse(stream, router, Caller::Unix, &place.activity, shutdown).await;
+                    });
                 }
             }
         }
@@ -128,12 +142,16 @@ pub(super) async fn until(door: Door, router: Router, shutdown: CancellationToke
     ended
 }
 
+fn connections() -> usize {
+    let files = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    usize::try_from(files / SHARE_OF_FILES).map_or(CONNECTIONS, |share| share.clamp(1, CONNECTIONS))
+}
+
 /// One connection, to its end.
-async fn converse<S>(stream: S, router: Router, caller: Caller, shutdown: CancellationToken)
+async fn converse<S>(stream: S, router: Router, caller: Caller, activity: &Arc<Activity>, shutdown: CancellationToken)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let activity = Arc::new(Activity::new(FIRST, IDLE));
     let watched = activity.clone();
     let service = service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
         let busy = Busy::new(&watched);
@@ -145,6 +163,7 @@ where
         }
     });
     let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().max_buf_size(HEAD_BYTES);
     builder.http2().max_concurrent_streams(STREAMS);
     let mut connection = std::pin::pin!(builder.serve_connection(TokioIo::new(stream), service));
     // How a connection ended is its client's business; requests are logged.
@@ -153,14 +172,71 @@ where
         () = activity.idle() => {}
         () = shutdown.cancelled() => {}
     }
+    if activity.state().leaves {
+        return;
+    }
     connection.as_mut().graceful_shutdown();
     let _ = timeout(GRACE, connection).await;
+}
+
+/// The places of one door.
+struct Places {
+    free: Arc<Semaphore>,
+    /// Who has one, and some who had.
+    taken: Mutex<Vec<Weak<Activity>>>,
+}
+
+/// The place of one connection.
+struct Place {
+    activity: Arc<Activity>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Places {
+    fn new(count: usize) -> Places {
+        Places { free: Arc::new(Semaphore::new(count)), taken: Mutex::default() }
+    }
+
+    fn taken(&self) -> MutexGuard<'_, Vec<Weak<Activity>>> {
+        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for one more, as soon as there is one or another leaves.
+    async fn place(&self) -> Result<Place, AcquireError> {
+        let permit = loop {
+            if self.free.available_permits() == 0 {
+                self.make_room();
+            }
+            if let Ok(permit) = timeout(AGAIN, self.free.clone().acquire_owned()).await {
+                break permit?;
+            }
+        };
+        let activity = Arc::new(Activity::new(FIRST, IDLE));
+        let mut taken = self.taken();
+        // Those who left are forgotten before the list grows.
+        if taken.len() == taken.capacity() {
+            taken.retain(|activity| activity.strong_count() > 0);
+        }
+        taken.push(Arc::downgrade(&activity));
+        Ok(Place { activity, _permit: permit })
+    }
+
+    /// Asks the connection to leave over which nothing was asked for longest.
+    fn make_room(&self) {
+        let taken = self.taken();
+        let resting = taken.iter().filter_map(Weak::upgrade);
+        let resting = resting.filter_map(|activity| activity.at_rest_since().map(|since| (since, activity)));
+        if let Some((_, activity)) = resting.min_by_key(|(since, _)| *since) {
+            activity.leave();
+        }
+    }
 }
 
 /// What a connection is doing.
 struct Activity {
     idle: Duration,
     state: Mutex<State>,
+    asked_to_leave: Notify,
 }
 
 struct State {
@@ -168,30 +244,55 @@ struct State {
     /// When it last began to have nothing under way.
     since: Instant,
     patience: Duration,
+    /// Another has its place.
+    leaves: bool,
 }
 
 impl Activity {
     /// How long to wait `first` for a request, and how long once there was one.
     fn new(first: Duration, idle: Duration) -> Activity {
-        Activity { idle, state: Mutex::new(State { under_way: 0, since: Instant::now(), patience: first }) }
+        let state = State { under_way: 0, since: Instant::now(), patience: first, leaves: false };
+        Activity { idle, state: Mutex::new(state), asked_to_leave: Notify::new() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Returns when nothing was asked for too long.
+    /// From now on the first request is waited for.
+    fn begin(&self) {
+        self.state().since = Instant::now();
+    }
+
+    /// `None`: a request is under way, or it leaves already.
+    fn at_rest_since(&self) -> Option<Instant> {
+        let state = self.state();
+        (state.under_way == 0 && !state.leaves).then_some(state.since)
+    }
+
+    fn leave(&self) {
+        self.state().leaves = true;
+        self.asked_to_leave.notify_one();
+    }
+
+    /// Returns when nothing was asked for too long, or another has the place.
     async fn idle(&self) {
         loop {
             let until = {
                 let state = self.state();
+                if state.leaves {
+                    return;
+                }
                 let since = if state.under_way == 0 { state.since } else { Instant::now() };
                 since + state.patience
             };
             if until <= Instant::now() {
                 return;
             }
-            sleep_until(until).await;
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = self.asked_to_leave.notified() => {}
+            }
         }
     }
 }
@@ -204,6 +305,8 @@ impl Busy {
         let mut state = activity.state();
         state.under_way += 1;
         state.patience = activity.idle;
+        // It came before the place was given away.
+        state.leaves = false;
         drop(state);
         Busy(activity.clone())
     }
@@ -262,5 +365,38 @@ mod tests {
         drop(busy);
         activity.idle().await;
         assert!(ended.elapsed() >= idle);
+    }
+
+    #[tokio::test]
+    async fn a_newcomer_has_the_place_of_who_was_at_rest_for_longest() {
+        let places = Places::new(3);
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            taken.push(places.place().await.expect("a place"));
+        }
+        let _busy = Busy::new(&taken[0].activity);
+        taken[1].activity.begin();
+        let (busy, later, longest) = (taken.remove(0), taken.remove(0), taken.remove(0));
+        let leaving = async {
+            longest.activity.idle().await;
+            assert!(longest.activity.state().leaves && !later.activity.state().leaves);
+            drop(longest);
+        };
+        let (newcomer, ()) = tokio::join!(places.place(), leaving);
+        assert!(newcomer.is_ok() && busy.activity.at_rest_since().is_none());
+        // Asked in vain: what was asked came first.
+        later.activity.leave();
+        let asking = Busy::new(&later.activity);
+        drop(asking);
+        assert!(later.activity.at_rest_since().is_some());
+    }
+
+    #[tokio::test]
+    async fn little_is_kept_of_who_left() {
+        let places = Places::new(3);
+        for _ in 0..1_000 {
+            places.place().await.expect("a place");
+        }
+        assert!(places.taken().len() <= 8, "{}", places.taken().len());
     }
 }

@@ -61,7 +61,7 @@ pub(super) async fn open(
     let limits = Limits { streams_per_peer: door::STREAMS_PER_PEER, ..Limits::default() };
     let (gate, audit) = (beside.gate.clone(), beside.audit.clone());
     let (meter, offer) = (beside.meter.clone(), beside.offer.clone());
-    let face = Face { gate, audit, foreign, meter, offer, limits };
+    let face = Face { gate, audit, foreign, meter, offer, templates: beside.templates.clone(), limits };
     tokio::spawn(p2p::serve(served, face, shutdown.clone()));
     Ok(())
 }

@@ -14,12 +14,15 @@ pub mod run;
 
 mod audit;
 mod door;
+mod follow;
 mod health;
+mod layers;
 mod monitor;
 mod settings;
 mod source;
 mod submit;
 mod supervisor;
+mod template;
 mod token;
 mod tree;
 mod wait;

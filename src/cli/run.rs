@@ -20,6 +20,7 @@ use crate::ops::{Changes, Failure, Offer};
 use crate::store::{Blobs, SledStore, Store, StoreError};
 use crate::telemetry::logging;
 use crate::telemetry::process::LoadProbe;
+use crate::templates::Shelf;
 use anyhow::{Context as _, anyhow};
 use std::net::SocketAddr;
 use std::path::Path;
@@ -39,6 +40,8 @@ const LISTENING: Duration = Duration::from_secs(5);
 const HAND_BACK: Duration = Duration::from_secs(5);
 /// How often the node's own load is measured.
 const LOAD: Duration = Duration::from_secs(5);
+/// How often the folder of templates is looked at; a submission looks by itself.
+const TEMPLATES: Duration = Duration::from_secs(5);
 /// How often a wait looks again.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -155,7 +158,9 @@ impl Started {
         let executors = start_executors(prepared, &inbox)?;
         let node = restore(prepared, disk, executors.capabilities())?;
         let id = node.id();
-        let (net, listening) = start_net(prepared, &node, blobs.clone(), &inbox)?;
+        let templates = Shelf::new(config.templates_dir());
+        let access = blob_access(blobs.clone(), templates.clone());
+        let (net, listening) = start_net(prepared, &node, access, &inbox)?;
         let monitor = Monitor::default();
         let meters = net.meters();
         let feed = Feed::default();
@@ -201,13 +206,14 @@ impl Started {
         tokio::spawn(audit.clone().keep_flushed(shutdown.clone()));
         let foreign =
             Foreign::start(handle.clone(), executors.desk(), executors.capabilities(), shutdown.clone()).await;
-        let face = Face { gate, audit, meter, hosts, feed, offer };
+        let face = Face { gate, audit, meter, hosts, feed, offer, templates: templates.clone() };
         super::door::open(prepared, &face, foreign, &shutdown).await?;
         super::source::start(&config.source, &handle, monitor.metrics.clone(), &shutdown)?;
         let audit = face.audit.clone();
         spawn_server("api", serve(doors, face, shutdown.clone()));
         spawn_server("metrics", observe(watch, monitor.routes(config, &handle, meters, audit), shutdown.clone()));
         tokio::spawn(tell_load(handle.clone(), shutdown.clone()));
+        tokio::spawn(tell_templates(handle.clone(), templates, shutdown.clone()));
         Ok(Started { handle, driver, executors, running, shutdown })
     }
 }
@@ -305,7 +311,12 @@ fn restore(prepared: &Prepared, disk: Disk, executors: Vec<Arc<str>>) -> anyhow:
 
 type Listening = tokio::sync::watch::Receiver<Vec<String>>;
 
-fn start_net(prepared: &Prepared, node: &Node, blobs: Blobs, inbox: &Arc<Inbox>) -> anyhow::Result<(Net, Listening)> {
+fn start_net(
+    prepared: &Prepared,
+    node: &Node,
+    blobs: BlobAccess,
+    inbox: &Arc<Inbox>,
+) -> anyhow::Result<(Net, Listening)> {
     let config = &prepared.config;
     let books = node.peer_books();
     let texts = |addresses: &[Arc<str>]| addresses.iter().map(|a| a.to_string()).collect();
@@ -332,7 +343,7 @@ fn start_net(prepared: &Prepared, node: &Node, blobs: Blobs, inbox: &Arc<Inbox>)
         }
         inbox.push_network(event)
     };
-    Ok((net::start(net, blob_access(blobs), Box::new(events))?, listening))
+    Ok((net::start(net, blobs, Box::new(events))?, listening))
 }
 
 /// Where the node listens: at least one address for each that was asked for,
@@ -346,10 +357,14 @@ async fn heard_addresses(mut listening: Listening, asked: usize) -> anyhow::Resu
     Ok(addresses)
 }
 
-fn blob_access(blobs: Blobs) -> BlobAccess {
+/// What other nodes may have of this one: results that are too large for a
+/// record, and templates.
+fn blob_access(blobs: Blobs, templates: Shelf) -> BlobAccess {
     let read = blobs.clone();
     BlobAccess {
-        read: Box::new(move |hash, offset, len| read.read(hash, offset, len)),
+        read: Box::new(move |hash, offset, len| {
+            templates.read(hash, offset, len).or_else(|| read.read(hash, offset, len))
+        }),
         receive: Box::new(move |hash, bytes, parts| match receive(&blobs, hash, bytes, parts) {
             Ok(()) => true,
             Err(error) => {
@@ -402,6 +417,26 @@ fn spawn_server(name: &'static str, server: impl Future<Output = std::io::Result
             tracing::error!(%error, "the {name} endpoint ended");
         }
     });
+}
+
+/// Tells the node which templates it has, as files come and go, and whoever reads
+/// the log which files are none.
+async fn tell_templates(handle: Handle, templates: Shelf, shutdown: CancellationToken) {
+    let mut every = tokio::time::interval(TEMPLATES);
+    let mut told = Vec::new();
+    loop {
+        tokio::select! {
+            _ = every.tick() => {}
+            () = shutdown.cancelled() => return,
+        }
+        let shelf = templates.clone();
+        let Ok((own, broken)) = tokio::task::spawn_blocking(move || shelf.look()).await else { continue };
+        handle.templates(own);
+        for file in broken.iter().filter(|file| !told.contains(*file)) {
+            tracing::warn!("a template is left out: {file}");
+        }
+        told = broken;
+    }
 }
 
 /// Tells the node its own load, for those who ask after its workers.

@@ -257,12 +257,12 @@ impl Counts {
 
 /// A node that is being restarted does not end the wait; one that stays away does.
 #[derive(Default)]
-struct Trouble {
+pub(super) struct Trouble {
     since: Option<Instant>,
 }
 
 impl Trouble {
-    async fn bear(&mut self, exit: Exit) -> Result<(), Exit> {
+    pub(super) async fn bear(&mut self, exit: Exit) -> Result<(), Exit> {
         let since = *self.since.get_or_insert_with(Instant::now);
         if !exit.is_transient() || since.elapsed() > FORBEARANCE {
             return Err(exit);

@@ -26,6 +26,15 @@ pub(super) enum WorkflowCommand {
     Result(graph::WorkflowResult),
     /// Let a step go on that waits for approval.
     Approve(ApproveArgs),
+    /// Submit a workflow from a file or a template, and maybe watch it to its end.
+    Run(super::follow::RunArgs),
+    /// Draw a workflow: its steps by level, or an SVG image.
+    Graph(super::follow::GraphArgs),
+    /// Look at templates, check them, and see what they make.
+    ///
+    /// Reads files, those of `node.templates_dir` among them; asks no node.
+    #[command(subcommand)]
+    Template(super::template::TemplateCommand),
 }
 
 #[derive(Debug, Args)]
@@ -46,6 +55,12 @@ pub(super) struct ApproveArgs {
 pub(super) fn run(global: &Global, command: &WorkflowCommand) -> Result<(), Exit> {
     match command {
         WorkflowCommand::Approve(args) => on_runtime(global, async |node| approve(&node, args).await),
+        WorkflowCommand::Template(command) => super::template::run(global, command),
+        WorkflowCommand::Run(args) => {
+            let arguments = super::template::submission(global, args)?;
+            on_runtime(global, async |node| super::follow::run(&node, arguments, args).await)
+        }
+        WorkflowCommand::Graph(args) => on_runtime(global, async |node| super::follow::graph(&node, args).await),
         command => super::one_call(global, one_call(command)?),
     }
 }
@@ -58,7 +73,10 @@ pub(super) fn one_call(command: &WorkflowCommand) -> Result<Call, Exit> {
         WorkflowCommand::List(op) => call(op),
         WorkflowCommand::Dependencies(op) => call(op),
         WorkflowCommand::Result(op) => call(op),
-        WorkflowCommand::Approve(_) => Err(Exit::usage("workflow approve is no operation of the facade".to_owned())),
+        WorkflowCommand::Approve(_)
+        | WorkflowCommand::Template(_)
+        | WorkflowCommand::Run(_)
+        | WorkflowCommand::Graph(_) => Err(Exit::usage("this is no operation of the facade".to_owned())),
     }
 }
 

@@ -174,6 +174,16 @@ pub static SETTINGS: &[Setting] = &[
         "How long running tasks may go on after SIGTERM; what is left is handed back.",
         number!(node.drain_ms),
     ),
+    like(
+        setting(
+            "node.templates_dir",
+            Kind::Text(1024),
+            "Folder of workflow templates: JSON and YAML files, read again when they change.\n\
+             Default: `templates` in the data folder.",
+            file!(node.templates_dir),
+        ),
+        "\"~/.local/share/taskmesh/templates\"",
+    ),
     setting(
         "node.clock_ahead_s",
         Kind::Whole(0, 366 * 86_400),

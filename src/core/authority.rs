@@ -123,7 +123,7 @@ pub fn operation_of(request: &Request) -> &'static str {
         Request::Command(Command::Bootstrap { .. }) => "bootstrap_network",
         Request::Command(Command::Issue(_)) => "token_create",
         Request::Command(Command::Revoke(_)) => "token_revoke",
-        Request::Query(Query::Foresee(_)) => "workflow_submit",
+        Request::Query(Query::Foresee(_) | Query::Template { .. }) => "workflow_submit",
         Request::Query(Query::Task { .. }) => "task_status",
         Request::Query(Query::Tasks(_)) => "task_list",
         Request::Query(Query::Stats { .. }) => "queue_stats",

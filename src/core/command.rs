@@ -194,6 +194,14 @@ pub enum Query {
     /// text), without taking it. Answered by the node that is asked.
     /// → [`crate::Reply::Foreseen`]
     Foresee(Arc<[u8]>),
+    /// A workflow template of another node, the newest in a range of versions, by
+    /// its hash. Answered by the node that is asked. → [`crate::Reply::Template`]
+    Template {
+        /// Its name.
+        id: Arc<str>,
+        /// As [`crate::template::Range`] reads it.
+        range: Arc<str>,
+    },
 }
 
 /// Where an answer is gathered.

@@ -7,6 +7,7 @@ use crate::ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
 use crate::message::{Controls, Message};
 use crate::record::{Ballot, Fence, Record, Slot};
 use crate::register::Issued;
+use crate::shelf::Shelved;
 use crate::task::Spec;
 use crate::time::{Millis, Unix};
 use crate::token::Caller;
@@ -70,6 +71,8 @@ pub enum Input {
     Executors(Vec<Arc<str>>),
     /// Where this node's metrics are, `host:port`: the other nodes are told.
     MetricsAt(Arc<str>),
+    /// The templates that this node has: the other nodes are told.
+    Templates(Vec<Shelved>),
     /// Take no new work, and hand over what waits: the node is about to stop.
     Drain,
     /// End what still runs and hand it back: the grace is over.

@@ -57,10 +57,12 @@ pub mod register;
 mod requests;
 pub mod schedule;
 mod shares;
+pub mod shelf;
 mod stats;
 mod step_inputs;
 mod steps;
 pub mod task;
+pub mod template;
 #[doc(hidden)]
 pub mod testing;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The life of a task, as its owner leads it: submitted, granted, lost, failed,
 //! tried again, cancelled, ended.
 
-use crate::command::{ClearScope, Command, Refusal, Submission};
+use crate::command::{ClearScope, Command, Detail, Query, Refusal, Request, Submission};
 use crate::config::Planted;
 use crate::effect::Notice;
 use crate::ids::{NodeId, TaskId, rendezvous};
@@ -16,7 +16,7 @@ use crate::stats::Ending;
 use crate::steps::Force;
 use crate::task::{Closed, Durability, Outcome, Priority, Report, Spec, Task, TaskState};
 use crate::time::{Millis, Unix};
-use crate::view::{Reply, Status};
+use crate::view::{Reply, Status, TaskView};
 use crate::workflow::{APPROVE, WAIT, WORKFLOW, wait_until};
 use std::sync::Arc;
 
@@ -534,6 +534,46 @@ impl Node {
         }
     }
 
+    /// Asks whether a dependency has ended, unless that is being asked.
+    pub(crate) fn ask_for_dependency(&mut self, dependency: &TaskId) {
+        if let Some(kept) = self.owned(dependency) {
+            let ended = kept.promised_end().cloned();
+            if let Some(closed) = ended {
+                self.release_dependents(dependency, &closed.outcome, None);
+            }
+            return;
+        }
+        self.inquire(dependency, DEPENDENCY_WAIT);
+    }
+
+    /// Asks other nodes for a dependency or a step, unless that is being asked.
+    pub(crate) fn inquire(&mut self, dependency: &TaskId, wait: Millis) {
+        if !self.requests.dependencies.insert(dependency.clone()) {
+            return;
+        }
+        let nodes = self.likely_holders(dependency);
+        // A workflow goes on with what its step left.
+        let report = self.workflow_of(dependency).is_some();
+        let detail = Detail { report, ..Detail::default() };
+        let query = Query::Task { task: dependency.clone(), detail, wait };
+        self.ask(Origin::Dependency(dependency.clone()), Request::Query(query), nodes, None);
+    }
+
+    pub(crate) fn on_dependency(&mut self, dependency: &TaskId, reply: Result<Reply, Refusal>) {
+        self.requests.dependencies.remove(dependency);
+        match reply {
+            Ok(Reply::Task(view)) => {
+                self.on_step_found(dependency, view.ended_at);
+                if let Some(outcome) = outcome_of(&view) {
+                    self.release_dependents(dependency, &outcome, view.report.as_ref());
+                }
+            }
+            Err(Refusal::NotFound { .. }) => self.on_step_missed(dependency),
+            // The next tick asks again.
+            Ok(_) | Err(_) => {}
+        }
+    }
+
     pub(crate) fn stop_awaiting(&mut self, task: &TaskId) {
         for dependency in self.missing.remove(task).unwrap_or_default() {
             if let Some(waiting) = self.dependents.get_mut(&dependency) {
@@ -567,6 +607,20 @@ impl Node {
                 self.revise(&task, Offering::Lazily, |r| r.body.state = state);
             }
         }
+    }
+}
+
+/// How long one question about a dependency waits at the node that owns it.
+const DEPENDENCY_WAIT: Millis = Millis(20_000);
+
+/// How a task ended, as far as those who depend on it care.
+fn outcome_of(view: &TaskView) -> Option<Outcome> {
+    match view.status {
+        Status::Completed => Some(Outcome::Completed),
+        Status::Failed => Some(Outcome::Failed { error: view.error.clone().unwrap_or_else(|| "".into()) }),
+        Status::Cancelled => Some(Outcome::Cancelled { reason: view.error.clone() }),
+        Status::Expired => Some(Outcome::Expired),
+        Status::Queued | Status::Blocked | Status::Delayed | Status::Leased | Status::Running => None,
     }
 }
 

@@ -101,3 +101,26 @@ pub const TICKS: usize = 1_000;
 /// A tick is missed if nobody could fire it within this time: longer than it
 /// takes to replace an owner that died just then.
 pub const TICK_GRACE: Millis = Millis(60_000);
+/// A workflow's definition as JSON, given or made from a template: it travels
+/// with its record, as a payload does.
+pub const DEFINITION_BYTES: usize = PAYLOAD_BYTES;
+/// A template as JSON: it is written by hand.
+pub const TEMPLATE_BYTES: usize = 256 * 1024;
+/// Parameters of one template.
+pub const PARAMETERS: usize = 256;
+/// Levels of arrays and objects in a template, in a parameter's value and in
+/// what is made of them: readers of JSON stop at 128, and a definition travels
+/// inside of other JSON.
+pub const NESTING: usize = 64;
+/// Includes of one rendered template, those of included ones counted: without
+/// it, few small files could ask for more steps than there are atoms.
+pub const INCLUDES: usize = 256;
+/// Templates within each other.
+pub const INCLUDE_DEPTH: usize = 16;
+/// All that is written while a template is rendered, values of parameters for
+/// included ones counted: these double with each level if they want to.
+pub const RENDERED_BYTES: usize = 8 * DEFINITION_BYTES;
+/// The text that a pattern is tried on, whose time is the product of both.
+pub const MATCHED_BYTES: usize = 4096;
+/// Templates of one node: it tells all others of each.
+pub const TEMPLATES: usize = 256;

@@ -7,6 +7,7 @@ use crate::command::{Refusal, Request, WorkerSpec};
 use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::record::{Ballot, Birth, Fence, Record, Stamp};
 use crate::register::Issued;
+use crate::shelf::Shelved;
 use crate::task::{Report, Spec};
 use crate::time::Millis;
 use crate::view::{Pause, Reply};
@@ -235,6 +236,8 @@ pub struct Hello {
     pub tokens: Option<u64>,
     /// Where its metrics are, `host:port`; `None`: it does not say.
     pub metrics: Option<Arc<str>>,
+    /// Workflow templates that it has.
+    pub templates: Vec<Shelved>,
 }
 
 /// A sign of life.

@@ -19,6 +19,7 @@ use crate::prng::Prng;
 use crate::record::{Ballot, Record, Slot};
 use crate::register::Register;
 use crate::requests::{Origin, Requests};
+use crate::shelf::Shelved;
 use crate::stats::Recent;
 use crate::steps::Workflows;
 use crate::task::Spec;
@@ -91,6 +92,8 @@ pub struct Node {
     pub(crate) draining: bool,
     pub(crate) load: NodeLoad,
     pub(crate) metrics_at: Option<Arc<str>>,
+    /// Templates that it has.
+    pub(crate) shelf: Vec<Shelved>,
     pub(crate) survey: Survey,
     pub(crate) announced_at: Millis,
     pub(crate) announcers: BTreeMap<NodeId, Millis>,
@@ -174,6 +177,7 @@ impl Node {
             draining: false,
             load: NodeLoad::default(),
             metrics_at: None,
+            shelf: Vec::new(),
             survey: Survey::default(),
             announced_at: Millis(0),
             announcers: BTreeMap::new(),
@@ -269,6 +273,7 @@ impl Node {
             Input::Load(load) => self.load = load,
             Input::Executors(names) => self.config.executors = names,
             Input::MetricsAt(address) => self.on_metrics_at(address),
+            Input::Templates(own) => self.on_templates(own),
             Input::Drain => self.on_drain(),
             Input::HandBack => self.on_hand_back(),
         }
@@ -460,6 +465,7 @@ impl Node {
             }
             Query::Peer { peer, history_hours } => self.on_query_peer(origin, peer, history_hours),
             Query::Tokens => self.on_query_tokens(origin),
+            Query::Template { id, range } => self.on_query_template(origin, &id, &range),
             Query::Foresee(definition) => {
                 let foreseen = self.foresee(&definition);
                 self.answer(origin, foreseen);

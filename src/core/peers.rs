@@ -8,6 +8,7 @@ use crate::limits;
 use crate::message::{Beat, Hello, Message};
 use crate::node::Node;
 use crate::requests::{Origin, Wait};
+use crate::shelf::Shelved;
 use crate::time::{Millis, Unix};
 use crate::view::{PeerMeasure, PeerStatus, PeerView, Reply};
 use crate::watch::{is_host_and_port, is_local};
@@ -38,6 +39,8 @@ pub(crate) struct Member {
     agent: Option<Arc<str>>,
     /// Where its metrics are, by its own account.
     pub(crate) metrics_at: Option<Arc<str>>,
+    /// Workflow templates that it has, by its own account.
+    pub(crate) templates: Vec<Shelved>,
     /// The other end of the newest connection, as a multiaddress.
     connection: Option<Arc<str>>,
     measured: PeerMeasure,
@@ -69,6 +72,7 @@ impl Member {
             protocol: None,
             agent: None,
             metrics_at: None,
+            templates: Vec::new(),
             connection: None,
             measured: PeerMeasure::default(),
             minute: (Unix(0), 0),
@@ -245,6 +249,7 @@ impl Node {
             controls: self.controls.clone(),
             tokens: Some(self.register.digest()),
             metrics: self.metrics_at.clone(),
+            templates: self.shelf.clone(),
         };
         self.send(to, Message::Hello(Box::new(hello)));
     }
@@ -268,6 +273,7 @@ impl Node {
         member.draining = hello.draining;
         member.metrics_at = hello.metrics.filter(|at| is_host_and_port(at));
         member.greeted = member.connected_since.is_some();
+        member.templates = hello.templates;
         let mut before = std::mem::take(&mut member.workers);
         for spec in hello.workers {
             let mut seen = before.remove(&spec.worker).unwrap_or_else(|| Seen::new(spec.clone()));

@@ -12,7 +12,7 @@ use crate::pages::{add_stats, merge_page, wide};
 use crate::task::Priority;
 use crate::time::{Millis, Unix};
 use crate::token::Caller;
-use crate::view::{Reply, Stats, Status, TaskPage, TaskView};
+use crate::view::{Reply, Stats, Status, TaskPage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -137,8 +137,6 @@ const HOP: Millis = Millis(1_500);
 const HOPS: u32 = 4;
 /// How long a question after a task that has ended waits for the promise.
 const CONFIRMATION: Millis = Millis(1_000);
-/// How long one question about a dependency waits at the node that owns it.
-const DEPENDENCY_WAIT: Millis = Millis(20_000);
 
 impl Requests {
     /// Numbers that no earlier start of this node gave: its answers may still
@@ -632,61 +630,10 @@ impl Node {
         self.gather(origin, Plan::Cleared, request, vec![own]);
     }
 
-    /// Asks whether a dependency has ended, unless that is being asked.
-    pub(crate) fn ask_for_dependency(&mut self, dependency: &TaskId) {
-        if let Some(kept) = self.owned(dependency) {
-            let ended = kept.promised_end().cloned();
-            if let Some(closed) = ended {
-                self.release_dependents(dependency, &closed.outcome, None);
-            }
-            return;
-        }
-        self.inquire(dependency, DEPENDENCY_WAIT);
-    }
-
-    /// Asks other nodes for a dependency or a step, unless that is being asked.
-    pub(crate) fn inquire(&mut self, dependency: &TaskId, wait: Millis) {
-        if !self.requests.dependencies.insert(dependency.clone()) {
-            return;
-        }
-        let nodes = self.likely_holders(dependency);
-        // A workflow goes on with what its step left.
-        let report = self.workflow_of(dependency).is_some();
-        let detail = Detail { report, ..Detail::default() };
-        let query = Query::Task { task: dependency.clone(), detail, wait };
-        self.ask(Origin::Dependency(dependency.clone()), Request::Query(query), nodes, None);
-    }
-
-    pub(crate) fn on_dependency(&mut self, dependency: &TaskId, reply: Result<Reply, Refusal>) {
-        self.requests.dependencies.remove(dependency);
-        match reply {
-            Ok(Reply::Task(view)) => {
-                self.on_step_found(dependency, view.ended_at);
-                if let Some(outcome) = outcome_of(&view) {
-                    self.release_dependents(dependency, &outcome, view.report.as_ref());
-                }
-            }
-            Err(Refusal::NotFound { .. }) => self.on_step_missed(dependency),
-            // The next tick asks again.
-            Ok(_) | Err(_) => {}
-        }
-    }
-
     /// Requests under way, for the check that they stay bounded.
     #[must_use]
     pub fn requests_under_way(&self) -> usize {
         self.requests.len()
-    }
-}
-
-/// How a task ended, as far as those who depend on it care.
-fn outcome_of(view: &TaskView) -> Option<crate::Outcome> {
-    match view.status {
-        Status::Completed => Some(crate::Outcome::Completed),
-        Status::Failed => Some(crate::Outcome::Failed { error: view.error.clone().unwrap_or_else(|| "".into()) }),
-        Status::Cancelled => Some(crate::Outcome::Cancelled { reason: view.error.clone() }),
-        Status::Expired => Some(crate::Outcome::Expired),
-        Status::Queued | Status::Blocked | Status::Delayed | Status::Leased | Status::Running => None,
     }
 }
 

@@ -694,4 +694,4 @@ pub(crate) fn shown_phase(flow: &Flow, n: usize, over: bool) -> &'static str {
 
 #[cfg(test)]
 #[path = "steps_tests.rs"]
-mod tests;
+pub(crate) mod tests;

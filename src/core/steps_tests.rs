@@ -17,7 +17,7 @@ fn id(name: &str) -> TaskId {
     TaskId::new(name).expect("a valid id")
 }
 
-fn workflow(steps: Value) -> Spec {
+pub(crate) fn workflow(steps: Value) -> Spec {
     of(json!({"name": "w", "steps": steps}))
 }
 
@@ -26,7 +26,7 @@ fn of(definition: Value) -> Spec {
 }
 
 /// A node, and the runs that it ordered and nobody ended yet.
-struct Bench {
+pub(crate) struct Bench {
     solo: Solo,
     runs: VecDeque<(TaskId, Fence, Value)>,
     begun: Vec<String>,
@@ -34,7 +34,7 @@ struct Bench {
 }
 
 impl Bench {
-    fn new() -> Bench {
+    pub(crate) fn new() -> Bench {
         Bench { solo: solo(Config::default()), runs: VecDeque::new(), begun: Vec::new(), blobs: BTreeMap::new() }
     }
 
@@ -53,13 +53,13 @@ impl Bench {
         }
     }
 
-    fn submit(&mut self, name: &str, spec: Spec) -> Result<Reply, Refusal> {
+    pub(crate) fn submit(&mut self, name: &str, spec: Spec) -> Result<Reply, Refusal> {
         let (effects, reply) = self.solo.submit(name, spec);
         self.see(&effects);
         reply.expect("answered at once")
     }
 
-    fn wait(&mut self, span: Millis) {
+    pub(crate) fn wait(&mut self, span: Millis) {
         let effects = self.solo.wait(span);
         self.see(&effects);
     }
@@ -70,7 +70,7 @@ impl Bench {
         reply.expect("answered at once")
     }
 
-    fn end(&mut self, name: &str, verdict: Verdict, result: &Value) {
+    pub(crate) fn end(&mut self, name: &str, verdict: Verdict, result: &Value) {
         let at = self.runs.iter().position(|(task, _, _)| task.as_str() == name);
         let (task, fence, _) = self.runs.remove(at.unwrap_or_else(|| panic!("{name} does not run"))).expect("there");
         let report = Report { result: Data::Inline(result.to_string().into_bytes().into()), ..Report::default() };
@@ -115,7 +115,7 @@ impl Bench {
         self.end(name, Verdict::Failed { error: "broken".into(), retryable: false }, &Value::Null);
     }
 
-    fn view(&mut self, name: &str) -> (TaskView, WorkflowView) {
+    pub(crate) fn view(&mut self, name: &str) -> (TaskView, WorkflowView) {
         let view = self.solo.view(name);
         let workflow = view.workflow.clone().expect("a workflow");
         (view, *workflow)

@@ -218,6 +218,7 @@ fn an_explanation_fits_into_one_message() {
             controls: Controls::default(),
             tokens: None,
             metrics: None,
+            templates: Vec::new(),
         };
         solo.feed(Input::Received { from: NodeId::test(node as u64), message: Message::Hello(Box::new(hello)) });
     }

@@ -6,6 +6,7 @@ use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::order::Scheduling;
 use crate::register::Issued;
 use crate::schedule::CatchUp;
+use crate::shelf::Shelved;
 use crate::task::{Outcome, Priority, Report, Requirements, Resources};
 use crate::time::{Millis, Unix};
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,6 +81,8 @@ pub enum Reply {
     },
     /// To `Foresee`.
     Foreseen(Vec<Foreseen>),
+    /// To `Query::Template`.
+    Template(Shelved),
     /// To `Pause`.
     Paused {
         /// When.
@@ -394,6 +397,9 @@ pub struct WorkflowView {
     /// Tasks that it is known to need, and how many of them have ended. A step
     /// for each of many items, or one that is a workflow, counts as many.
     pub tasks: (u64, u64),
+    /// How much of its steps has ended, in thousandths. Each step counts the same,
+    /// and one that is many by how many of them have ended.
+    pub ended_milli: u32,
     /// Its steps by what they do, as [`StepView::status`] says it.
     pub tally: BTreeMap<Arc<str>, u32>,
     /// Steps under way, at most 100 of them, if live facts or steps were asked for.

@@ -118,6 +118,7 @@ mod tests {
             controls: Controls::default(),
             tokens: None,
             metrics: metrics.map(Into::into),
+            templates: Vec::new(),
         }))
     }
 

@@ -24,6 +24,7 @@ impl Node {
         let wanted = detail.live || detail.steps;
         let mut tally: BTreeMap<Arc<str>, u32> = BTreeMap::new();
         let (mut current, mut started_at, mut tasks) = (Vec::new(), None, (0, 0));
+        let (mut parts, mut counted) = (0, 0);
         let mut steps = Vec::new();
         // Beside the definition, and the plain facts of each step.
         let mut room = limits::ANSWER_BYTES / 2;
@@ -33,6 +34,7 @@ impl Node {
             let (all, ended) = step.tasks.unwrap_or((1, u64::from(flow.end_of(n).is_some())));
             if !flow.plan.undoes(n) {
                 tasks = (tasks.0 + all, tasks.1 + ended);
+                (parts, counted) = (parts + part(all, ended, flow.end_of(n).is_some()), counted + 1);
             }
             started_at = [started_at, step.started_at].into_iter().flatten().min();
             if step.task.is_some() && flow.end_of(n).is_none() && wanted && current.len() < limits::CURRENT_STEPS {
@@ -48,6 +50,7 @@ impl Node {
             name: flow.plan.definition.name.as_str().into(),
             started_at,
             tasks,
+            ended_milli: (parts / counted.max(1)) as u32,
             tally,
             current,
             critical_path: critical_path.into_iter().map(Arc::from).collect(),
@@ -131,6 +134,12 @@ impl Node {
     }
 }
 
+/// How much of a step has ended, in thousandths. One of no tasks has ended when it
+/// is said to have.
+fn part(all: u64, ended: u64, over: bool) -> u64 {
+    if over { 1000 } else { (ended * 1000).checked_div(all).unwrap_or(0).min(999) }
+}
+
 /// Reasons are told whole while there is room, then in short.
 fn cut(why: &Arc<str>, room: &mut usize) -> Arc<str> {
     if why.len() <= *room {
@@ -138,4 +147,56 @@ fn cut(why: &Arc<str>, room: &mut usize) -> Arc<str> {
         return why.clone();
     }
     why.chars().take(40).chain(['…']).collect::<String>().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::execution::Verdict;
+    use crate::steps::tests::{Bench, workflow};
+    use crate::time::Millis;
+    use serde_json::{Value, json};
+
+    fn path(bench: &mut Bench) -> String {
+        bench.view("w").1.critical_path.join(" ")
+    }
+
+    #[test]
+    fn the_critical_path_is_of_the_most_steps_until_times_were_measured() {
+        let mut bench = Bench::new();
+        let steps = json!([
+            {"step_id": "a", "action": "echo"},
+            {"step_id": "b", "action": "echo", "depends_on": ["a"]},
+            {"step_id": "slow", "action": "echo"},
+            {"step_id": "end", "action": "echo", "depends_on": ["b", "slow"]},
+        ]);
+        bench.submit("w", workflow(steps)).expect("taken");
+        assert_eq!(path(&mut bench), "a b end", "three steps are more than two");
+        bench.wait(Millis(1_000));
+        bench.end("w/a", Verdict::Completed, &Value::Null);
+        bench.wait(Millis(1_000));
+        bench.end("w/b", Verdict::Completed, &Value::Null);
+        assert_eq!(path(&mut bench), "a b", "as far as it was measured");
+        bench.wait(Millis(60_000));
+        bench.end("w/slow", Verdict::Completed, &Value::Null);
+        bench.wait(Millis(1_000));
+        bench.end("w/end", Verdict::Completed, &Value::Null);
+        assert_eq!(path(&mut bench), "slow end", "a minute is more than seconds");
+    }
+
+    #[test]
+    fn each_step_counts_the_same_for_the_progress() {
+        let mut bench = Bench::new();
+        let steps = json!([
+            {"step_id": "many", "action": "echo", "for_each": [1, 2, 3, 4], "inputs": {"i": "${item}"}},
+            {"step_id": "one", "action": "echo", "depends_on": ["many"]},
+        ]);
+        bench.submit("w", workflow(steps)).expect("taken");
+        let mut seen = vec![bench.view("w").1.ended_milli];
+        for name in ["w/many/0", "w/many/1", "w/many/2", "w/many/3", "w/one"] {
+            bench.end(name, Verdict::Completed, &Value::Null);
+            seen.push(bench.view("w").1.ended_milli);
+        }
+        assert_eq!(seen, [0, 125, 250, 375, 500, 1000]);
+        assert_eq!(bench.view("w").1.tasks, (5, 5));
+    }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use taskmesh_core::authority::TokenId;
+use taskmesh_core::shelf::Shelved;
 use taskmesh_core::token::Caller;
 use taskmesh_core::view::NodeLoad;
 use taskmesh_core::{BlobHash, Millis, Node, NodeId, Refusal, Reply, Request, RequestId};
@@ -176,6 +177,11 @@ impl Handle {
     /// Tells the node, and by it the others, where its metrics are: `host:port`.
     pub fn metrics_at(&self, address: &str) {
         self.shared.inbox.push_local(Event::MetricsAt(address.into()));
+    }
+
+    /// Tells the node, and by it the others, which templates it has.
+    pub fn templates(&self, own: Vec<Shelved>) {
+        self.shared.inbox.push_local(Event::Templates(own));
     }
 
     /// Takes no new work, and hands over what waits.

@@ -6,6 +6,7 @@ use crate::net::NetEvent;
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
+use taskmesh_core::shelf::Shelved;
 use taskmesh_core::token::Caller;
 use taskmesh_core::view::NodeLoad;
 use taskmesh_core::{BlobHash, Fence, Message, NodeId, Refusal, Reply, Request, RequestId, TaskId};
@@ -59,6 +60,8 @@ pub enum Event {
     Executors(Vec<Arc<str>>),
     /// Where this node's metrics are.
     MetricsAt(Arc<str>),
+    /// The templates that this node has.
+    Templates(Vec<Shelved>),
     /// Take no new work.
     Drain,
     /// Hand back what runs.

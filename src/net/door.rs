@@ -4,6 +4,10 @@
 //! Whoever comes proves an identity by Noise (TCP) or TLS (QUIC), and no more:
 //! what a stream may ask is decided by the token in it, behind this module.
 
+use super::crowd::{Crowd, Limits};
+use super::lobby::Lobby;
+pub use super::lobby::Place;
+use super::muxer;
 use super::{NetError, node_of};
 use futures::StreamExt as _;
 use libp2p::core::muxing::StreamMuxerBox;
@@ -11,10 +15,10 @@ use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
 use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{self, NetworkBehaviour, Swarm, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, StreamProtocol, Transport, connection_limits, dns, identify, noise, ping, tcp, yamux};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use libp2p::{Multiaddr, PeerId, StreamProtocol, Transport, dns, identify, noise, ping, tcp};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{mpsc, oneshot};
@@ -24,15 +28,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 /// The protocol of its streams.
 pub const PROTOCOL: &str = "/mcp+p2p/1.0.0";
 /// Connections in all.
-pub const CONNECTIONS: u32 = 128;
+pub const CONNECTIONS: usize = 128;
 /// Connections of one peer: one is too few after its restart.
-pub const CONNECTIONS_PER_PEER: u32 = 4;
+pub const CONNECTIONS_PER_PEER: usize = 4;
+/// Connections of one address: half of them are for others.
+pub const CONNECTIONS_PER_ADDRESS: usize = CONNECTIONS / 2;
 /// Handshakes under way.
-const PENDING: u32 = 32;
+const PENDING: usize = 64;
+/// Those of one address.
+const PENDING_PER_ADDRESS: usize = 16;
 /// Streams of one peer at once.
 pub const STREAMS_PER_PEER: usize = 8;
-/// Streams that wait to be served.
-const WAITING: usize = 64;
 /// A connection without a stream is closed after so long.
 pub const IDLE: Duration = Duration::from_secs(60);
 /// For connecting, Noise and the choice of Yamux together.
@@ -54,24 +60,6 @@ pub struct Visit {
     pub stream: Box<dyn Duplex>,
     /// Given back when this is dropped.
     pub place: Place,
-}
-
-/// A place of a peer among the streams that it may have.
-pub struct Place {
-    peer: PeerId,
-    taken: Arc<Mutex<HashMap<PeerId, usize>>>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = taken.get_mut(&self.peer) {
-            *count -= 1;
-            if *count == 0 {
-                taken.remove(&self.peer);
-            }
-        }
-    }
 }
 
 /// An open door. Dropping it closes every connection.
@@ -96,7 +84,9 @@ pub struct Call {
 
 #[derive(NetworkBehaviour)]
 struct Behaviour {
-    limits: connection_limits::Behaviour,
+    crowd: Crowd,
+    /// Of who may be called on, and not of who calls.
+    lobby: Toggle<Lobby>,
     identify: identify::Behaviour,
     ping: ping::Behaviour,
     streams: libp2p_stream::Behaviour,
@@ -110,29 +100,14 @@ pub async fn open(identity: &[u8; 32], listen: &[String]) -> Result<Door, NetErr
     node_of(identity)?;
     let mut seed = *identity;
     let keypair = Keypair::ed25519_from_bytes(&mut seed).map_err(|e| NetError::Identity(e.to_string()))?;
-    let (mut swarm, mut control) = swarm(&keypair)?;
+    let (lobby, visits) = Lobby::new();
+    let (mut swarm, _) = swarm(&keypair, Some(lobby))?;
     for text in listen {
         let address = parse(text)?;
         swarm.listen_on(address).map_err(|e| NetError::Listen { address: text.clone(), problem: e.to_string() })?;
     }
     let addresses = heard(&mut swarm, listen.len()).await?;
-    let mut incoming = control
-        .accept(StreamProtocol::new(PROTOCOL))
-        .map_err(|_| NetError::Listen { address: PROTOCOL.into(), problem: "is served already".into() })?;
-    let (visit, visits) = mpsc::channel(WAITING);
     let closed = CancellationToken::new();
-    let taken: Arc<Mutex<HashMap<PeerId, usize>>> = Arc::default();
-    tokio::spawn(closed.clone().run_until_cancelled_owned(async move {
-        while let Some((peer, stream)) = incoming.next().await {
-            let Some(place) = place(&taken, peer) else {
-                tracing::debug!(%peer, "a stream over the limit of its peer was closed");
-                continue;
-            };
-            let visitor = Visit { peer: peer.to_string().into(), stream: Box::new(stream.compat()), place };
-            // Full: the stream is dropped, which its opener sees.
-            let _ = visit.try_send(visitor);
-        }
-    }));
     tokio::spawn(run(swarm, closed.clone()));
     Ok(Door { addresses, visits, open: closed.drop_guard() })
 }
@@ -149,7 +124,7 @@ pub async fn dial(address: &str) -> Result<Call, NetError> {
         let problem = "must end in /p2p/<peer id>, so that the right node answers".to_owned();
         return Err(NetError::Address { address: address.to_owned(), problem });
     };
-    let (mut swarm, mut control) = swarm(&Keypair::generate_ed25519())?;
+    let (mut swarm, mut control) = swarm(&Keypair::generate_ed25519(), None)?;
     swarm.dial(at).map_err(|e| failed(e.to_string()))?;
     let closed = CancellationToken::new();
     let (told, connected) = oneshot::channel();
@@ -164,29 +139,22 @@ pub async fn dial(address: &str) -> Result<Call, NetError> {
     Ok(Call { peer: peer.to_string().into(), stream: Box::new(stream.compat()), open: guard })
 }
 
-fn place(taken: &Arc<Mutex<HashMap<PeerId, usize>>>, peer: PeerId) -> Option<Place> {
-    let mut all = taken.lock().unwrap_or_else(PoisonError::into_inner);
-    let count = all.entry(peer).or_insert(0);
-    if *count >= STREAMS_PER_PEER {
-        return None;
-    }
-    *count += 1;
-    Some(Place { peer, taken: taken.clone() })
-}
-
-fn swarm(keypair: &Keypair) -> Result<(Swarm<Behaviour>, libp2p_stream::Control), NetError> {
+fn swarm(keypair: &Keypair, lobby: Option<Lobby>) -> Result<(Swarm<Behaviour>, libp2p_stream::Control), NetError> {
     let streams = libp2p_stream::Behaviour::new();
     let control = streams.new_control();
-    let limits = connection_limits::ConnectionLimits::default()
-        .with_max_pending_incoming(Some(PENDING))
-        .with_max_pending_outgoing(Some(PENDING))
-        .with_max_established(Some(CONNECTIONS))
-        .with_max_established_per_peer(Some(CONNECTIONS_PER_PEER));
+    let crowd = Crowd::new(Limits {
+        handshakes: PENDING,
+        handshakes_per_address: PENDING_PER_ADDRESS,
+        connections: CONNECTIONS,
+        connections_per_address: CONNECTIONS_PER_ADDRESS,
+        connections_per_peer: CONNECTIONS_PER_PEER,
+    });
     let identify = identify::Config::new("/taskmesh/door/1".into(), keypair.public())
         .with_agent_version(concat!("taskmesh/", env!("CARGO_PKG_VERSION")).to_owned())
         .with_cache_size(0);
     let behaviour = Behaviour {
-        limits: connection_limits::Behaviour::new(limits),
+        crowd,
+        lobby: lobby.into(),
         identify: identify::Behaviour::new(identify),
         ping: ping::Behaviour::new(ping::Config::new()),
         streams,
@@ -205,7 +173,11 @@ fn transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetEr
 
 #[cfg(feature = "quic")]
 fn raw_transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, NetError> {
-    let quic = libp2p::quic::tokio::Transport::new(libp2p::quic::Config::new(keypair))
+    let mut config = libp2p::quic::Config::new(keypair);
+    config.max_concurrent_stream_limit = muxer::STREAMS;
+    config.max_stream_data = muxer::STREAM_BYTES;
+    config.max_connection_data = muxer::STREAMS * muxer::STREAM_BYTES;
+    let quic = libp2p::quic::tokio::Transport::new(config)
         .map(|(peer, connection), _| (peer, StreamMuxerBox::new(connection)));
     Ok(tcp_transport(keypair)?.or_transport(quic).map(|either, _| either.into_inner()).boxed())
 }
@@ -220,7 +192,7 @@ fn tcp_transport(keypair: &Keypair) -> Result<Boxed<(PeerId, StreamMuxerBox)>, N
     Ok(tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
         .upgrade(Version::V1Lazy)
         .authenticate(noise)
-        .multiplex(yamux::Config::default())
+        .multiplex(muxer::Bounded)
         .timeout(SECURE_TIMEOUT)
         .boxed())
 }

@@ -7,6 +7,8 @@
 //! understood is an error, never a panic, and stands for nothing but itself.
 
 mod check;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod mesh;
 mod needs;
 mod permits;

@@ -2,6 +2,7 @@
 //! maps each to an exit status, an HTTP status and whether to try again.
 
 use serde_json::{Value, json};
+use taskmesh_core::template::{Problem, TemplateError};
 use taskmesh_core::{Millis, Refusal};
 
 /// The closed set of codes.
@@ -165,6 +166,20 @@ impl From<Refusal> for Failure {
             }
         };
         Failure { code, error, retry_after, details: (!details.is_null()).then_some(details) }
+    }
+}
+
+impl From<TemplateError> for Failure {
+    fn from(wrong: TemplateError) -> Failure {
+        let code = match wrong.problem {
+            Problem::NoTemplate { .. } => Code::NotFound,
+            Problem::Limit { .. } => Code::PayloadTooLarge,
+            _ => Code::InvalidArgument,
+        };
+        let error = wrong.to_string();
+        let details =
+            json!({"template": wrong.template, "pointer": wrong.pointer, "problem": wrong.problem.to_string()});
+        Failure { code, error, retry_after: None, details: Some(details) }
     }
 }
 

@@ -4,12 +4,10 @@
 use super::result::{log_text, result_value};
 use super::value::{self, Object};
 use super::workflow::{progress, query, status_of, view};
-use super::{Code, Context, Failure, Kind, Op};
+use super::{Code, Context, Failure, Kind, Op, drawing};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 use taskmesh_core::command::Detail;
 use taskmesh_core::view::{StepView, TaskView, WorkflowView};
 use taskmesh_core::workflow::{Definition, OnFailure};
@@ -41,7 +39,7 @@ pub struct WorkflowState {
     pub name: String,
     /// `submitted`, `running`, `completed`, `failed`, `cancelled` or `expired`.
     pub status: &'static str,
-    /// Percent of the tasks that it is known to need and that have ended.
+    /// Percent of its steps that have ended; of one that is many tasks, their part.
     pub progress: Option<f64>,
     /// Steps under way, at most 100 of them.
     pub current_steps: Vec<String>,
@@ -334,7 +332,7 @@ pub struct Graph {
 }
 
 /// A step in the graph.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Node {
     /// Its name.
     pub id: String,
@@ -345,7 +343,7 @@ pub struct Node {
 }
 
 /// A dependency.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Serialize, Deserialize, JsonSchema)]
 pub struct Edge {
     /// The one that is waited for.
     pub from: String,
@@ -374,8 +372,8 @@ impl Op for WorkflowDependencies {
         let critical_path: Vec<String> = workflow.critical_path.iter().map(ToString::to_string).collect();
         let dag = match self.fmt.or(self.format).unwrap_or_default() {
             Form::Json => json(&nodes, &edges),
-            Form::Dot => dot(&definition.name, &nodes, &edges, &critical_path),
-            Form::Mermaid => mermaid(&nodes, &edges, &critical_path),
+            Form::Dot => drawing::dot(&definition.name, &nodes, &edges, &critical_path),
+            Form::Mermaid => drawing::mermaid(&nodes, &edges, &critical_path),
         };
         Ok(Graph { workflow_id: task.task.to_string(), dag, nodes, edges, critical_path })
     }
@@ -403,60 +401,4 @@ fn parts(definition: &Definition, workflow: &WorkflowView) -> (Vec<Node>, Vec<Ed
 
 fn json(nodes: &[Node], edges: &[Edge]) -> String {
     serde_json::json!({"nodes": nodes, "edges": edges}).to_string()
-}
-
-/// Text between double quotes, for Graphviz.
-fn quoted(text: &str) -> String {
-    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
-}
-
-/// A step's colour, by what it is doing.
-fn colour(status: &str) -> &'static str {
-    match status {
-        "completed" => "#b7e4c7",
-        "failed" | "expired" => "#f4acb7",
-        "cancelled" | "skipped" => "#e5e5e5",
-        "waiting" => "#ffffff",
-        "input_required" => "#ffe08a",
-        _ => "#a9d6e5",
-    }
-}
-
-fn dot(name: &str, nodes: &[Node], edges: &[Edge], path: &[String]) -> String {
-    let mut text =
-        format!("digraph {} {{\n  rankdir=LR;\n  node [shape=box, style=\"rounded,filled\"];\n", quoted(name));
-    for node in nodes {
-        let (label, fill) = (quoted(&format!("{}\n{}", node.label, node.status)), colour(&node.status));
-        let label = label.replace('\n', "\\n");
-        let _ = writeln!(text, "  {} [label={label}, fillcolor=\"{fill}\"];", quoted(&node.id));
-    }
-    for edge in edges {
-        let heavy = if follows(path, edge) { " [penwidth=2]" } else { "" };
-        let _ = writeln!(text, "  {} -> {}{heavy};", quoted(&edge.from), quoted(&edge.to));
-    }
-    text + "}\n"
-}
-
-fn follows(path: &[String], edge: &Edge) -> bool {
-    path.windows(2).any(|pair| pair[0] == edge.from && pair[1] == edge.to)
-}
-
-/// Names are numbered: some of those that steps may have are words of mermaid's.
-fn mermaid(nodes: &[Node], edges: &[Edge], path: &[String]) -> String {
-    let numbers: BTreeMap<&str, usize> = nodes.iter().enumerate().map(|(n, node)| (node.id.as_str(), n)).collect();
-    let mut text = "flowchart LR\n".to_owned();
-    for (n, node) in nodes.iter().enumerate() {
-        let label = format!("{}<br/>{}", node.label, node.status).replace('"', "#quot;");
-        let _ = writeln!(text, "  s{n}[\"{label}\"]:::{}", node.status);
-    }
-    for edge in edges {
-        let (Some(from), Some(to)) = (numbers.get(edge.from.as_str()), numbers.get(edge.to.as_str())) else { continue };
-        let arrow = if follows(path, edge) { "==>" } else { "-->" };
-        let _ = writeln!(text, "  s{from} {arrow} s{to}");
-    }
-    let states: BTreeSet<&str> = nodes.iter().map(|n| n.status.as_str()).collect();
-    for state in states {
-        let _ = writeln!(text, "  classDef {state} fill:{},color:#000", colour(state));
-    }
-    text
 }

@@ -5,7 +5,10 @@
 
 pub mod canonical;
 pub mod doc;
+pub(crate) mod drawing;
 pub mod failure;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod graph;
 pub mod interface;
 pub mod peer;
@@ -130,6 +133,8 @@ pub struct Operation {
     /// Schema of the answer, with descriptions.
     pub output_in_full: Object,
     prepare: fn(&Object, Value) -> Result<Prepared, Failure>,
+    #[cfg(any(test, fuzzing))]
+    spell: fn(Value) -> Value,
 }
 
 /// A call whose parameters are right.
@@ -154,6 +159,8 @@ impl Operation {
             output: schema::output::<O::Output>(),
             output_in_full: schema::output_in_full::<O::Output>(),
             prepare: prepare::<O>,
+            #[cfg(any(test, fuzzing))]
+            spell: spell::<O>,
         }
     }
 
@@ -189,6 +196,13 @@ fn prepare<O: Op>(schema: &Object, arguments: Value) -> Result<Prepared, Failure
         Ok(std::iter::once(("success".to_owned(), Value::Bool(true))).chain(fields).collect())
     };
     Ok(Prepared { request, question, write: Box::new(write) })
+}
+
+/// Right arguments as the program itself would send them.
+#[cfg(any(test, fuzzing))]
+fn spell<O: Op>(arguments: Value) -> Value {
+    let op: O = serde_json::from_value(arguments).expect("they were right");
+    serde_json::to_value(op).expect("JSON")
 }
 
 /// The operations that this version offers, in the order of [`ALL`].

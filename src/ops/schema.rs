@@ -294,7 +294,7 @@ fn wrong_type(path: &str, wanted: &str, value: &Value) -> Refusal {
 
 fn join(path: &str, name: &str) -> String {
     // A name from outside is shown, and so it is bounded.
-    let name: String = name.chars().take(64).collect();
+    let name: String = if name.is_empty() { "\"\"".to_owned() } else { name.chars().take(64).collect() };
     if path.is_empty() { name } else { format!("{path}.{name}") }
 }
 
@@ -370,6 +370,7 @@ mod tests {
             (json!({"name": "a", "list": ["abcd"]}), "list[0]: must have at most 3 bytes, and has 4"),
             (json!({"name": "a", "choice": "three"}), "choice: must be one of: one, two"),
             (json!({"name": "a", "nmae": 1}), "nmae: is not known; valid names are: name, count, share, list, choice"),
+            (json!({"name": "a", "": 1}), "\"\": is not known; valid names are: name, count, share, list, choice"),
             (json!([]), "arguments: must be an object, and is an array"),
         ];
         for (given, problem) in cases {

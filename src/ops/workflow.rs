@@ -88,7 +88,7 @@ pub struct WorkflowStep {
     /// A-Z a-z 0-9 _ -.
     #[schemars(length(min = 1, max = limits::STEP_ID_BYTES))]
     pub step_id: String,
-    /// Task type, or wait {seconds|until}, approve {message}, workflow {definition, params}.
+    /// Task type, or wait {seconds|until}, approve {message}, workflow {definition, params} or {template}.
     #[schemars(length(min = 1, max = limits::TEXT_BYTES))]
     pub action: String,
     /// The payload. `${steps.ID.result.path}` keeps its type.
@@ -550,7 +550,7 @@ pub struct WorkflowItem {
     pub name: String,
     /// What it is doing.
     pub status: &'static str,
-    /// Percent of its tasks that have ended.
+    /// Percent of its steps that have ended; of one that is many tasks, their part.
     pub progress: Option<f64>,
     /// How many steps it has.
     pub step_count: u64,
@@ -568,13 +568,13 @@ pub struct WorkflowItem {
     pub end_time: Option<String>,
 }
 
-/// Percent of the tasks that have ended.
+/// Percent of the steps that have ended; of one that is many tasks, their part.
 pub(crate) fn progress(view: &TaskView) -> Option<f64> {
-    let (all, ended) = view.workflow.as_ref()?.tasks;
+    let workflow = view.workflow.as_ref()?;
     if view.status == Status::Completed {
         return Some(100.0);
     }
-    (all > 0).then(|| (ended as f64 * 1000.0 / all as f64).round() / 10.0)
+    (workflow.tasks.0 > 0).then(|| f64::from(workflow.ended_milli) / 10.0)
 }
 
 fn item(view: &TaskView) -> WorkflowItem {

@@ -30,6 +30,8 @@ mod spill;
 mod tests;
 
 pub use blobs::{Blobs, Receiving};
+#[cfg(any(test, fuzzing))]
+pub use format::fuzzing;
 pub use memory::Memory;
 pub use sled::SledStore;
 

@@ -197,7 +197,7 @@ fn collect_types(about: &Value, into: &mut BTreeSet<String>) {
 }
 
 /// What a bad call could have changed.
-async fn state(node: &Node) -> Value {
+pub(crate) async fn state(node: &Node) -> Value {
     let mut tasks = node.ask("task_list", json!({"limit": 1000})).await;
     let mut stats = node.ask("queue_stats", json!({"include_worker_stats": true})).await;
     let peers = node.ask("peer_list", json!({"sort_by": "peer_id"})).await;

@@ -2,6 +2,7 @@
 //! without them is shown in the simulator, which repeats; these tests show
 //! that the shell around the core keeps what the core promises.
 
+mod abuse;
 mod bad_input;
 mod contract;
 mod disk;
@@ -10,6 +11,7 @@ mod failover;
 #[path = "../fleet/mod.rs"]
 mod fleet;
 mod foreign;
+mod graphs;
 mod news;
 mod partition;
 mod reads;
@@ -19,6 +21,7 @@ mod scheduling;
 mod size;
 mod source;
 mod stranger;
+mod templates;
 mod tokens;
 mod watch;
 mod workflow;

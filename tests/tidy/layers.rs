@@ -13,10 +13,12 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("net", &["config"]),
     ("exec", &["config"]),
     ("telemetry", &["config"]),
-    ("driver", &["config", "store", "net", "exec", "telemetry"]),
-    ("api", &["config", "ops", "driver", "telemetry"]),
-    ("cli", &["config", "ops", "driver", "telemetry", "api", "store", "net", "exec"]),
-    ("lib", &["config", "ops", "store", "net", "exec", "telemetry", "driver", "api", "cli"]),
+    ("templates", &[]),
+    ("driver", &["config", "store", "net", "exec", "telemetry", "templates"]),
+    ("api", &["config", "ops", "driver", "telemetry", "templates"]),
+    ("cli", &["config", "ops", "driver", "telemetry", "api", "store", "net", "exec", "templates"]),
+    ("fuzzing", &["ops", "store", "net", "api"]),
+    ("lib", &["config", "ops", "store", "net", "exec", "telemetry", "templates", "driver", "api", "cli"]),
     ("main", &["cli"]),
 ];
 
@@ -24,6 +26,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 const CRATE_HOME: &[(&str, &[&str])] = &[
     ("libp2p", &["src/net/"]),
     ("libp2p_stream", &["src/net/"]),
+    ("yamux", &["src/net/"]),
     ("sled", &["src/store/"]),
     ("bincode", &["src/store/"]),
     ("axum", &["src/api/"]),
@@ -33,6 +36,7 @@ const CRATE_HOME: &[(&str, &[&str])] = &[
     ("clap_complete", &["src/cli/"]),
     ("clap_mangen", &["src/cli/"]),
     ("prost", &["src/net/wire"]),
+    ("serde_saphyr", &["src/templates"]),
 ];
 
 /// What would let time, chance, IO or an unstable order into the core.

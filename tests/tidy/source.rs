@@ -56,7 +56,7 @@ fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
         let entry = entry.expect("a readable folder");
         let name = entry.file_name();
         let path = entry.path();
-        let skipped = ["target", ".git", "node_modules", "fixtures"].iter().any(|s| name == *s);
+        let skipped = ["target", ".git", "node_modules", "fixtures", "corpus", "artifacts"].iter().any(|s| name == *s);
         if skipped {
             continue;
         }

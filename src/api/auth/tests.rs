@@ -64,6 +64,7 @@ async fn visit(endpoint: &Endpoint) -> Box<dyn p2p::Duplex> {
         foreign: Foreign::start(node, Default::default(), Vec::new(), shutdown.clone()).await,
         meter: Arc::new(|_, _, _| ()),
         offer: Default::default(),
+        templates: Default::default(),
         limits: Default::default(),
     };
     let (visits, served) = tokio::sync::mpsc::channel(1);

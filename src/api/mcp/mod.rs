@@ -13,6 +13,7 @@ mod prompt;
 mod resource;
 mod subscription;
 mod task;
+mod template;
 mod tool;
 mod trace;
 mod uri;
@@ -29,6 +30,7 @@ use super::Meter;
 use super::audit::Audit;
 use super::auth::{Gate, Visitor};
 use crate::ops::{Failure, Offer};
+use crate::templates::Shelf;
 use access::Access;
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, CancelTaskParams, CompleteRequestParams, CompleteResult,
@@ -66,11 +68,12 @@ struct Node {
     feed: Feed,
     places: Arc<Semaphore>,
     offer: Offer,
+    templates: Shelf,
 }
 
 impl Facade {
-    pub(crate) fn new(gate: Gate, audit: Audit, meter: Meter, feed: Feed, offer: Offer) -> Facade {
-        let node = Node { gate, audit, meter, feed, places: subscription::places(), offer };
+    pub(crate) fn new(gate: Gate, audit: Audit, meter: Meter, feed: Feed, offer: Offer, templates: Shelf) -> Facade {
+        let node = Node { gate, audit, meter, feed, places: subscription::places(), offer, templates };
         Facade { node: Arc::new(node), subscriptions: Arc::default() }
     }
 

@@ -5,7 +5,7 @@ use super::access::{Access, code, defect};
 use super::confirm::{confirmed, unasked};
 use super::progress::{self, Waited};
 use super::uri::Uri;
-use super::{Facade, gone, task};
+use super::{Facade, gone, task, template};
 use crate::api::auth::Visitor;
 use crate::driver::Handle;
 use crate::ops::value::{self, Object};
@@ -54,7 +54,7 @@ impl Facade {
     /// One call of an operation.
     pub(super) async fn call(
         &self,
-        request: CallToolRequestParams,
+        mut request: CallToolRequestParams,
         context: &RequestContext<RoleServer>,
     ) -> Result<CallToolResponse, ErrorData> {
         let Some(operation) = ops::operation(&request.name) else { return Err(unknown_tool(&request.name)) };
@@ -64,7 +64,10 @@ impl Facade {
         let ids = sent_ids(request.arguments.as_ref());
         let subject = ids.values().next().and_then(Value::as_str).unwrap_or_default();
         let run = async |node| {
-            let done = run(&node, operation, request, context).await?;
+            let arguments = request.arguments.take().unwrap_or_default();
+            let arguments = template::expanded(&node, &self.node.templates, operation, arguments).await?;
+            let prepared = operation.prepare(arguments)?;
+            let done = run(&node, prepared, &request, context).await?;
             let made = if let Done::Answer(object) = &done { sent_ids(Some(object)) } else { Object::new() };
             Ok((answer(done)?, made))
         };
@@ -100,6 +103,7 @@ impl Facade {
         let ids = sent_ids(Some(&arguments));
         let subject = ids.values().next().and_then(Value::as_str).unwrap_or_default();
         let run = async |node: Handle| {
+            let arguments = template::expanded(&node, &self.node.templates, operation, arguments).await?;
             let prepared = operation.prepare(arguments)?;
             if prepared.question.is_some() {
                 return Err(unasked());
@@ -115,14 +119,13 @@ impl Facade {
     }
 }
 
-/// From arguments to the answer.
+/// From a call whose parameters are right to the answer.
 async fn run(
     node: &Handle,
-    operation: &'static Operation,
-    request: CallToolRequestParams,
+    prepared: Prepared,
+    request: &CallToolRequestParams,
     context: &RequestContext<RoleServer>,
 ) -> Result<Done, Failure> {
-    let prepared = operation.prepare(request.arguments.unwrap_or_default())?;
     if let Some(question) = &prepared.question
         && let Some(ask) = confirmed(question, request.input_responses.as_ref(), context).await?
     {

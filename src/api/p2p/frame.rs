@@ -5,42 +5,30 @@
 //! with what has come, large frames share one budget, and a frame that was begun
 //! must end soon: a slow or lying peer costs a place and nothing else.
 
+use crate::api::budget::{Budget, Full, Memory, weight};
 use crate::ops::value::Object;
 use serde_json::Value;
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The largest frame, each way: a payload of the largest size, with the
 /// escapes that its text may need.
 pub const FRAME_BYTES: usize = 2 * 1024 * 1024;
-/// Frames up to this size come out of no budget: every stream may hold one.
-const SMALL_BYTES: usize = 64 * 1024;
-/// All larger frames and the requests made of them, at any time.
-const BUDGET_BYTES: usize = 64 * 1024 * 1024;
+/// What frames and the requests made of them take in memory, at any time: all
+/// but the small ones, of which every stream may hold one.
+pub(super) const BUDGET_BYTES: usize = 128 * 1024 * 1024;
 /// A frame that was begun ends within this.
 pub(super) const FRAME_TIME: Duration = Duration::from_secs(20);
 /// What is read at once: memory grows with what has come.
 const PIECE: usize = 16 * 1024;
-
-/// The memory that large frames share.
-#[derive(Clone)]
-pub(super) struct Budget(Arc<Semaphore>);
-
-impl Default for Budget {
-    fn default() -> Budget {
-        Budget(Arc::new(Semaphore::new(BUDGET_BYTES / 1024)))
-    }
-}
 
 /// A frame, and the memory that it holds until this is dropped.
 #[derive(Debug)]
 pub(super) struct Frame {
     /// Its message.
     pub(super) message: Object,
-    _memory: Option<OwnedSemaphorePermit>,
+    _memory: Memory,
 }
 
 /// Why there is no message. The stream is of no further use.
@@ -61,7 +49,7 @@ pub(super) enum FrameError {
     /// Of no length.
     #[error("empty_frame")]
     Empty,
-    /// Over [`FRAME_BYTES`].
+    /// Over [`FRAME_BYTES`], or over the budget once it is read.
     #[error("frame_too_large")]
     TooLarge,
     /// Too many large frames are held at the moment.
@@ -100,8 +88,10 @@ async fn read_within(
     let rest = async {
         stream.read_exact(&mut length[1..]).await.map_err(|_| FrameError::Truncated)?;
         let length = checked(u32::from_be_bytes(length))?;
-        let memory = budget.take(length)?;
+        let mut memory = budget.memory();
+        memory.grow(length).map_err(without_memory)?;
         let text = body(stream, length).await?;
+        memory.grow(weight(&text)).map_err(without_memory)?;
         Ok(Frame { message: parse(&text)?, _memory: memory })
     };
     tokio::time::timeout(whole, rest).await.unwrap_or(Err(FrameError::Slow))
@@ -144,13 +134,10 @@ fn checked(length: u32) -> Result<usize, FrameError> {
     }
 }
 
-impl Budget {
-    fn take(&self, bytes: usize) -> Result<Option<OwnedSemaphorePermit>, FrameError> {
-        if bytes <= SMALL_BYTES {
-            return Ok(None);
-        }
-        let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-        self.0.clone().try_acquire_many_owned(kib).map(Some).map_err(|_| FrameError::Busy)
+fn without_memory(full: Full) -> FrameError {
+    match full {
+        Full::Now => FrameError::Busy,
+        Full::Ever => FrameError::TooLarge,
     }
 }
 

@@ -1,13 +1,14 @@
 //! Frames: what each abuse of them is told, and what it costs.
 
 use super::*;
+use crate::api::budget::SMALL_BYTES;
 use proptest::prelude::*;
 use serde_json::json;
 use std::time::Instant;
 
 async fn read_all(bytes: &[u8]) -> Result<Frame, FrameError> {
     let mut stream = bytes;
-    read(&mut stream, &Budget::default(), Duration::from_secs(5)).await
+    read(&mut stream, &Budget::new(BUDGET_BYTES), Duration::from_secs(5)).await
 }
 
 fn word(read: Result<Frame, FrameError>) -> String {
@@ -46,17 +47,17 @@ async fn a_frame_takes_no_memory_for_what_has_not_come() {
     // with one piece allocated.
     let (mut client, mut server) = tokio::io::duplex(64);
     client.write_all(&framed(u32::try_from(FRAME_BYTES).expect("small"), b"{\"a")).await.expect("sent");
-    let budget = Budget::default();
+    let budget = Budget::new(BUDGET_BYTES);
     let reading = tokio::time::timeout(Duration::from_millis(50), read(&mut server, &budget, FRAME_TIME)).await;
     assert!(reading.is_err(), "it waits");
-    assert_eq!(budget.0.available_permits(), BUDGET_BYTES / 1024, "and what it held is free again");
+    assert!(budget.is_whole(), "and what it held is free again");
 }
 
 #[tokio::test]
 async fn large_frames_share_one_budget() {
     let text = json!({"a": "x".repeat(SMALL_BYTES)}).to_string();
     let bytes = framed(u32::try_from(text.len()).expect("small"), text.as_bytes());
-    let budget = Budget(Arc::new(Semaphore::new(100)));
+    let budget = Budget::new(100 * 1024);
     let held = read(&mut &bytes[..], &budget, FRAME_TIME).await.expect("room for one");
     assert_eq!(word(read(&mut &bytes[..], &budget, FRAME_TIME).await), "busy");
     drop(held);
@@ -64,9 +65,22 @@ async fn large_frames_share_one_budget() {
 }
 
 #[tokio::test]
+async fn a_frame_is_weighed_before_it_is_read() {
+    let (small, budget) = (json!({"a": vec![0; 20_000]}).to_string(), Budget::new(1024 * 1024));
+    assert!(small.len() < SMALL_BYTES);
+    let bytes = framed(u32::try_from(small.len()).expect("small"), small.as_bytes());
+    assert_eq!(word(read(&mut &bytes[..], &budget, FRAME_TIME).await), "frame_too_large");
+    let budget = Budget::new(4 * 1024 * 1024);
+    let held = read(&mut &bytes[..], &budget, FRAME_TIME).await.expect("room for one");
+    assert_eq!(word(read(&mut &bytes[..], &budget, FRAME_TIME).await), "busy");
+    drop(held);
+    assert!(budget.is_whole());
+}
+
+#[tokio::test]
 async fn who_is_silent_or_slow_is_left() {
     let (mut client, mut server) = tokio::io::duplex(64);
-    let (budget, long, short) = (Budget::default(), Duration::from_secs(60), Duration::from_millis(20));
+    let (budget, long, short) = (Budget::new(BUDGET_BYTES), Duration::from_secs(60), Duration::from_millis(20));
     assert_eq!(word(read_within(&mut server, &budget, short, long).await), "idle_timeout");
     // A byte of the length, and no more; then all of it, and half of the body.
     for begun in [&[0_u8][..], &framed(2, b"{")] {

@@ -2,7 +2,8 @@
 //! program's queue, opened by `initialize`, with several calls under way.
 
 use super::Duplex;
-use super::frame::{self, Budget};
+use super::frame;
+use crate::api::budget::Budget;
 use crate::ops::value::Object;
 use serde_json::{Value, json};
 use std::any::Any;
@@ -104,7 +105,7 @@ impl Line {
         }
         let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params});
         frame::write(&mut writer, &hello).await.map_err(|e| LineError::Broken(format!("no greeting: {e}")))?;
-        let greeted = frame::read(&mut reader, &Budget::default(), GREETING).await;
+        let greeted = frame::read(&mut reader, &Budget::new(frame::BUDGET_BYTES), GREETING).await;
         let greeted = greeted.map_err(|e| LineError::Broken(format!("the greeting was not answered: {e}")))?;
         let limits = Limits::of(&result_of(greeted.message)?);
         let waiting = Arc::new(Waiting(Mutex::new(Some(HashMap::new()))));
@@ -184,7 +185,7 @@ impl Limits {
 
 /// Hands answers to those who wait, to the end of the stream.
 async fn hear(mut reader: ReadHalf<Box<dyn Duplex>>, waiting: Arc<Waiting>) {
-    while let Ok(frame) = frame::read(&mut reader, &Budget::default(), QUIET).await {
+    while let Ok(frame) = frame::read(&mut reader, &Budget::new(frame::BUDGET_BYTES), QUIET).await {
         let asker = frame.message.get("id").and_then(Value::as_u64);
         let asker = asker.and_then(|id| waiting.table().as_mut()?.remove(&id));
         match asker {

@@ -8,6 +8,8 @@
 mod authority;
 mod dialect;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod line;
 mod methods;
 mod queue;
@@ -27,10 +29,11 @@ pub use remote::{Remote, RemoteError};
 use super::Meter;
 use super::audit::Audit;
 use super::auth::Gate;
+use super::budget::Budget;
 use super::mcp::{Facade, Feed};
 use crate::driver::Foreign;
 use crate::ops::Offer;
-use frame::Budget;
+use crate::templates::Shelf;
 use methods::Methods;
 use queue::Queue;
 use quota::Quotas;
@@ -67,6 +70,8 @@ pub struct Face {
     pub meter: Meter,
     /// Which operations there are.
     pub offer: Offer,
+    /// Those that submissions may name.
+    pub templates: Shelf,
     /// The bounds.
     pub limits: Limits,
 }
@@ -90,13 +95,13 @@ pub async fn serve(mut visits: mpsc::Receiver<Visit>, face: Face, shutdown: Canc
             meter: face.meter.clone(),
             me: me.clone(),
         },
-        facade: Facade::new(face.gate.clone(), face.audit, face.meter, Feed::default(), face.offer),
+        facade: Facade::new(face.gate.clone(), face.audit, face.meter, Feed::default(), face.offer, face.templates),
         gate: face.gate,
         limits: face.limits.clone(),
         me: me.clone(),
     };
     let quotas = Quotas::new(face.limits);
-    let shared = Arc::new(Shared { methods: Arc::new(methods), quotas, budget: Budget::default(), me });
+    let shared = Arc::new(Shared { methods: Arc::new(methods), quotas, budget: Budget::new(frame::BUDGET_BYTES), me });
     let mut streams = JoinSet::new();
     loop {
         tokio::select! {

@@ -5,7 +5,7 @@ use super::frame::FRAME_BYTES;
 use super::reply::Fault;
 use serde_json::{Value, json};
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -36,7 +36,9 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            streams: 256,
+            // As many as the connections of the door can bring: whoever has a
+            // connection has streams, however many others have.
+            streams: 1_024,
             streams_per_peer: 8,
             in_flight_per_stream: 16,
             in_flight_per_peer: 32,
@@ -75,11 +77,11 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The quotas of all peers that have a stream.
+/// The quotas of all peers that have a stream, or had one a moment ago.
 pub(super) struct Quotas {
     limits: Limits,
     streams: Arc<Semaphore>,
-    peers: Mutex<HashMap<Arc<str>, Weak<Peer>>>,
+    peers: Mutex<HashMap<Arc<str>, Arc<Peer>>>,
 }
 
 /// Those of one peer.
@@ -121,29 +123,36 @@ impl Quotas {
 
     fn peer(&self, name: &Arc<str>) -> Arc<Peer> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(peer) = peers.get(name).and_then(Weak::upgrade) {
-            return peer;
+        if let Some(peer) = peers.get(name) {
+            return peer.clone();
         }
-        // As many live ones as there are streams, at most.
-        peers.retain(|_, peer| peer.strong_count() > 0);
+        // Who closed its last stream is remembered until it may do all that a
+        // newcomer may, which takes seconds.
+        let limits = &self.limits;
+        peers.retain(|_, peer| Arc::strong_count(peer) > 1 || peer.refilled(limits).tokens < f64::from(limits.burst));
         let peer = Arc::new(Peer {
             streams: Arc::new(Semaphore::new(self.limits.streams_per_peer)),
             requests: Arc::new(Semaphore::new(self.limits.in_flight_per_peer)),
             bucket: Mutex::new(Bucket { tokens: f64::from(self.limits.burst), at: Instant::now() }),
         });
-        peers.insert(name.clone(), Arc::downgrade(&peer));
+        peers.insert(name.clone(), peer.clone());
         peer
     }
 }
 
 impl Peer {
-    /// Counts a message.
-    pub(super) fn message(&self, limits: &Limits) -> Result<(), Fault> {
+    fn refilled(&self, limits: &Limits) -> MutexGuard<'_, Bucket> {
         let mut bucket = self.bucket.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         let more = now.duration_since(bucket.at).as_secs_f64() * f64::from(limits.per_second);
         bucket.tokens = (bucket.tokens + more).min(f64::from(limits.burst));
         bucket.at = now;
+        bucket
+    }
+
+    /// Counts a message.
+    pub(super) fn message(&self, limits: &Limits) -> Result<(), Fault> {
+        let mut bucket = self.refilled(limits);
         if bucket.tokens < 1.0 {
             let most = limits.per_second;
             return Err(Fault::rate_limited(format!("more than {most} messages a second; go on in a moment")));
@@ -157,5 +166,25 @@ impl Peer {
         let most = limits.in_flight_per_peer;
         let full = |_| Fault::rate_limited(format!("{most} requests of this peer are under way; wait for one of them"));
         self.requests.clone().try_acquire_owned().map_err(full)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_comes_again_does_not_begin_anew() {
+        let quotas = Quotas::new(Limits { burst: 4, per_second: 0, ..Limits::default() });
+        let (ann, bob): (Arc<str>, Arc<str>) = ("ann".into(), "bob".into());
+        let stays = quotas.admit(&bob).expect("a place");
+        for _ in 0..4 {
+            assert!(quotas.admit(&ann).is_some());
+        }
+        assert!(quotas.admit(&ann).is_none(), "it had four");
+        drop(stays);
+        quotas.peers.lock().expect("no panic").values().for_each(|peer| peer.refilled(&quotas.limits).tokens = 4.0);
+        assert!(quotas.admit(&"eve".into()).is_some());
+        assert_eq!(quotas.peers.lock().expect("no panic").len(), 1, "nothing is kept of who rested");
     }
 }

@@ -2,7 +2,8 @@
 
 use super::Duplex;
 use super::authority::TOKEN_KEY;
-use super::frame::{self, Budget, FrameError};
+use super::frame::{self, FrameError};
+use crate::api::budget::Budget;
 use crate::api::client::{ClientError, PROTOCOL, answer_of};
 use serde_json::{Value, json};
 use std::any::Any;
@@ -86,7 +87,7 @@ impl Remote {
         let sent = frame::write(&mut line.stream, &request).await;
         sent.map_err(|e| RemoteError::Broken(format!("the request was not sent: {e}")))?;
         loop {
-            let read = frame::read(&mut line.stream, &Budget::default(), CALL).await;
+            let read = frame::read(&mut line.stream, &Budget::new(frame::BUDGET_BYTES), CALL).await;
             let mut reply = read.map_err(|e| RemoteError::Broken(lost(&e)))?.message;
             // An answer to a call that was given up before.
             if reply.get("id").is_some_and(|got| !got.is_null() && *got != json!(id)) {

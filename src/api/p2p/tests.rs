@@ -1,6 +1,6 @@
 //! Streams of each dialect, and abuse of them, with a scripted node behind.
 
-use super::frame::{self, Budget};
+use super::frame;
 use super::*;
 use crate::api::testing::{Act, gate_before, paused, scripted};
 use crate::driver::Foreign;
@@ -42,6 +42,7 @@ impl Bench {
             foreign,
             meter: Arc::new(|_, _, _| ()),
             offer: Default::default(),
+            templates: Default::default(),
             limits,
         };
         let (visits, served) = mpsc::channel(16);
@@ -75,7 +76,7 @@ impl Visitor {
     }
 
     async fn next(&mut self) -> Value {
-        let read = frame::read(&mut self.stream, &Budget::default(), PATIENCE).await;
+        let read = frame::read(&mut self.stream, &Budget::new(frame::BUDGET_BYTES), PATIENCE).await;
         Value::Object(read.expect("an answer").message)
     }
 
@@ -254,7 +255,9 @@ async fn a_flood_is_refused_and_then_left_while_others_are_served() {
     let mut refused = 0;
     for n in 0..20 {
         let sent = frame::write(&mut visitor.stream, &modern(json!(n), "ping", json!({}), None)).await;
-        let Ok(frame) = frame::read(&mut visitor.stream, &Budget::default(), PATIENCE).await else { break };
+        let Ok(frame) = frame::read(&mut visitor.stream, &Budget::new(frame::BUDGET_BYTES), PATIENCE).await else {
+            break;
+        };
         sent.expect("sent, or closed before");
         refused += usize::from(frame.message.get("error").is_some_and(|e| e["message"] == "rate_limited"));
     }
@@ -281,7 +284,9 @@ async fn streams_are_bounded_for_each_peer_and_in_all() {
         loop {
             let mut visitor = bench.visit("c").await;
             let sent = frame::write(&mut visitor.stream, &ping()).await;
-            if sent.is_ok() && frame::read(&mut visitor.stream, &Budget::default(), PATIENCE).await.is_ok() {
+            if sent.is_ok()
+                && frame::read(&mut visitor.stream, &Budget::new(frame::BUDGET_BYTES), PATIENCE).await.is_ok()
+            {
                 return;
             }
         }

@@ -52,6 +52,7 @@ fn hello() -> Message {
         controls: Controls::default(),
         tokens: None,
         metrics: None,
+        templates: Vec::new(),
     }))
 }
 

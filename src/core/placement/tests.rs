@@ -100,6 +100,7 @@ fn mesh(free: [u32; 3]) -> Solo {
             controls: Controls::default(),
             tokens: None,
             metrics: None,
+            templates: Vec::new(),
         };
         let message = Message::Hello(Box::new(hello));
         solo.feed(Input::Received { from: NodeId::test(n as u64 + 2), message });

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::execution::Verdict;
 use taskmesh_core::message::{Beat, Controls, Declined, Finished, Grant, Hello};
+use taskmesh_core::shelf::Shelved;
 use taskmesh_core::view::Pause;
 use taskmesh_core::{Message, Millis, NodeId, Record, Spec, TaskId, Unix, WorkerId, limits};
 
@@ -194,6 +195,7 @@ impl From<&Hello> for proto::Hello {
             controls: some(&hello.controls),
             tokens: hello.tokens,
             metrics: owned_or_none(hello.metrics.as_ref()),
+            templates: hello.templates.iter().map(Into::into).collect(),
         }
     }
 }
@@ -209,6 +211,21 @@ fn hello_from(hello: &proto::Hello) -> Checked<Hello> {
         controls: controls_from(hello.controls.as_ref())?,
         tokens: hello.tokens,
         metrics: check::text_or_none("hello.metrics", hello.metrics.as_deref(), limits::TEXT_BYTES)?,
+        templates: check::list("hello.templates", &hello.templates, limits::TEMPLATES, shelved_from)?,
+    })
+}
+
+impl From<&Shelved> for proto::Shelved {
+    fn from(shelved: &Shelved) -> Self {
+        proto::Shelved { id: owned(&shelved.id), version: owned(&shelved.version), hash: shelved.hash.0.to_vec() }
+    }
+}
+
+fn shelved_from(shelved: &proto::Shelved) -> Checked<Shelved> {
+    Ok(Shelved {
+        id: check::text("shelved.id", &shelved.id, limits::TEXT_BYTES)?,
+        version: check::text("shelved.version", &shelved.version, limits::TEXT_BYTES)?,
+        hash: check::hash("shelved.hash", &shelved.hash)?,
     })
 }
 

@@ -101,6 +101,7 @@ impl From<&Reply> for Kind {
             | Reply::Bootstrapped { .. }
             | Reply::Token(_)
             | Reply::Foreseen(_)
+            | Reply::Template(_)
             | Reply::Tokens(_) => Kind::LocalOnly(proto::LocalOnly {}),
         }
     }

@@ -96,9 +96,12 @@ fn query_to(query: &Query) -> Kind {
             Kind::Worker(proto::WorkerQuery { worker: worker.as_str().to_owned(), tasks: *tasks })
         }
         Query::Workers => Kind::Workers(proto::WorkersQuery {}),
-        Query::Discover { .. } | Query::Peers(_) | Query::Peer { .. } | Query::Tokens | Query::Foresee(_) => {
-            Kind::LocalOnly(proto::LocalOnly {})
-        }
+        Query::Discover { .. }
+        | Query::Peers(_)
+        | Query::Peer { .. }
+        | Query::Tokens
+        | Query::Foresee(_)
+        | Query::Template { .. } => Kind::LocalOnly(proto::LocalOnly {}),
     }
 }
 

@@ -18,6 +18,7 @@ use taskmesh_core::message::{Beat, By, Controls, Declined, Finished, Grant, Hell
 use taskmesh_core::placement::{Alternative, Condition, Placement, Test};
 use taskmesh_core::record::Birth;
 use taskmesh_core::register::Issued;
+use taskmesh_core::shelf::Shelved;
 use taskmesh_core::task::{
     CancelRequest, Closed, Data, Durability, Priority, Report, Requirements, Resources, RetryPolicy, Task, Usage,
 };
@@ -265,8 +266,9 @@ fn hello() -> Any<Hello> {
         controls(),
         of(any::<u64>()),
         of(short()),
+        vec(shelved(), 0..3),
     )
-        .prop_map(|(boot, version, draining, workers, free, members, controls, tokens, metrics)| Hello {
+        .prop_map(|(boot, version, draining, workers, free, members, controls, tokens, metrics, templates)| Hello {
             boot,
             version,
             draining,
@@ -276,7 +278,14 @@ fn hello() -> Any<Hello> {
             controls,
             tokens,
             metrics,
+            templates,
         })
+        .boxed()
+}
+
+fn shelved() -> Any<Shelved> {
+    (short(), short(), any::<[u8; 32]>())
+        .prop_map(|(id, version, hash)| Shelved { id, version, hash: BlobHash(hash) })
         .boxed()
 }
 

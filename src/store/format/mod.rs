@@ -7,6 +7,8 @@
 //! the `decode_*` functions; old arms stay for ever, and what they return is
 //! brought up to date there.
 
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod key;
 mod v1;
 mod v2;

@@ -280,7 +280,7 @@ fn assert_same(entry: &Entry, value: &[u8]) {
     }
 }
 
-fn any_entry(seed: u64) -> Entry {
+pub(super) fn any_entry(seed: u64) -> Entry {
     let mut chance = Prng::new(seed);
     let task = sample::task_id(&mut chance);
     let mut entries = sample::others(&mut chance);

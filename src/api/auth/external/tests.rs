@@ -112,7 +112,8 @@ async fn no_way_of_signing_but_the_servers_is_accepted() {
         Header { crit: Some(vec!["b64".to_owned()]), kid: Some("k1".to_owned()), ..Header::new(Algorithm::EdDSA) };
     let payload = good.split('.').nth(1).expect("three parts");
     let mut changed = good.clone();
-    changed.replace_range(changed.len() - 2.., "AA");
+    let other = if changed.ends_with("AA") { "BA" } else { "AA" };
+    changed.replace_range(changed.len() - 2.., other);
     let all = [
         encode(&hmac, &claims(), &EncodingKey::from_secret(public.as_bytes())).expect("a token"),
         // {"alg":"none"}
@@ -255,9 +256,10 @@ async fn its_bearer_is_let_in_under_a_name_of_its_own_and_found_by_who_has_no_to
         hosts: Vec::new(),
         feed: Default::default(),
         offer: Default::default(),
+        templates: Default::default(),
     };
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
-    let router = http::router(face, address, Arc::new(http::sessions()), &Default::default());
+    let router = http::router(face, address, Arc::new(http::sessions::manager()), &Default::default());
     let get = async |path: &str| {
         let request = axum::http::Request::get(path).body(axum::body::Body::empty()).expect("a request");
         router.clone().oneshot(request).await.expect("an answer")

@@ -2,7 +2,8 @@
 //! nobody asked for; behind the source stands a scripted node.
 
 use super::*;
-use crate::api::p2p::frame::{self, Budget};
+use crate::api::budget::Budget;
+use crate::api::p2p::frame;
 use crate::api::testing::{Act, scripted};
 use crate::ops::samples;
 use futures::FutureExt as _;
@@ -59,7 +60,7 @@ fn node(request: &Request) -> Act {
 }
 
 async fn serve(mut stream: DuplexStream, asked: Asked, answer: Answer) {
-    while let Ok(frame) = frame::read(&mut stream, &Budget::default(), PATIENCE).await {
+    while let Ok(frame) = frame::read(&mut stream, &Budget::new(frame::BUDGET_BYTES), PATIENCE).await {
         let message = Value::Object(frame.message);
         let op = &message["params"]["arguments"];
         let content = if message["method"] == "initialize" { Some(json!({"ok": true})) } else { answer(op) };

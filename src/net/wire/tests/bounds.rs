@@ -3,10 +3,11 @@
 use super::*;
 use prost::Message as _;
 use proto::message::Kind;
-use taskmesh_core::Record;
 use taskmesh_core::execution::Verdict;
 use taskmesh_core::message::{Beat, Controls, Finished, Grant, Hello};
+use taskmesh_core::shelf::Shelved;
 use taskmesh_core::task::{Closed, Data, Outcome, Report, Task, TaskState};
+use taskmesh_core::{BlobHash, Record};
 
 /// The field that must be named, and how to go over its bound.
 pub(super) type Over<T> = (&'static str, fn(&mut T));
@@ -285,6 +286,7 @@ fn of_a_hello() {
         controls: Controls::default(),
         tokens: None,
         metrics: None,
+        templates: vec![Shelved { id: "t".into(), version: "1.0.0".into(), hash: BlobHash([1; 32]) }],
     };
     let table: &[Over<proto::Hello>] = &[
         ("hello.boot", |h| h.boot = u64::MAX),
@@ -301,6 +303,10 @@ fn of_a_hello() {
         ("free.slots", |h| h.free[0].slots = limits::SLOTS + 1),
         ("hello.members", |h| h.members = ids(limits::MEMBERS)),
         ("hello.members", |h| h.members.push(vec![1; 32])),
+        ("hello.templates", |h| h.templates = vec![h.templates[0].clone(); limits::TEMPLATES + 1]),
+        ("shelved.id", |h| h.templates[0].id = text()),
+        ("shelved.hash", |h| h.templates[0].hash.clear()),
+        ("shelved.version", |h| h.templates[0].version = text()),
         ("hello.metrics", |h| h.metrics = Some(long(limits::TEXT_BYTES))),
         ("controls", |h| h.controls = None),
         ("controls.version", |h| h.controls.as_mut().unwrap().version = None),

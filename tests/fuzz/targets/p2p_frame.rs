@@ -1,0 +1,4 @@
+//! A stream of frames of MCP over libp2p.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| taskmesh::fuzzing::p2p_frame(bytes));

@@ -1,0 +1,4 @@
+//! A frame of messages of another node.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| taskmesh::fuzzing::wire_frame(bytes));
