@@ -328,7 +328,7 @@ pub struct RetryConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(max = limits::RETRIES))]
     pub max_retries: Option<u32>,
-    /// Seconds that one attempt may run.
+    /// Seconds for one attempt.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = super::submit::YEAR_S))]
     pub timeout: Option<u64>,

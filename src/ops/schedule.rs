@@ -14,12 +14,12 @@ use taskmesh_core::{Refusal, Spec, limits};
 #[serde(deny_unknown_fields)]
 pub struct Schedule {
     /// 5 fields; 6 with seconds first.
-    #[schemars(length(min = 1, max = limits::TEXT_BYTES))]
+    #[schemars(length(max = limits::TEXT_BYTES))]
     #[arg(long, required = false)]
     pub cron: String,
     /// IANA name.
     #[serde(default = "utc")]
-    #[schemars(length(min = 1, max = limits::TEXT_BYTES))]
+    #[schemars(length(max = limits::TEXT_BYTES))]
     #[arg(long, requires = "cron", default_value_t = utc())]
     pub timezone: String,
     /// Of missed ticks.

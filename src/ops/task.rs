@@ -259,7 +259,7 @@ pub struct TaskPriority {
     /// Above 0; higher runs earlier.
     #[schemars(extend("exclusiveMinimum" = 0))]
     pub new_priority: f64,
-    /// Move it in the queue now, not when it is next queued.
+    /// Move it in the queue now.
     #[serde(default = "yes")]
     #[arg(long, action = clap::ArgAction::Set, default_value_t = true)]
     pub requeue: bool,

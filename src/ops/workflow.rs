@@ -29,7 +29,7 @@ pub struct WorkflowSubmit {
     #[schemars(length(max = limits::STEPS))]
     #[arg(long = "step", value_name = "JSON", value_parser = value::json_argument::<WorkflowStep>)]
     pub steps: Vec<WorkflowStep>,
-    /// Your own id; a UUIDv7 if omitted.
+    /// Your own id.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = TaskId::MAX_BYTES))]
     #[arg(long)]
@@ -324,7 +324,7 @@ impl Op for WorkflowSubmit {
     const NAME: &'static str = "workflow_submit";
     const TITLE: &'static str = "Submit a workflow";
     const DESCRIPTION: &'static str = "Hands a graph of steps to the mesh, checked whole first. Each step becomes the task \
-        <workflow_id>/<step_id>. Finished even if nodes are lost. Follow it with workflow_status.";
+        <workflow_id>/<step_id>. Follow it with workflow_status.";
     const KIND: Kind = Kind::Change;
     type Output = Planned;
 
