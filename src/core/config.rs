@@ -138,6 +138,6 @@ pub enum Planted {
     IgnoreConditions,
     /// Let an owner that takes a workflow over begin its steps anew.
     BeginAnew,
-    /// Let a schedule begin anew with each owner.
+    /// Let an heir of a schedule leave out some ticks.
     ForgetTicks,
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use std::time::Duration;
 use taskmesh::api::p2p::Remote;
 use taskmesh::net::door;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 
 const DOOR: &[(&str, &str)] = &[("api.p2p_listen", "/ip4/127.0.0.1/tcp/0")];
 const SOON: Duration = Duration::from_secs(30);
@@ -168,25 +168,17 @@ async fn large_frames_that_never_end_cost_little_and_others_are_served_meanwhile
     let before = resident_kib(fleet.nodes[0].pid());
     let mut held = Vec::new();
     for _ in 0..60 {
-        // Two megabytes are promised, more by all of them than the node would
-        // hold, and a little of each is sent.
+        // Two megabytes are promised, and a little of each is sent: what counts
+        // is what has come.
         let mut call = door::dial(&door_of(&fleet, 0)).await.expect("the door is open");
         let begun = [&(2_u32 << 20).to_be_bytes()[..], &[b' '; 30_000]].concat();
-        // Those over the budget are turned away in the middle of this.
-        let _ = call.stream.write_all(&begun).await;
-        let _ = call.stream.flush().await;
+        call.stream.write_all(&begun).await.expect("taken");
+        call.stream.flush().await.expect("taken");
         held.push(call);
         assert_eq!(op(&kept, json!({"op": "status"})).await["ok"], true, "others are served");
     }
     let grown = resident_kib(fleet.nodes[0].pid()).saturating_sub(before);
-    assert!(grown < 100 * 1024, "{grown} KiB more");
-    let mut turned_away = 0;
-    for call in &mut held {
-        let mut answer = vec![0; 4];
-        let read = tokio::time::timeout(Duration::from_millis(100), call.stream.read_exact(&mut answer)).await;
-        turned_away += u32::from(read.is_ok());
-    }
-    assert!(turned_away >= 60 - 32, "{turned_away} of 60 were turned away");
+    assert!(grown < 40 * 1024, "{grown} KiB more");
     drop(held);
     assert_eq!(op(&visit(&fleet, 0, &token).await, json!({"op": "status"})).await["ok"], true);
     assert!(!fleet.nodes[0].log().contains("panicked"));

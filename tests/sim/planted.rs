@@ -103,7 +103,7 @@ fn limit_overshoot_bounded_notices_a_lender_that_does_not_count() {
 }
 
 #[test]
-fn tick_fires_once_notices_an_owner_that_begins_anew() {
+fn tick_fires_once_notices_an_heir_that_leaves_ticks_out() {
     caught(Planted::ForgetTicks, "tick_fires_once");
 }
 
