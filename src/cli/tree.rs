@@ -83,7 +83,7 @@ pub(super) enum Command {
     ///
     /// Prints the task's id. With --wait: waits for the end, prints what the
     /// program printed, and exits with 0 only if it went well.
-    Submit(super::submit::SubmitArgs),
+    Submit(Box<super::submit::SubmitArgs>),
     /// Print the invite for other nodes; it holds the mesh's key.
     Invite,
     /// Print the interface's content id and its descriptor.
