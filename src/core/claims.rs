@@ -32,7 +32,8 @@ impl Node {
         }
         let Some(kept) = self.kept.get(task) else {
             if ballot.epoch == 0 {
-                return;
+                // It is asked whether it still leads what it has let go.
+                return self.send(from, Message::Lost { task: task.clone() });
             }
             self.pledge_blank(from, task, ballot);
             return;

@@ -121,7 +121,12 @@ impl Node {
     /// No other node has heard of it: its holders are still this node's to
     /// choose, and those of its birth may have been gone for ever by then.
     fn choose_holders_anew(&mut self, task: &TaskId) {
-        let holders = self.first_holders(task);
+        let holders = match self.workflow_of(task) {
+            // Who leads the workflow after this node is to find it.
+            Some(workflow) if self.is_settled(workflow) => self.kept[workflow].slot.record.holders.clone(),
+            Some(_) => return,
+            None => self.first_holders(task),
+        };
         let there = |set: &[NodeId]| set.iter().filter(|n| self.live(**n)).count();
         if there(&holders) > there(&self.kept[task].slot.record.holders) {
             self.change_holders(task, |record| record.holders = holders);
@@ -311,12 +316,7 @@ impl Node {
     }
 
     pub(crate) fn drop_record(&mut self, task: &TaskId) {
-        let Some(kept) = self.kept.remove(task) else { return };
-        self.claims.remove(task);
-        self.orphans.remove(task);
-        self.reclaiming.remove(task);
-        self.erase(Key::Task(task.clone()));
-        let record = kept.slot.record;
+        let Some(record) = self.lose_record(task) else { return };
         let alone = record.holders == [self.id] && record.stamp.ballot.epoch == 1;
         if !alone {
             let name = Tombstones::name(task, record.birth);
@@ -329,6 +329,16 @@ impl Node {
         if record.closed() {
             self.count_blobs(record, -1);
         }
+    }
+
+    /// Drops it as if it had never been here: whoever else has it may go on with it.
+    pub(crate) fn lose_record(&mut self, task: &TaskId) -> Option<Record> {
+        let kept = self.kept.remove(task)?;
+        self.claims.remove(task);
+        self.orphans.remove(task);
+        self.reclaiming.remove(task);
+        self.erase(Key::Task(task.clone()));
+        Some(kept.slot.record)
     }
 
     /// Looks at a part of the records in turn: whatever no message or timer

@@ -541,6 +541,11 @@ impl Node {
             self.send(from, Message::Want { task, stamp });
             return;
         };
+        if !fresh && let Some((workflow, pledge)) = self.led_by_another(from, &record) {
+            self.notice(Notice::Refused { from, why: "below_pledge" });
+            self.send(from, Message::Refuse { task: workflow, pledge });
+            return;
+        }
         let newer = kept.is_none_or(|k| stamp > k.slot.record.stamp);
         if newer && mine {
             let missing = missing_blobs(&record, &self.blobs);
@@ -658,6 +663,7 @@ impl Node {
         self.unsettled.remove(task);
         self.lazy.remove(task);
         self.leave_workflow(task);
+        self.drop_unborn_steps(task);
         self.leave_schedule(task);
         self.on_deposed(task);
     }

@@ -14,7 +14,8 @@ use crate::ids::{BlobHash, NodeId, TaskId};
 use crate::limits;
 use crate::node::Node;
 use crate::origin::Origin;
-use crate::ownership::Offering;
+use crate::ownership::{Kept, Offering};
+use crate::record::{Ballot, Record};
 use crate::step_inputs::{Lack, Next, report_of};
 use crate::task::{CancelRequest, Data, Outcome, Report, Spec, TaskState};
 use crate::time::{Millis, Unix};
@@ -256,9 +257,9 @@ impl Node {
     /// A majority keeps the workflow under the right of this node, and no change
     /// of its holders is under way: any other node that could begin its steps
     /// shares a holder with this one, and of two births of a step the first stays.
-    fn is_settled(&self, workflow: &TaskId) -> bool {
+    pub(crate) fn is_settled(&self, workflow: &TaskId) -> bool {
         let kept = &self.kept[workflow];
-        kept.has_promised(0) && kept.slot.record.prior.is_empty() && !kept.doomed
+        kept.claimed && kept.has_promised(0) && kept.slot.record.prior.is_empty() && !kept.doomed
     }
 
     fn begin_steps(&mut self, workflow: &TaskId, running: &mut Running, left: &mut usize) {
@@ -413,6 +414,32 @@ impl Node {
         }
     }
 
+    /// The workflow of a step that `from` has borne, and what this node pledged of
+    /// it, if another node leads it: that one has borne the step, or will.
+    pub(crate) fn led_by_another(&self, from: NodeId, record: &Record) -> Option<(TaskId, Ballot)> {
+        let first = Ballot { epoch: 1, owner: from };
+        if record.stamp.ballot != first || record.closed() || self.kept.contains_key(&record.task) {
+            return None;
+        }
+        let workflow = self.workflow_of(&record.task)?;
+        let pledge = self.kept[workflow].slot.pledge;
+        (pledge.owner != from).then(|| (workflow.clone(), pledge))
+    }
+
+    /// Another node leads the workflow: steps that this one has borne since, and
+    /// that no majority took, are none of it.
+    pub(crate) fn drop_unborn_steps(&mut self, workflow: &TaskId) {
+        if !self.kept[workflow].slot.spec.is_workflow() {
+            return;
+        }
+        let unborn = |k: &Kept| k.wary && k.promised.is_none() && !k.slot.record.closed();
+        let steps = self.parts_of(workflow).filter(|step| self.owned(step).is_some_and(unborn));
+        for step in steps.cloned().collect::<Vec<_>>() {
+            self.depose(&step);
+            self.lose_record(&step);
+        }
+    }
+
     /// When a step ended that has a record.
     fn end_time(&self, workflow: &TaskId, plan: &Plan, n: usize) -> Option<Unix> {
         let step = step_id(workflow, &plan.name(n)).ok()?;
@@ -428,7 +455,6 @@ impl Node {
         problem: Option<String>,
     ) -> Result<(), String> {
         let step = step_id(workflow, &running.flow.plan.name(n))?;
-        let wary = running.wary || running.flow.plan.races();
         if self.kept.contains_key(&step) || self.damaged.contains(&step) {
             // Begun before: its copy came after the workflow did, or can't be read.
             self.await_step(workflow, step);
@@ -439,7 +465,7 @@ impl Node {
         let nonce = self.chance.next();
         self.bear(step.clone(), Arc::new(spec), priority, holders, nonce);
         if let Some(kept) = self.kept.get_mut(&step) {
-            kept.wary = wary;
+            kept.wary = true;
         }
         if let Some(problem) = problem {
             self.close(&step, Outcome::Failed { error: problem.into() }, None, None);

@@ -287,7 +287,8 @@ impl Node {
         }
         let Some(kept) = self.kept.get(&task) else {
             let (holders, priority) = (record.holders.clone(), record.body.priority);
-            let spec = Arc::new(Spec { submitted_at: self.wall(), ..work.clone() });
+            // All who may bear it say the same of it.
+            let spec = Arc::new(Spec { submitted_at: tick, ..work.clone() });
             let right = record.stamp.ballot;
             let mut first = self.new_record(task.clone(), birth, holders, &spec, priority);
             // Its first owner need not be the node that its birth names: above the

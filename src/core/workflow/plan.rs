@@ -22,7 +22,6 @@ pub struct Plan {
     depths: Vec<u32>,
     /// Steps that only undo others.
     undoing: BTreeSet<usize>,
-    races: bool,
 }
 
 /// What is wrong with a definition, and where.
@@ -67,9 +66,7 @@ impl Plan {
             of.iter().for_each(|parent: &usize| children[*parent].push(step));
         }
         let depths = vec![0; parents.len()];
-        let some = |step: &Step| matches!(step.join, Join::Any | Join::Quorum(_)) && step.depends_on.len() > 1;
-        let races = definition.steps.iter().any(some);
-        let mut plan = Plan { definition, by_id, parents, children, depths, undoing, races };
+        let mut plan = Plan { definition, by_id, parents, children, depths, undoing };
         plan.measure()?;
         for n in 0..plan.definition.steps.len() {
             plan.check_step(n, depth)?;
@@ -179,13 +176,6 @@ impl Plan {
             }
         }
         Ok(())
-    }
-
-    /// Steps may begin before everything that they may refer to has ended: what
-    /// they are given depends on when that is.
-    #[must_use]
-    pub fn races(&self) -> bool {
-        self.races
     }
 
     /// Whether step `n` comes after the step `id`, or undoes it.

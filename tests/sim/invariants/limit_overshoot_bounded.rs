@@ -4,7 +4,7 @@
 
 use super::{Invariant, Seen};
 use crate::world::World;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use taskmesh_core::permits::{Bound, Limit, Subject};
 use taskmesh_core::{Effect, Notice, Spec, TaskId, TaskState};
 
@@ -25,8 +25,8 @@ impl Invariant for LimitOvershootBounded {
             let Some(task) = granted.iter().copied().find(under) else { continue };
             let running = running(world, limit);
             let bound = if world.faults.silences() { 2 * most as usize } else { most as usize };
-            if running > bound {
-                return Err(format!("n{n} grants {task}: {running} are granted under the limit {limit}"));
+            if running.len() > bound {
+                return Err(format!("n{n} grants {task}: granted under the limit {limit}: {}", running.join(" ")));
             }
         }
         Ok(())
@@ -40,15 +40,16 @@ fn granted(effect: &Effect) -> Option<&TaskId> {
     }
 }
 
-/// Tasks under the limit that some live owner has granted.
-fn running(world: &World, limit: &Limit) -> usize {
-    let nodes = world.hosts.iter().filter_map(|host| host.node.as_ref());
-    let leased = nodes.flat_map(|node| {
+/// Tasks under the limit that some live owner has granted, and which.
+fn running(world: &World, limit: &Limit) -> Vec<String> {
+    let mut owners = BTreeMap::<&TaskId, Vec<String>>::new();
+    for (n, node) in world.hosts.iter().enumerate().filter_map(|(n, host)| Some((n, host.node.as_ref()?))) {
         let owned = node.slots().filter(|slot| matches!(slot.record.body.state, TaskState::Leased { .. }));
-        let under = owned.filter(|slot| covers(limit, &slot.spec) && node.is_owner(&slot.record.task));
-        under.map(|slot| &slot.record.task)
-    });
-    leased.collect::<BTreeSet<_>>().len()
+        for slot in owned.filter(|slot| covers(limit, &slot.spec) && node.is_owner(&slot.record.task)) {
+            owners.entry(&slot.record.task).or_default().push(format!("n{n}"));
+        }
+    }
+    owners.into_iter().map(|(task, owners)| format!("{task}@{}", owners.join("+"))).collect()
 }
 
 fn covers(limit: &Limit, spec: &Spec) -> bool {
