@@ -82,11 +82,11 @@ impl World {
 
     fn settle(&mut self, mut bound: Time) {
         while self.now < bound && self.violations.is_empty() && unfinished_business(self) {
-            let closed = self.tally.closed;
+            let runs = self.tally.runs;
             self.approve_everything();
             self.run_until(self.now + 2_000);
             // A limit of two at once lets little through.
-            if self.tally.closed > closed {
+            if self.tally.runs > runs {
                 bound = bound.max(self.now + PROGRESS);
             }
         }
@@ -105,5 +105,5 @@ impl World {
 /// How long after the heal everything may take: all leases, claims and changes
 /// of holders that the worst run leaves behind, and the work itself.
 const PATIENCE: Time = 300_000;
-/// And how long after that for each task that ends.
+/// And how long after that while programs run.
 const PROGRESS: Time = 30_000;
