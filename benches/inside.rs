@@ -101,7 +101,7 @@ async fn start(folder: PathBuf, config: Config) -> Inside {
     let config = Config { executors: executors.capabilities(), root, ..config };
     let node = Node::new(id, config, 1, disk);
     let (net, addresses) = start_net(identity, mesh_key, &inbox).await;
-    let parts = Parts { node, store: Box::new(store), blobs, net, executors, observer: Box::new(|_| {}) };
+    let parts = Parts { node, store: Box::new(store), blobs, net, executors, traces: None, observer: Box::new(|_| {}) };
     let (handle, _) = driver::spawn(parts, inbox).expect("a driver");
     let stop = CancellationToken::new();
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

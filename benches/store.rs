@@ -278,5 +278,6 @@ fn spec(n: u64) -> Spec {
         retry_of: None,
         submitted_at: Unix(1_700_000_000_000),
         submitter: None,
+        trace: None,
     }
 }

@@ -38,6 +38,8 @@ pub struct Config {
     pub auth: Auth,
     /// `[metrics]`
     pub metrics: Metrics,
+    /// `[traces]`
+    pub traces: Traces,
     /// `[worker]`
     pub worker: Worker,
     /// `[exec]`
@@ -99,6 +101,15 @@ pub struct Net {
     pub max_connections: u32,
     /// The file with the mesh's key; `None`: the one in the data folder.
     pub mesh_key_file: Option<PathBuf>,
+}
+
+/// Where traces of tasks go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traces {
+    /// Of a collector, without `/v1/traces`; empty: there is none.
+    pub endpoint: String,
+    /// Of the traces that begin here, so many are sampled.
+    pub sample_percent: u64,
 }
 
 /// What monitoring reads.
@@ -384,6 +395,7 @@ impl Config {
             source: ForeignQueue { queue: String::new(), types: Vec::new(), token_file: None, lease_s: 60 },
             auth: Auth::default(),
             metrics: Metrics { listen: SocketAddr::from(([127, 0, 0, 1], 4781)), advertise: String::new() },
+            traces: Traces { endpoint: String::new(), sample_percent: 100 },
             worker: Worker {
                 slots: inputs.cores.clamp(1, taskmesh_core::limits::SLOTS),
                 capabilities: Vec::new(),

@@ -17,6 +17,7 @@ pub use inbox::{Event, Inbox};
 use crate::exec::{self, Executors, RawReport};
 use crate::net::{Net, NetEvent};
 use crate::store::{Blobs, Committed, Store, StoreError, Write};
+use crate::telemetry::traces::Traces;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,7 +25,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use taskmesh_core::task::{Data, Report};
 use taskmesh_core::view::{Stats, Watched};
 use taskmesh_core::{
-    Effect, Entry, Input, Message, Millis, Node, NodeId, Notice, Refusal, Reply, RequestId, TaskId, Unix, limits,
+    Effect, Entry, Fence, Input, Message, Millis, Node, NodeId, Notice, Refusal, Reply, RequestId, Spec, TaskId, Unix,
+    WorkerId, limits,
 };
 use tokio::sync::oneshot;
 
@@ -40,6 +42,8 @@ pub struct Parts {
     pub net: Net,
     /// The ways to run tasks.
     pub executors: Executors,
+    /// Where traces of tasks go, if anywhere.
+    pub traces: Option<Traces>,
     /// Hears of everything that is measured; called on the driver's thread.
     pub observer: Box<dyn FnMut(Observation<'_>) + Send>,
 }
@@ -84,6 +88,8 @@ struct Driver {
     start: Instant,
     effects: Vec<Effect>,
     answers: HashMap<RequestId, oneshot::Sender<Result<Reply, Refusal>>>,
+    /// Traces of what runs here.
+    traced: HashMap<TaskId, Arc<str>>,
     clock_at: Option<Instant>,
     stats_at: Option<Instant>,
     reader: Handle,
@@ -108,7 +114,7 @@ pub fn spawn(
             Box::pin(async move { far.read(hash, offset, len).await })
         }),
     };
-    let handle = Handle::new(parts.node.id(), inbox.clone(), reads);
+    let handle = Handle::new(parts.node.id(), inbox.clone(), reads, parts.traces.clone());
     let finder = handle.clone();
     parts.executors.find_blobs_by(Arc::new(move |hash, offset, len| {
         let finder = finder.clone();
@@ -121,6 +127,7 @@ pub fn spawn(
         start: Instant::now(),
         effects: Vec::new(),
         answers: HashMap::new(),
+        traced: HashMap::new(),
         clock_at: None,
         stats_at: None,
         reader: handle.clone(),
@@ -295,7 +302,7 @@ impl Driver {
                 Effect::Persist(_) | Effect::Forget(_) => {}
                 Effect::Send { to, message } => messages.push((to, message)),
                 Effect::Publish(message) => self.parts.net.publish(&message),
-                Effect::Run { task, fence, worker, spec } => self.parts.executors.run(task, fence, &worker, spec),
+                Effect::Run { task, fence, worker, spec } => self.run_task(task, fence, &worker, spec),
                 Effect::Stop { task, fence, force } => self.parts.executors.stop(&task, fence, force),
                 Effect::Fetch { hash, bytes, from } => self.fetch(hash, bytes, from),
                 Effect::DropBlob(hash) => self.drop_blob(hash),
@@ -307,7 +314,7 @@ impl Driver {
                         let _ = answer.send(reply);
                     }
                 }
-                Effect::Notice(notice) => (self.parts.observer)(Observation::Notice(&notice)),
+                Effect::Notice(notice) => self.tell(&notice),
             }
         }
         if !messages.is_empty() {
@@ -315,6 +322,29 @@ impl Driver {
             if unsent > 0 {
                 (self.parts.observer)(Observation::Unsent(unsent));
             }
+        }
+    }
+
+    fn run_task(&mut self, task: TaskId, fence: Fence, worker: &WorkerId, spec: Arc<Spec>) {
+        if let (Some(_), Some(trace)) = (&self.parts.traces, &spec.trace) {
+            self.traced.insert(task.clone(), trace.clone());
+        }
+        self.parts.executors.run(task, fence, worker, spec);
+    }
+
+    fn tell(&mut self, notice: &Notice) {
+        (self.parts.observer)(Observation::Notice(notice));
+        let Some(traces) = &self.parts.traces else { return };
+        let kept = |task| self.parts.node.slot(task).and_then(|slot| slot.spec.trace.clone());
+        let trace = match notice {
+            Notice::TaskAccepted { task, .. } | Notice::TaskGranted { task, .. } | Notice::TaskClosed { task, .. } => {
+                kept(task)
+            }
+            Notice::RunEnded { task, .. } => self.traced.remove(task),
+            _ => None,
+        };
+        if let Some(trace) = trace {
+            traces.tell(&trace, notice);
         }
     }
 

@@ -56,7 +56,7 @@ fn reads(disk: impl Fn(BlobHash, u64, usize) -> Option<Vec<u8>> + Send + Sync + 
 /// A gate before a node that does nothing yet.
 pub(in crate::api) fn gate() -> (Gate, Arc<Inbox>) {
     let inbox = Arc::new(Inbox::default());
-    let handle = Handle::new(NodeId::test(1), inbox.clone(), reads(disk));
+    let handle = Handle::new(NodeId::test(1), inbox.clone(), reads(disk), None);
     (gate_before(handle), inbox)
 }
 
@@ -230,7 +230,7 @@ impl Endpoint {
 /// A node that is a script, alone; it ends with the guard.
 pub(in crate::api) fn scripted(script: impl Fn(&Request) -> Act + Send + Sync + 'static) -> (Handle, ScriptGuard) {
     let inbox = Arc::new(Inbox::default());
-    let handle = Handle::new(NodeId::test(1), inbox.clone(), reads(|_, _, _| None));
+    let handle = Handle::new(NodeId::test(1), inbox.clone(), reads(|_, _, _| None), None);
     let stop = Arc::new(AtomicBool::new(false));
     obey(inbox, Box::new(script), Arc::default(), Arc::default(), stop.clone());
     (handle, ScriptGuard(stop))

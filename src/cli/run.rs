@@ -20,6 +20,7 @@ use crate::ops::{Changes, Failure, Offer};
 use crate::store::{Blobs, SledStore, Store, StoreError};
 use crate::telemetry::logging;
 use crate::telemetry::process::LoadProbe;
+use crate::telemetry::traces::Traces;
 use crate::templates::Shelf;
 use anyhow::{Context as _, anyhow};
 use std::net::SocketAddr;
@@ -109,8 +110,19 @@ async fn run(prepared: Prepared) -> anyhow::Result<()> {
     let stopped = driver.await.map_err(|e| anyhow!(e))?;
     started.shutdown.cancel();
     started.executors.shutdown().await;
+    if let Some(traces) = started.traces {
+        tokio::task::spawn_blocking(move || traces.close()).await?;
+    }
     tracing::info!("stopped");
     Ok(stopped.map_err(|_| anyhow!("the node's loop panicked; its log says where"))??)
+}
+
+fn collector(config: &crate::config::Traces, node: NodeId) -> anyhow::Result<Option<Traces>> {
+    if config.endpoint.is_empty() {
+        return Ok(None);
+    }
+    let traces = Traces::to(&config.endpoint, config.sample_percent, node);
+    traces.map(Some).map_err(|problem| anyhow!("traces.endpoint is {}: {problem}", config.endpoint))
 }
 
 /// Lets running tasks end within the grace, then hands them back.
@@ -145,6 +157,7 @@ struct Started {
     executors: Executors,
     running: Running,
     shutdown: CancellationToken,
+    traces: Option<Traces>,
 }
 
 impl Started {
@@ -165,12 +178,14 @@ impl Started {
         let meters = net.meters();
         let feed = Feed::default();
         let observer = monitor.observer(feed.clone());
+        let traces = collector(&config.traces, id)?;
         let parts = Parts {
             node,
             store: Box::new(store),
             blobs,
             net,
             executors: executors.clone(),
+            traces: traces.clone(),
             observer: Box::new(observer),
         };
         let (handle, driver) = driver::spawn(parts, inbox)?;
@@ -214,7 +229,7 @@ impl Started {
         spawn_server("metrics", observe(watch, monitor.routes(config, &handle, meters, audit), shutdown.clone()));
         tokio::spawn(tell_load(handle.clone(), shutdown.clone()));
         tokio::spawn(tell_templates(handle.clone(), templates, shutdown.clone()));
-        Ok(Started { handle, driver, executors, running, shutdown })
+        Ok(Started { handle, driver, executors, running, shutdown, traces })
     }
 }
 

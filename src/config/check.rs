@@ -34,6 +34,15 @@ pub(super) fn http(text: String) -> Result<String, String> {
     Err(format!("is {text:?}; it must start with https:// (http:// only on this machine)"))
 }
 
+/// An address of a collector of traces, which may well be in the same cluster.
+pub(super) fn collector(text: String) -> Result<String, String> {
+    let right = ["http://", "https://"].iter().any(|start| text.len() > start.len() && text.starts_with(start));
+    if text.is_empty() || (right && !text.contains(char::is_whitespace)) {
+        return Ok(text);
+    }
+    Err(format!("is {text:?}; it must be like http://collector.example:4318"))
+}
+
 /// A path, or an address as above.
 pub(super) fn keys(text: String) -> Result<String, String> {
     if text.contains("://") { http(text) } else { Ok(text) }

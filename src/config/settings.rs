@@ -2,7 +2,9 @@
 //! [`Config`] and taken out of it again.
 
 pub use super::check::TOOLSETS;
-use super::check::{directives, door, host, host_and_port, http, keys, multiaddr, name, peer, socket, toolset};
+use super::check::{
+    collector, directives, door, host, host_and_port, http, keys, multiaddr, name, peer, socket, toolset,
+};
 use super::{Config, ENV_PREFIX, Kind, LogFormat, Raw};
 use std::collections::BTreeMap;
 use taskmesh_core::order::Scheduling;
@@ -398,6 +400,22 @@ pub static SETTINGS: &[Setting] = &[
             text!(metrics.advertise, host_and_port),
         ),
         "\"node-1.example:4781\"",
+    ),
+    like(
+        setting(
+            "traces.endpoint",
+            Kind::Text(512),
+            "Where traces of tasks are sent: a collector that speaks OTLP over HTTP, without /v1/traces.\n\
+             Empty: nowhere.",
+            text!(traces.endpoint, collector),
+        ),
+        "\"http://collector.example:4318\"",
+    ),
+    setting(
+        "traces.sample_percent",
+        Kind::Whole(0, 100),
+        "How many of the traces that begin here are sent; callers decide of those that they began.",
+        number!(traces.sample_percent),
     ),
     like(
         setting(

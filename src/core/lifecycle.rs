@@ -626,7 +626,7 @@ fn outcome_of(view: &TaskView) -> Option<Outcome> {
 
 /// Whether two submissions of one name ask for the same.
 fn same_work(ours: &Spec, theirs: &Spec) -> bool {
-    let plain = |s: &Spec| Spec { submitted_at: Unix(0), submitter: None, ..s.clone() };
+    let plain = |s: &Spec| Spec { submitted_at: Unix(0), submitter: None, trace: None, ..s.clone() };
     ours.payload == theirs.payload && plain(ours) == plain(theirs)
 }
 

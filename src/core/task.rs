@@ -47,6 +47,8 @@ pub struct Spec {
     pub retry_of: Option<TaskId>,
     /// When the accepting node took it.
     pub submitted_at: Unix,
+    /// The trace that it belongs to, as a `traceparent` (W3C Trace Context).
+    pub trace: Option<Arc<str>>,
     /// The subject of the token that it was submitted with, as the accepting
     /// node verified it; `None`: a node of an older version took it.
     pub submitter: Option<Arc<str>>,

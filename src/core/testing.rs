@@ -24,6 +24,7 @@ pub fn spec() -> Spec {
         retry_of: None,
         submitted_at: Unix(0),
         submitter: None,
+        trace: None,
     }
 }
 

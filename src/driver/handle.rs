@@ -2,6 +2,7 @@
 
 use super::inbox::{Event, Inbox, Rejected};
 use crate::exec::FindBlob;
+use crate::telemetry::traces::{Call, Traces};
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -10,7 +11,7 @@ use taskmesh_core::authority::TokenId;
 use taskmesh_core::shelf::Shelved;
 use taskmesh_core::token::Caller;
 use taskmesh_core::view::NodeLoad;
-use taskmesh_core::{BlobHash, Millis, Node, NodeId, Refusal, Reply, Request, RequestId};
+use taskmesh_core::{BlobHash, Command, Millis, Node, NodeId, Refusal, Reply, Request, RequestId};
 use tokio::sync::oneshot;
 
 /// How the faces talk to the node, on behalf of one caller. Cheap to clone.
@@ -18,6 +19,8 @@ use tokio::sync::oneshot;
 pub struct Handle {
     shared: Arc<Shared>,
     caller: Caller,
+    /// What submitted tasks are traced under: a `traceparent`.
+    trace: Option<Arc<str>>,
 }
 
 struct Shared {
@@ -25,6 +28,7 @@ struct Shared {
     inbox: Arc<Inbox>,
     next: AtomicU64,
     blobs: BlobReads,
+    traces: Option<Traces>,
     start: Instant,
     looped_ms: AtomicU64,
     live: AtomicUsize,
@@ -79,12 +83,13 @@ impl Drop for Waiting<'_> {
 }
 
 impl Handle {
-    pub(crate) fn new(node: NodeId, inbox: Arc<Inbox>, blobs: BlobReads) -> Handle {
+    pub(crate) fn new(node: NodeId, inbox: Arc<Inbox>, blobs: BlobReads, traces: Option<Traces>) -> Handle {
         let shared = Shared {
             node,
             inbox,
             next: AtomicU64::new(1),
             blobs,
+            traces,
             start: Instant::now(),
             looped_ms: AtomicU64::new(0),
             live: AtomicUsize::new(1),
@@ -95,13 +100,23 @@ impl Handle {
             register: AtomicU64::new(0),
             revoked: RwLock::default(),
         };
-        Handle { shared: Arc::new(shared), caller: Caller::Node }
+        Handle { shared: Arc::new(shared), caller: Caller::Node, trace: None }
     }
 
     /// The same, for what `caller` asks. A new handle asks as the node itself.
     #[must_use]
     pub fn on_behalf_of(&self, caller: Caller) -> Handle {
-        Handle { shared: self.shared.clone(), caller }
+        Handle { shared: self.shared.clone(), caller, trace: self.trace.clone() }
+    }
+
+    /// The same, for a call that begins, and its span, which is to be ended, where
+    /// this node exports traces. `parent`: a well-formed `traceparent`. What the
+    /// call submits goes on in its trace, also on nodes that do.
+    #[must_use]
+    pub fn for_call(self, operation: &'static str, subject: &str, parent: Option<&str>) -> (Handle, Option<Call>) {
+        let call = self.shared.traces.as_ref().map(|traces| traces.call(operation, subject, parent));
+        let trace = call.as_ref().map(Call::traceparent).or_else(|| parent.map(Arc::from));
+        (Handle { trace, ..self }, call)
     }
 
     /// Whether a token, or one that it was made from, was revoked, as far as
@@ -124,7 +139,10 @@ impl Handle {
     /// # Errors
     /// The node's own refusal, `Refusal::Full` when its inbox is full and
     /// `Refusal::Unavailable` when it is stopping.
-    pub async fn ask(&self, request: Request) -> Result<Reply, Refusal> {
+    pub async fn ask(&self, mut request: Request) -> Result<Reply, Refusal> {
+        if let (Some(trace), Request::Command(Command::Submit(submission))) = (&self.trace, &mut request) {
+            submission.spec.trace = Some(trace.clone());
+        }
         let id = RequestId(self.shared.next.fetch_add(1, Ordering::Relaxed));
         let (answer, reply) = oneshot::channel();
         let caller = self.caller.clone();

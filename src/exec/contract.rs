@@ -134,6 +134,7 @@ pub(super) fn spec(task_type: &str, payload: &str) -> Spec {
         retry_of: None,
         submitted_at: Unix(0),
         submitter: None,
+        trace: None,
     }
 }
 

@@ -414,6 +414,7 @@ impl TaskSubmit {
             retry_of: None,
             submitted_at: Unix(0),
             submitter: None,
+            trace: None,
         })
     }
 }

@@ -290,6 +290,7 @@ impl WorkflowSubmit {
             retry_of: None,
             submitted_at: Unix(0),
             submitter: None,
+            trace: None,
         })
     }
 }

@@ -12,6 +12,7 @@ pub mod metrics;
 mod metrics_tests;
 pub mod process;
 pub mod targets;
+pub mod traces;
 
 pub use document::document;
 pub use health::Vitals;

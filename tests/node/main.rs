@@ -23,5 +23,6 @@ mod source;
 mod stranger;
 mod templates;
 mod tokens;
+mod traces;
 mod watch;
 mod workflow;

@@ -360,6 +360,7 @@ pub(crate) fn plain_spec(program: Program, cost: Time, blob: bool) -> Spec {
         retry_of: None,
         submitted_at: Unix(EPOCH),
         submitter: None,
+        trace: None,
     }
 }
 

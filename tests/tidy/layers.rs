@@ -37,6 +37,10 @@ const CRATE_HOME: &[(&str, &[&str])] = &[
     ("clap_mangen", &["src/cli/"]),
     ("prost", &["src/net/wire"]),
     ("serde_saphyr", &["src/templates"]),
+    ("opentelemetry", &["src/telemetry/"]),
+    ("opentelemetry_sdk", &["src/telemetry/"]),
+    ("opentelemetry_http", &["src/telemetry/"]),
+    ("opentelemetry_otlp", &["src/telemetry/"]),
 ];
 
 /// What would let time, chance, IO or an unstable order into the core.

@@ -120,8 +120,8 @@ impl Facade {
         call: impl AsyncFnOnce(Handle) -> Result<T, Failure>,
     ) -> Option<Result<T, Failure>> {
         let span = access.span();
-        trace::record(&context.meta, &span);
-        let run = async { call(access.enter(self, &Visitor::of(context)?)?).await };
+        let trace = trace::record(&context.meta, &span);
+        let run = async { self.traced(&access, access.enter(self, &Visitor::of(context)?)?, trace, call).await };
         self.measured(access.name(), span, &context.ct, run).await
     }
 
@@ -134,8 +134,24 @@ impl Facade {
         call: impl AsyncFnOnce(Handle) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let never = CancellationToken::new();
-        let run = async { call(access.enter(self, visitor)?).await };
+        let run = async { self.traced(&access, access.enter(self, visitor)?, None, call).await };
         self.measured(access.name(), access.span(), &never, run).await.unwrap_or_else(|| Err(defect()))
+    }
+
+    /// Runs `call` in a span of its own.
+    async fn traced<T>(
+        &self,
+        access: &Access<'_>,
+        node: Handle,
+        trace: Option<&str>,
+        call: impl AsyncFnOnce(Handle) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let (node, span) = node.for_call(access.name(), &access.subject(), trace);
+        let outcome = call(node).await;
+        if let Some(span) = span {
+            span.end(code(Some(&outcome)));
+        }
+        outcome
     }
 
     async fn measured<T>(

@@ -2,12 +2,16 @@
 //! span that a call belongs to; both are recorded on the span of the call.
 
 use rmcp::model::RequestMetaObject;
+use taskmesh_core::limits;
 use tracing::Span;
 
-/// Records the client's trace on `span`, where it sent a well-formed one.
-pub(super) fn record(meta: &RequestMetaObject, span: &Span) {
-    let Some((trace, parent)) = meta.get_traceparent().and_then(parts) else { return };
+/// Records the client's trace on `span`, where it sent a well-formed one, and
+/// returns that.
+pub(super) fn record<'a>(meta: &'a RequestMetaObject, span: &Span) -> Option<&'a str> {
+    let sent = meta.get_traceparent()?;
+    let (trace, parent) = parts(sent)?;
     span.record("trace_id", trace).record("parent_id", parent);
+    Some(sent).filter(|sent| sent.len() <= limits::TEXT_BYTES)
 }
 
 /// Trace id and parent id of `00-<32 hex>-<16 hex>-<2 hex>`; a later version may

@@ -431,9 +431,9 @@ pub(super) fn spec() -> Any<Spec> {
     (
         (short(), payload(), vec(short(), 0..4), of(long()), of(millis()), retry(), requirements()),
         (of(unix()), of(unix()), vec(task(), 0..4), of(short()), durability, any::<bool>()),
-        (of(short()), of(task()), unix(), of(short())),
+        (of(short()), of(task()), unix(), of(short()), of(short())),
     )
-        .prop_map(|(first, second, (idempotency_key, retry_of, submitted_at, submitter))| {
+        .prop_map(|(first, second, (idempotency_key, retry_of, submitted_at, submitter, trace))| {
             let (task_type, payload, tags, metadata, timeout, retry, requirements) = first;
             let (not_before, deadline, depends_on, fairness_key, durability, exclusive) = second;
             Spec {
@@ -454,6 +454,7 @@ pub(super) fn spec() -> Any<Spec> {
                 retry_of,
                 submitted_at,
                 submitter,
+                trace,
             }
         })
         .boxed()

@@ -108,6 +108,7 @@ impl From<&Spec> for proto::Spec {
             retry_of: spec.retry_of.as_ref().map(|t| t.as_str().to_owned()),
             submitted_at: spec.submitted_at.0,
             submitter: owned_or_none(spec.submitter.as_ref()),
+            trace: owned_or_none(spec.trace.as_ref()),
         }
     }
 }
@@ -135,6 +136,7 @@ pub(super) fn spec_from(spec: Option<&proto::Spec>) -> Checked<Spec> {
         retry_of: check::task_or_none("spec.retry_of", spec.retry_of.as_deref())?,
         submitted_at: Unix(spec.submitted_at),
         submitter: check::text_or_none("spec.submitter", spec.submitter.as_deref(), limits::TEXT_BYTES)?,
+        trace: check::text_or_none("spec.trace", spec.trace.as_deref(), limits::TEXT_BYTES)?,
     })
 }
 

@@ -71,6 +71,7 @@ fn spec() -> Spec {
         retry_of: None,
         submitted_at: Unix(1_795_402_485_164),
         submitter: None,
+        trace: None,
     }
 }
 

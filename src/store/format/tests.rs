@@ -57,6 +57,7 @@ fn golden_spec() -> Spec {
         retry_of: Some(TaskId::new("older").unwrap()),
         submitted_at: Unix(1_700_000_000_000),
         submitter: None,
+        trace: None,
     }
 }
 

@@ -282,6 +282,7 @@ impl TryFrom<Spec<'_>> for CoreSpec {
             retry_of: spec.retry_of.map(task_id).transpose()?,
             submitted_at: Unix(spec.submitted_at),
             submitter: None,
+            trace: None,
         })
     }
 }
