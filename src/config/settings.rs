@@ -7,6 +7,7 @@ use super::check::{
 };
 use super::{Config, ENV_PREFIX, Kind, LogFormat, Raw};
 use std::collections::BTreeMap;
+use taskmesh_core::features::Feature;
 use taskmesh_core::order::Scheduling;
 use taskmesh_core::permits::Limit;
 use taskmesh_core::{Millis, limits};
@@ -607,6 +608,13 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Whole(0, 10_000_000),
         "Ended tasks of its own that a node keeps; the oldest go first.",
         number!(mesh.retained_tasks),
+    ),
+    setting(
+        "mesh.without",
+        Kind::List(Feature::ALL.len()),
+        "Features that this node does not use, as if it were of a version before them. A mesh takes\n\
+         nothing that one of its nodes does not know: during an upgrade, new kinds of work wait for the last.",
+        list!(mesh.without, |name: String| name.parse::<Feature>()),
     ),
     setting(
         "mesh.open_tasks",

@@ -1,10 +1,11 @@
 //! What a user may choose of the core's behaviour.
 
+use crate::features::Feature;
 use crate::order::Scheduling;
 use crate::permits::Limit;
 use crate::time::Millis;
 use crate::token::RootKey;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The core's settings. The defaults are right for a fleet on one network.
@@ -45,6 +46,9 @@ pub struct Config {
     pub retained_tasks: usize,
     /// Open tasks that a node owns at most; more are `resource_exhausted`.
     pub open_tasks: usize,
+    /// Features that this node does not have, as if it were of a version before
+    /// them.
+    pub without: BTreeSet<Feature>,
     /// Work granted ahead to a worker, in the time that it takes to run:
     /// hides the round trip between short tasks, and leaves long ones free
     /// to go elsewhere.
@@ -87,6 +91,7 @@ impl Default for Config {
             retention: Millis(24 * 3_600_000),
             retained_tasks: 100_000,
             open_tasks: 500_000,
+            without: BTreeSet::new(),
             prefetch: Millis(20),
             grace: Millis(15_000),
             crash_limit: 10,

@@ -57,7 +57,8 @@ impl Node {
         if short == 0 && lost.is_empty() {
             return;
         }
-        let fit = |n: &NodeId| !record.holders.contains(n) && !kept.strangers.contains(n) && !self.is_draining(*n);
+        let able = |n: &NodeId| !self.is_draining(*n) && self.handles(*n, &kept.slot.spec);
+        let fit = |n: &NodeId| !record.holders.contains(n) && !kept.strangers.contains(n) && able(n);
         let spare = self.live_members().filter(fit);
         let spare: Vec<_> = rendezvous(task.place_hash(), spare).into_iter().take(short).collect();
         // One that is only away stays until there is another for its place.

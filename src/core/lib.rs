@@ -33,6 +33,7 @@ mod controls;
 pub mod effect;
 pub mod execution;
 pub mod explain;
+pub mod features;
 mod holders;
 pub mod ids;
 mod lanes;

@@ -71,6 +71,7 @@ impl Node {
             let retry_after = Millis(1_000);
             return Err(Refusal::Full { what: "this node's queue".into(), limit: limit as u64, retry_after });
         }
+        self.check_features(spec)?;
         if spec.is_schedule() {
             self.check_schedule(submission)?;
         } else if spec.is_workflow() {

@@ -11,6 +11,7 @@ use crate::shelf::Shelved;
 use crate::task::{Report, Spec};
 use crate::time::Millis;
 use crate::view::{Pause, Reply};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 
@@ -238,6 +239,8 @@ pub struct Hello {
     pub metrics: Option<Arc<str>>,
     /// Workflow templates that it has.
     pub templates: Vec<Shelved>,
+    /// What it can do that the first version could not, by name.
+    pub features: BTreeSet<Arc<str>>,
 }
 
 /// A sign of life.

@@ -41,6 +41,8 @@ pub(crate) struct Member {
     pub(crate) metrics_at: Option<Arc<str>>,
     /// Workflow templates that it has, by its own account.
     pub(crate) templates: Vec<Shelved>,
+    /// What it can do, by its own account; `None`: it has not said.
+    pub(crate) features: Option<BTreeSet<Arc<str>>>,
     /// The other end of the newest connection, as a multiaddress.
     connection: Option<Arc<str>>,
     measured: PeerMeasure,
@@ -73,6 +75,7 @@ impl Member {
             agent: None,
             metrics_at: None,
             templates: Vec::new(),
+            features: None,
             connection: None,
             measured: PeerMeasure::default(),
             minute: (Unix(0), 0),
@@ -250,6 +253,7 @@ impl Node {
             tokens: Some(self.register.digest()),
             metrics: self.metrics_at.clone(),
             templates: self.shelf.clone(),
+            features: self.features(),
         };
         self.send(to, Message::Hello(Box::new(hello)));
     }
@@ -274,6 +278,7 @@ impl Node {
         member.metrics_at = hello.metrics.filter(|at| is_host_and_port(at));
         member.greeted = member.connected_since.is_some();
         member.templates = hello.templates;
+        member.features = Some(hello.features);
         let mut before = std::mem::take(&mut member.workers);
         for spec in hello.workers {
             let mut seen = before.remove(&spec.worker).unwrap_or_else(|| Seen::new(spec.clone()));

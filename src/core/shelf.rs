@@ -63,7 +63,7 @@ mod tests {
     use crate::command::{Query, Request};
     use crate::effect::{Effect, Input};
     use crate::ids::NodeId;
-    use crate::message::{Controls, Hello, Message};
+    use crate::message::{Hello, Message};
     use crate::testing::{Solo, solo};
     use crate::{Config, Millis};
 
@@ -72,18 +72,7 @@ mod tests {
     }
 
     fn meet(solo: &mut Solo, node: u64, templates: &[Shelved]) {
-        let hello = Hello {
-            boot: 1,
-            version: 1,
-            draining: false,
-            workers: Vec::new(),
-            free: Vec::new(),
-            members: Vec::new(),
-            controls: Controls::default(),
-            tokens: None,
-            metrics: None,
-            templates: templates.to_vec(),
-        };
+        let hello = Hello { templates: templates.to_vec(), ..crate::testing::hello() };
         let message = Message::Hello(Box::new(hello));
         solo.feed(Input::Received { from: NodeId::test(node), message });
     }

@@ -28,10 +28,30 @@ pub fn spec() -> Spec {
     }
 }
 
+/// A hello of a node with nothing, of this version.
+#[must_use]
+pub fn hello() -> Hello {
+    Hello {
+        boot: 1,
+        version: 1,
+        draining: false,
+        workers: Vec::new(),
+        free: Vec::new(),
+        members: Vec::new(),
+        controls: Controls::default(),
+        tokens: None,
+        metrics: None,
+        templates: Vec::new(),
+        features: Feature::ALL.map(|feature| feature.name().into()).into(),
+    }
+}
+
 use crate::command::{Command, Detail, Query, Request, Submission, WorkerSpec};
 use crate::effect::{Disk, Effect, Input};
 use crate::execution::{Event, Verdict};
+use crate::features::Feature;
 use crate::ids::{NodeId, RequestId, TaskId, WorkerId};
+use crate::message::{Controls, Hello};
 use crate::task::{Priority, Report};
 use crate::time::Millis;
 use crate::token::Caller;

@@ -3,7 +3,7 @@
 use crate::command::{Command, Detail, Query, Request, WorkerSpec};
 use crate::effect::{Disk, Effect, Input};
 use crate::execution::{Event, Verdict};
-use crate::message::{Controls, Hello};
+use crate::message::Hello;
 use crate::task::{Outcome, Report, RetryPolicy, Spec};
 use crate::testing::{solo, spec};
 use crate::time::{Millis, Unix};
@@ -208,18 +208,7 @@ fn an_explanation_fits_into_one_message() {
             resources: None,
             metadata: None,
         });
-        let hello = Hello {
-            boot: 1,
-            version: 1,
-            draining: false,
-            workers: workers.collect(),
-            free: Vec::new(),
-            members: Vec::new(),
-            controls: Controls::default(),
-            tokens: None,
-            metrics: None,
-            templates: Vec::new(),
-        };
+        let hello = Hello { workers: workers.collect(), ..crate::testing::hello() };
         solo.feed(Input::Received { from: NodeId::test(node as u64), message: Message::Hello(Box::new(hello)) });
     }
     let task = TaskId::new("a").expect("a valid id");

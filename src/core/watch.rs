@@ -104,22 +104,11 @@ mod tests {
     use crate::Config;
     use crate::effect::{Input, PeerEvent};
     use crate::ids::NodeId;
-    use crate::message::{Controls, Hello, Message};
+    use crate::message::{Hello, Message};
     use crate::testing::{Solo, solo};
 
     fn hello(metrics: Option<&str>, draining: bool) -> Message {
-        Message::Hello(Box::new(Hello {
-            boot: 1,
-            version: 1,
-            draining,
-            workers: Vec::new(),
-            free: Vec::new(),
-            members: Vec::new(),
-            controls: Controls::default(),
-            tokens: None,
-            metrics: metrics.map(Into::into),
-            templates: Vec::new(),
-        }))
+        Message::Hello(Box::new(Hello { draining, metrics: metrics.map(Into::into), ..crate::testing::hello() }))
     }
 
     fn meet(solo: &mut Solo, node: u64, connection: &str, metrics: Option<&str>) {

@@ -24,5 +24,6 @@ mod stranger;
 mod templates;
 mod tokens;
 mod traces;
+mod upgrade;
 mod watch;
 mod workflow;

@@ -4,7 +4,7 @@ use super::*;
 use crate::command::{Command, Request, Submission};
 use crate::effect::{Effect, Input};
 use crate::execution::Verdict;
-use crate::message::{By, Controls, Hello, Message};
+use crate::message::{By, Message};
 use crate::permits::Limit;
 use crate::placement::Condition;
 use crate::task::{Priority, Resources};
@@ -42,18 +42,7 @@ fn equip(solo: &mut Solo, slots: u32, resources: Resources) {
 }
 
 fn hello() -> Message {
-    Message::Hello(Box::new(Hello {
-        boot: 1,
-        version: 1,
-        draining: false,
-        workers: Vec::new(),
-        free: Vec::new(),
-        members: Vec::new(),
-        controls: Controls::default(),
-        tokens: None,
-        metrics: None,
-        templates: Vec::new(),
-    }))
+    Message::Hello(Box::new(crate::testing::hello()))
 }
 
 /// Takes a task although the mesh is larger: another node chose this one.

@@ -4,7 +4,7 @@ use super::*;
 use crate::Config;
 use crate::command::{Command, Request};
 use crate::effect::Input;
-use crate::message::{Controls, Hello, Message};
+use crate::message::{Hello, Message};
 use crate::testing::{Solo, solo, spec};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -90,18 +90,7 @@ fn mesh(free: [u32; 3]) -> Solo {
     for (n, free) in free.into_iter().enumerate() {
         let name = WorkerId::new(&format!("w{n}")).expect("a valid id");
         let spec = WorkerSpec { worker: name.clone(), slots: 10, resources: None, ..worker(&[], 0, 0) };
-        let hello = Hello {
-            boot: 1,
-            version: 1,
-            draining: false,
-            workers: vec![spec],
-            free: vec![(name, free)],
-            members: Vec::new(),
-            controls: Controls::default(),
-            tokens: None,
-            metrics: None,
-            templates: Vec::new(),
-        };
+        let hello = Hello { workers: vec![spec], free: vec![(name, free)], ..crate::testing::hello() };
         let message = Message::Hello(Box::new(hello));
         solo.feed(Input::Received { from: NodeId::test(n as u64 + 2), message });
     }

@@ -196,6 +196,7 @@ impl From<&Hello> for proto::Hello {
             tokens: hello.tokens,
             metrics: owned_or_none(hello.metrics.as_ref()),
             templates: hello.templates.iter().map(Into::into).collect(),
+            features: hello.features.iter().map(owned).collect(),
         }
     }
 }
@@ -212,6 +213,11 @@ fn hello_from(hello: &proto::Hello) -> Checked<Hello> {
         tokens: hello.tokens,
         metrics: check::text_or_none("hello.metrics", hello.metrics.as_deref(), limits::TEXT_BYTES)?,
         templates: check::list("hello.templates", &hello.templates, limits::TEMPLATES, shelved_from)?,
+        features: check::list("hello.features", &hello.features, limits::ATTRIBUTES, |name| {
+            check::text("hello.features", name, limits::TEXT_BYTES)
+        })?
+        .into_iter()
+        .collect(),
     })
 }
 

@@ -266,9 +266,9 @@ fn hello() -> Any<Hello> {
         controls(),
         of(any::<u64>()),
         of(short()),
-        vec(shelved(), 0..3),
+        (vec(shelved(), 0..3), vec(short(), 0..3)),
     )
-        .prop_map(|(boot, version, draining, workers, free, members, controls, tokens, metrics, templates)| Hello {
+        .prop_map(|(boot, version, draining, workers, free, members, controls, tokens, metrics, more)| Hello {
             boot,
             version,
             draining,
@@ -278,7 +278,8 @@ fn hello() -> Any<Hello> {
             controls,
             tokens,
             metrics,
-            templates,
+            templates: more.0,
+            features: more.1.into_iter().collect(),
         })
         .boxed()
 }

@@ -287,6 +287,7 @@ fn of_a_hello() {
         tokens: None,
         metrics: None,
         templates: vec![Shelved { id: "t".into(), version: "1.0.0".into(), hash: BlobHash([1; 32]) }],
+        features: std::collections::BTreeSet::from(["workflows".into()]),
     };
     let table: &[Over<proto::Hello>] = &[
         ("hello.boot", |h| h.boot = u64::MAX),
@@ -304,6 +305,8 @@ fn of_a_hello() {
         ("hello.members", |h| h.members = ids(limits::MEMBERS)),
         ("hello.members", |h| h.members.push(vec![1; 32])),
         ("hello.templates", |h| h.templates = vec![h.templates[0].clone(); limits::TEMPLATES + 1]),
+        ("hello.features", |h| h.features = vec!["f".to_owned(); limits::ATTRIBUTES + 1]),
+        ("hello.features", |h| h.features = vec!["f".repeat(limits::TEXT_BYTES + 1)]),
         ("shelved.id", |h| h.templates[0].id = text()),
         ("shelved.hash", |h| h.templates[0].hash.clear()),
         ("shelved.version", |h| h.templates[0].version = text()),
