@@ -7,6 +7,7 @@ use super::check::{
 };
 use super::{Config, ENV_PREFIX, Kind, LogFormat, Raw};
 use std::collections::BTreeMap;
+use taskmesh_core::cache::Policy;
 use taskmesh_core::order::Scheduling;
 use taskmesh_core::permits::Limit;
 use taskmesh_core::{Millis, limits};
@@ -637,6 +638,49 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Whole(100, limits::WAIT_MS),
         "How long a node waits for another's answer to a forwarded request.",
         millis!(request_timeout),
+    ),
+    setting(
+        "cache.entries",
+        Kind::Whole(0, 1_000_000),
+        "Results that this node keeps for tasks that may take an earlier one; 0: none.",
+        (|c, v| narrow(v.whole()).map(|n| c.mesh.cache.entries = n), |c| whole(c.mesh.cache.entries)),
+    ),
+    setting(
+        "cache.bytes",
+        Kind::Whole(0, 1 << 40),
+        "How large they may be together, with what is kept in files.",
+        (
+            |c, v| {
+                c.mesh.cache.bytes = v.whole();
+                Ok(())
+            },
+            |c| whole(c.mesh.cache.bytes),
+        ),
+    ),
+    setting(
+        "cache.ttl_s",
+        Kind::Whole(0, 365 * 86_400),
+        "How long a result is taken by others; 0: not at all.",
+        (
+            |c, v| {
+                c.mesh.cache.ttl = Millis(v.whole() * 1_000);
+                Ok(())
+            },
+            |c| whole(c.mesh.cache.ttl.0 / 1_000),
+        ),
+    ),
+    setting(
+        "cache.policy",
+        Kind::OneOf(&["lru", "lfu", "fifo", "ttl"]),
+        "Which result goes first where there is no room: the one not used for longest, the\n\
+         one used least, the oldest, or the one that ends first.",
+        (
+            |c, v| {
+                c.mesh.cache.policy = Policy::from_name(v.text()).ok_or_else(|| "is not known".to_owned())?;
+                Ok(())
+            },
+            |c| Value::String(c.mesh.cache.policy.name().to_owned()),
+        ),
     ),
     setting(
         "log.format",

@@ -25,6 +25,7 @@
 
 pub mod authority;
 mod blobs;
+pub mod cache;
 mod check;
 mod claims;
 pub mod command;
@@ -56,6 +57,7 @@ pub mod record;
 pub mod register;
 mod requests;
 pub mod schedule;
+mod reuse;
 mod shares;
 pub mod shelf;
 mod stats;

@@ -532,6 +532,8 @@ impl Node {
                 (bootstrap, *timeout)
             }
             Command::Submit(_)
+            | Command::LookUp { .. }
+            | Command::Invalidate { .. }
             | Command::Cancel { .. }
             | Command::Reprioritise { .. }
             | Command::Retry { .. }

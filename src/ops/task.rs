@@ -70,6 +70,8 @@ pub struct TaskState {
     pub retried_as: Option<String>,
     /// When it fires, if it is a schedule.
     pub schedule: Option<Recurrence>,
+    /// The run whose result it took, if it did not run.
+    pub cached_from: Option<super::result::CachedFrom>,
 }
 
 /// Measurements of a task; null where nothing was measured.
@@ -188,6 +190,7 @@ impl Op for TaskStatus {
             start_time: task.started_at.map(value::time),
             end_time: task.ended_at.map(value::time),
             queue_position: task.position,
+            cached_from: super::result::CachedFrom::of(&task),
             logs,
             metrics: self.include_metrics.then(|| metrics(&task)),
             explanation: task.explanation.filter(|_| self.explain).map(Explanation::from),

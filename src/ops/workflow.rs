@@ -291,6 +291,7 @@ impl WorkflowSubmit {
             submitted_at: Unix(0),
             submitter: None,
             trace: None,
+            cache: None,
         })
     }
 }

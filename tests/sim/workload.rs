@@ -361,6 +361,7 @@ pub(crate) fn plain_spec(program: Program, cost: Time, blob: bool) -> Spec {
         submitted_at: Unix(EPOCH),
         submitter: None,
         trace: None,
+        cache: None,
     }
 }
 

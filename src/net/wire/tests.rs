@@ -72,6 +72,7 @@ fn spec() -> Spec {
         submitted_at: Unix(1_795_402_485_164),
         submitter: None,
         trace: None,
+        cache: None,
     }
 }
 
