@@ -80,7 +80,7 @@ impl Node {
             let problem = format!("{} is a step of a workflow, not a task: use workflow_submit", spec.task_type).into();
             return Err(Refusal::Invalid { field: "task_type".into(), problem });
         }
-        if spec.is_workflow() && spec.cache.is_some() {
+        if spec.cache.is_some() && spec.work().is_workflow() {
             let problem = "a workflow takes no earlier result and leaves none".into();
             return Err(Refusal::Invalid { field: "cache".into(), problem });
         }
