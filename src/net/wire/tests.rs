@@ -140,7 +140,7 @@ fn every_kind_of_message_is_drawn() {
         let bytes = bytes_of(&all.new_tree(&mut runner).unwrap().current());
         kinds.insert(weigh::first_field(&bytes));
     }
-    assert_eq!(kinds, (1..=27).collect());
+    assert_eq!(kinds, (1..=30).collect());
 }
 
 #[test]
