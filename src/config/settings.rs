@@ -69,13 +69,13 @@ macro_rules! millis {
 }
 
 macro_rules! seconds {
-    ($field:ident) => {
+    ($($field:ident).+) => {
         (
             |c: &mut Config, v: Raw| {
-                c.mesh.$field = Millis(v.whole() * 1_000);
+                c.mesh.$($field).+ = Millis(v.whole() * 1_000);
                 Ok(())
             },
-            |c: &Config| whole(c.mesh.$field.0 / 1_000),
+            |c: &Config| whole(c.mesh.$($field).+.0 / 1_000),
         )
     };
 }
@@ -649,25 +649,13 @@ pub static SETTINGS: &[Setting] = &[
         "cache.bytes",
         Kind::Whole(0, 1 << 40),
         "How large they may be together, with what is kept in files.",
-        (
-            |c, v| {
-                c.mesh.cache.bytes = v.whole();
-                Ok(())
-            },
-            |c| whole(c.mesh.cache.bytes),
-        ),
+        (|c, v| narrow(v.whole()).map(|n| c.mesh.cache.bytes = n), |c| whole(c.mesh.cache.bytes)),
     ),
     setting(
         "cache.ttl_s",
         Kind::Whole(0, 365 * 86_400),
         "How long a result is taken by others; 0: not at all.",
-        (
-            |c, v| {
-                c.mesh.cache.ttl = Millis(v.whole() * 1_000);
-                Ok(())
-            },
-            |c| whole(c.mesh.cache.ttl.0 / 1_000),
-        ),
+        seconds!(cache.ttl),
     ),
     setting(
         "cache.policy",

@@ -100,8 +100,8 @@ pub const RESULT_BYTES: usize = limits::PAYLOAD_BYTES + 64 * 1024;
 impl Op for TaskResult {
     const NAME: &'static str = "task_result";
     const TITLE: &'static str = "Read a task's result";
-    const DESCRIPTION: &'static str = "What a task left: result, output, log, run time. `wait_ms` waits for its end. Before \
-        that: success with the current status and poll_after_ms. Large output is truncated; go on with output_offset.";
+    const DESCRIPTION: &'static str = "What a task left: result, output, log, run time. Before its end: success with the \
+        current status and poll_after_ms. Large output is truncated; go on with output_offset.";
     const KIND: Kind = Kind::Read;
     type Output = TaskLeft;
 
