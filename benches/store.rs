@@ -279,5 +279,6 @@ fn spec(n: u64) -> Spec {
         submitted_at: Unix(1_700_000_000_000),
         submitter: None,
         trace: None,
+        cache: None,
     }
 }

@@ -7,6 +7,8 @@
 
 mod check;
 pub mod example;
+#[macro_use]
+mod fields;
 pub mod settings;
 mod value;
 

@@ -145,8 +145,9 @@ pub(super) fn router(
         sessions: Sessions::new(sessions),
     };
     let found = metadata(&face.gate);
-    let admin = auth::admin::routes(face.gate, face.audit);
-    let guarded = Router::new().route_service(PATH, service).merge(admin);
+    let admin = auth::admin::routes(face.gate.clone(), face.audit.clone());
+    let cache = super::cache::routes(face.gate, face.audit);
+    let guarded = Router::new().route_service(PATH, service).merge(admin).merge(cache);
     guarded.layer(middleware::from_fn_with_state(Arc::new(guard), admit)).merge(found)
 }
 

@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod auth;
 mod budget;
+pub mod cache;
 pub mod client;
 pub mod http;
 mod mcp;

@@ -13,6 +13,7 @@ pub mod reference;
 pub mod run;
 
 mod audit;
+mod cache;
 mod door;
 mod follow;
 mod health;
@@ -71,6 +72,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
             token::inspect(Form::of(global.json), &token, &folder.join(crate::store::identity::MESH_FILE))
         }
         Command::Token(command) => on_runtime(&global, async |node| token::run(&node, &command).await),
+        Command::Cache(command) => on_runtime(&global, async |node| cache::run(&node, &command).await),
         Command::Audit(args) => audit::run(Form::of(global.json), &load(&global, &[])?.node.data_dir, &args),
         Command::Health(args) => {
             let folder = load(&global, &[])?.node.data_dir;

@@ -162,9 +162,7 @@ impl Node {
     /// Asks beside the operations, at `path` of its HTTP endpoint.
     pub(super) async fn admin(&self, method: &str, path: &str, body: Option<Value>) -> Result<Value, Exit> {
         let Line::Http(client) = &self.line else {
-            return Err(Exit::usage(
-                "tokens are made and revoked over HTTP: leave out --via, or give --url".to_owned(),
-            ));
+            return Err(Exit::usage("this is asked over HTTP: leave out --via, or give --url".to_owned()));
         };
         client.admin(method, path, body).await.map_err(Exit::from)
     }

@@ -109,6 +109,9 @@ pub(super) enum Command {
     /// Who may call, and what: tokens for programs and people.
     #[command(subcommand)]
     Token(super::token::TokenCommand),
+    /// Results of earlier tasks that later ones may take.
+    #[command(subcommand)]
+    Cache(super::cache::CacheCommand),
     /// Show who called what would change something, and what came of it.
     ///
     /// Reads the log in the data folder of one node; the node need not run.

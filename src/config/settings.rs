@@ -7,6 +7,7 @@ use super::check::{
 };
 use super::{Config, ENV_PREFIX, Kind, LogFormat, Raw};
 use std::collections::BTreeMap;
+use taskmesh_core::cache::Policy;
 use taskmesh_core::features::Feature;
 use taskmesh_core::order::Scheduling;
 use taskmesh_core::permits::Limit;
@@ -54,78 +55,6 @@ impl Setting {
 #[must_use]
 pub fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|s| s.key == key)
-}
-
-macro_rules! millis {
-    ($field:ident) => {
-        (
-            |c: &mut Config, v: Raw| {
-                c.mesh.$field = Millis(v.whole());
-                Ok(())
-            },
-            |c: &Config| whole(c.mesh.$field.0),
-        )
-    };
-}
-
-macro_rules! seconds {
-    ($field:ident) => {
-        (
-            |c: &mut Config, v: Raw| {
-                c.mesh.$field = Millis(v.whole() * 1_000);
-                Ok(())
-            },
-            |c: &Config| whole(c.mesh.$field.0 / 1_000),
-        )
-    };
-}
-
-macro_rules! number {
-    ($section:ident . $field:ident) => {
-        (
-            |c: &mut Config, v: Raw| {
-                c.$section.$field = narrow(v.whole())?;
-                Ok(())
-            },
-            |c: &Config| whole(c.$section.$field),
-        )
-    };
-}
-
-macro_rules! list {
-    ($section:ident . $field:ident, $check:expr) => {
-        (
-            |c: &mut Config, v: Raw| {
-                c.$section.$field = v.texts().into_iter().map($check).collect::<Result<_, String>>()?;
-                Ok(())
-            },
-            |c: &Config| Value::Array(c.$section.$field.iter().map(|t| Value::String(t.to_string())).collect()),
-        )
-    };
-}
-
-macro_rules! text {
-    ($section:ident . $field:ident, $check:expr) => {
-        (
-            |c: &mut Config, v: Raw| {
-                c.$section.$field = $check(v.text().to_owned())?;
-                Ok(())
-            },
-            |c: &Config| Value::String(c.$section.$field.clone()),
-        )
-    };
-}
-
-macro_rules! file {
-    ($section:ident . $field:ident) => {
-        (
-            |c: &mut Config, v: Raw| {
-                c.$section.$field = Some(v.text().into());
-                Ok(())
-            },
-            |c: &Config| Value::String(c.$section.$field.iter().map(|path| path.display().to_string()).collect()),
-        )
-    };
 }
 
 type Access = (fn(&mut Config, Raw) -> Result<(), String>, fn(&Config) -> Value);
@@ -645,6 +574,37 @@ pub static SETTINGS: &[Setting] = &[
         Kind::Whole(100, limits::WAIT_MS),
         "How long a node waits for another's answer to a forwarded request.",
         millis!(request_timeout),
+    ),
+    setting(
+        "cache.entries",
+        Kind::Whole(0, 1_000_000),
+        "Results that this node keeps for tasks that may take an earlier one; 0: none.",
+        (|c, v| narrow(v.whole()).map(|n| c.mesh.cache.entries = n), |c| whole(c.mesh.cache.entries)),
+    ),
+    setting(
+        "cache.bytes",
+        Kind::Whole(0, 1 << 40),
+        "How large they may be together, with what is kept in files.",
+        (|c, v| narrow(v.whole()).map(|n| c.mesh.cache.bytes = n), |c| whole(c.mesh.cache.bytes)),
+    ),
+    setting(
+        "cache.ttl_s",
+        Kind::Whole(0, 365 * 86_400),
+        "How long a result is taken by others; 0: not at all.",
+        seconds!(cache.ttl),
+    ),
+    setting(
+        "cache.policy",
+        Kind::OneOf(&["lru", "lfu", "fifo", "ttl"]),
+        "Which result goes first where there is no room: the one not used for longest, the\n\
+         one used least, the oldest, or the one that ends first.",
+        (
+            |c, v| {
+                c.mesh.cache.policy = Policy::from_name(v.text()).ok_or_else(|| "is not known".to_owned())?;
+                Ok(())
+            },
+            |c| Value::String(c.mesh.cache.policy.name().to_owned()),
+        ),
     ),
     setting(
         "log.format",

@@ -89,11 +89,15 @@ pub const OPERATIONS: [(&str, Role); 26] = [
     ("bootstrap_network", Role::Admin),
 ];
 
+/// What is asked for beside the contract, and the role that each needs.
+pub const BESIDE: [(&str, Role); 2] = [("cache_stats", Role::Viewer), ("cache_invalidate", Role::Operator)];
+
 /// The least role that `operation` needs. What is not in the table needs the
 /// greatest: a forgotten row must not open a door.
 #[must_use]
 pub fn needs(operation: &str) -> Role {
-    OPERATIONS.iter().find(|(name, _)| *name == operation).map_or(Role::Admin, |(_, role)| *role)
+    let row = OPERATIONS.iter().chain(&BESIDE).find(|(name, _)| *name == operation);
+    row.map_or(Role::Admin, |(_, role)| *role)
 }
 
 /// Whether `role` may do `operation`, as far as roles decide.
@@ -124,6 +128,9 @@ pub fn operation_of(request: &Request) -> &'static str {
         Request::Command(Command::Issue(_)) => "token_create",
         Request::Command(Command::Revoke(_)) => "token_revoke",
         Request::Query(Query::Foresee(_) | Query::Template { .. }) => "workflow_submit",
+        Request::Command(Command::LookUp { .. }) => "cache_look_up",
+        Request::Command(Command::Invalidate { .. }) => "cache_invalidate",
+        Request::Query(Query::Cache { .. }) => "cache_stats",
         Request::Query(Query::Task { .. }) => "task_status",
         Request::Query(Query::Tasks(_)) => "task_list",
         Request::Query(Query::Stats { .. }) => "queue_stats",
@@ -386,7 +393,7 @@ impl Authority {
 }
 
 /// What no token does that is limited to some of the tasks.
-const OF_THE_WHOLE_MESH: [&str; 8] = [
+const OF_THE_WHOLE_MESH: [&str; 10] = [
     "queue_pause",
     "queue_resume",
     "queue_clear",
@@ -395,6 +402,8 @@ const OF_THE_WHOLE_MESH: [&str; 8] = [
     "peer_connect",
     "peer_disconnect",
     "bootstrap_network",
+    "cache_stats",
+    "cache_invalidate",
 ];
 
 fn denied<T>(problem: String) -> Result<T, Refusal> {

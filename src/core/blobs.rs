@@ -6,6 +6,7 @@ use crate::ids::{BlobHash, NodeId, TaskId};
 use crate::limits;
 use crate::node::{Fetching, Node};
 use crate::record::Record;
+use crate::task::Report;
 
 impl Node {
     pub(crate) fn fetch(&mut self, from: NodeId, missing: &[(BlobHash, u64)], wait: impl Fn() -> Fetching) {
@@ -30,6 +31,9 @@ impl Node {
                 Fetching::Offer { from, record, spec } => self.on_offer(from, record, spec),
                 Fetching::Finished { from, finished } => self.on_finished(from, finished),
                 Fetching::Own(task) => self.count_own_blob(&task, hash),
+                Fetching::Result(task) => self.go_on_taking(&task),
+                Fetching::Left { from, entry } => self.on_left(from, entry),
+                Fetching::Copy { from, entry } => self.on_copy(from, entry),
             }
         }
     }
@@ -59,9 +63,13 @@ impl Node {
     }
 
     pub(crate) fn count_blobs(&mut self, record: Record, by: i32) {
-        let Some(report) = record.body.state.closed().and_then(|c| c.report.as_ref()) else { return };
-        let hashes: Vec<_> = report.blobs().map(|(hash, _)| hash).collect();
-        for hash in hashes {
+        if let Some(report) = record.body.state.closed().and_then(|c| c.report.as_ref()) {
+            self.count_report(report, by);
+        }
+    }
+
+    pub(crate) fn count_report(&mut self, report: &Report, by: i32) {
+        for (hash, _) in report.blobs() {
             let Some(count) = self.blobs.get_mut(&hash) else { continue };
             *count = count.saturating_add_signed(by);
             if *count == 0 {

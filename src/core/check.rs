@@ -24,5 +24,6 @@ impl Node {
             let _ = kept.missing_blobs(&self.blobs);
         }
         self.check_index();
+        self.reuse.check();
     }
 }

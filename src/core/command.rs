@@ -2,6 +2,7 @@
 //! the closed set of reasons for which it says no.
 
 use crate::authority::TokenId;
+use crate::cache::{CacheKey, Which};
 use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::register::Issued;
 use crate::task::{Priority, Resources, Spec};
@@ -136,6 +137,24 @@ pub enum Command {
     /// Refuse a token from now on, in the whole mesh, and whatever is made from
     /// it. → [`crate::Reply::Token`]
     Revoke(TokenId),
+    /// One node to another: is there a result for my task? → [`crate::Reply::Found`]
+    LookUp {
+        /// What it is found by.
+        key: CacheKey,
+        /// Which task asks.
+        task: TaskId,
+        /// A task of the same work that it waited for, and that left none.
+        after: Option<TaskId>,
+        /// If there is none, others may wait for it.
+        joins: bool,
+    },
+    /// Drop results of earlier tasks. → [`crate::Reply::Invalidated`]
+    Invalidate {
+        /// Which.
+        which: Which,
+        /// The whole mesh, or what this node keeps.
+        scope: Scope,
+    },
 }
 
 /// A question.
@@ -201,6 +220,11 @@ pub enum Query {
         id: Arc<str>,
         /// As [`crate::template::Range`] reads it.
         range: Arc<str>,
+    },
+    /// What is kept of results. → [`crate::Reply::Cache`]
+    Cache {
+        /// The whole mesh, or this node alone.
+        scope: Scope,
     },
 }
 

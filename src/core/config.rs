@@ -1,5 +1,6 @@
 //! What a user may choose of the core's behaviour.
 
+use crate::cache::Bounds;
 use crate::features::Feature;
 use crate::order::Scheduling;
 use crate::permits::Limit;
@@ -37,6 +38,8 @@ pub struct Config {
     /// What may run at once, or start in a period, in the whole mesh; at most
     /// [`limits::LIMITS`](crate::limits::LIMITS).
     pub limits: Vec<Limit>,
+    /// What it keeps of results for tasks that may take earlier ones.
+    pub cache: Bounds,
     /// How long a task waits for more of a resource than any worker has free
     /// before a worker's room is kept for it.
     pub reserve: Millis,
@@ -87,6 +90,7 @@ impl Default for Config {
             deadline_weight: 50,
             fairness_weights: BTreeMap::new(),
             limits: Vec::new(),
+            cache: Bounds::default(),
             reserve: Millis(30_000),
             retention: Millis(24 * 3_600_000),
             retained_tasks: 100_000,

@@ -1,6 +1,7 @@
 //! What goes into a node and what comes out: plain data.
 
 use crate::authority::TokenId;
+use crate::cache::{CacheKey, Cached, Gone, Policy};
 use crate::command::{Refusal, Request, WorkerSpec};
 use crate::execution::Event;
 use crate::ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
@@ -319,6 +320,8 @@ pub enum Entry {
     Tombstone(u64, Unix),
     /// A token that was issued or revoked.
     Token(Issued),
+    /// A result for later tasks.
+    Cached(Arc<Cached>),
 }
 
 /// What a node remembers of a member over restarts.
@@ -349,6 +352,8 @@ pub enum Key {
     Tombstone(u64),
     /// A token.
     Token(TokenId),
+    /// A result.
+    Cached(CacheKey),
 }
 
 /// What a node finds on its disk when it starts.
@@ -372,6 +377,8 @@ pub struct Disk {
     pub tombstones: Vec<(u64, Unix)>,
     /// The register of tokens.
     pub tokens: Vec<Issued>,
+    /// Results for later tasks.
+    pub cached: Vec<Cached>,
     /// Blobs that are whole.
     pub blobs: BTreeSet<BlobHash>,
 }
@@ -503,6 +510,25 @@ pub enum Notice {
     },
     /// The queue was paused or goes on.
     QueuePaused(bool),
+    /// A task asked this node for an earlier result of its work.
+    CacheLookedUp {
+        /// `hit`, `miss`, or `joined`: another that does the same is under way.
+        found: &'static str,
+    },
+    /// A result is kept here no more.
+    CacheEvicted {
+        /// The order of eviction.
+        policy: Policy,
+        /// Why it went.
+        why: Gone,
+    },
+    /// So much of results is kept here now.
+    CacheHolds {
+        /// How many.
+        entries: u64,
+        /// How large they are together, blobs included.
+        bytes: u64,
+    },
     /// An offer was acknowledged by a majority after this long.
     Replicated {
         /// Since it was written.

@@ -25,6 +25,7 @@
 
 pub mod authority;
 mod blobs;
+pub mod cache;
 mod check;
 mod claims;
 pub mod command;
@@ -56,6 +57,7 @@ mod ranked;
 pub mod record;
 pub mod register;
 mod requests;
+mod reuse;
 pub mod schedule;
 mod shares;
 pub mod shelf;

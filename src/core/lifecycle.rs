@@ -1,6 +1,7 @@
 //! The life of a task, as its owner leads it: submitted, granted, lost, failed,
 //! tried again, cancelled, ended.
 
+use crate::cache::Caching;
 use crate::command::{ClearScope, Command, Detail, Query, Refusal, Request, Submission};
 use crate::config::Planted;
 use crate::effect::Notice;
@@ -80,6 +81,10 @@ impl Node {
             let problem = format!("{} is a step of a workflow, not a task: use workflow_submit", spec.task_type).into();
             return Err(Refusal::Invalid { field: "task_type".into(), problem });
         }
+        if spec.cache.is_some() && spec.work().is_workflow() {
+            let problem = "a workflow takes no earlier result and leaves none".into();
+            return Err(Refusal::Invalid { field: "cache".into(), problem });
+        }
         if submission.task.as_ref().is_some_and(|t| spec.depends_on.contains(t)) {
             let problem = "a task can't wait for itself".into();
             return Err(Refusal::Invalid { field: "depends_on".into(), problem });
@@ -128,7 +133,8 @@ impl Node {
             return self.ask_for_damaged(origin, task, name, submission);
         }
         let wall = self.wall();
-        let shared = Spec { submitted_at: wall, submitter: origin.submitter(), ..submission.spec.clone() };
+        let cache = submission.spec.cache.map(|caching| Caching { scope: origin.cache_scope(), ..caching });
+        let shared = Spec { submitted_at: wall, submitter: origin.submitter(), cache, ..submission.spec.clone() };
         let mut replayed = false;
         let mut born = Vec::new();
         for (n, task) in tasks.iter().enumerate() {
@@ -237,6 +243,7 @@ impl Node {
         let wall = self.wall();
         match spec.not_before {
             Some(until) if until > wall => TaskState::Delayed { until },
+            Some(_) | None if spec.reads_cache() => TaskState::Blocked,
             Some(_) | None => TaskState::Queued { since: wall, place: priority },
         }
     }
@@ -296,7 +303,9 @@ impl Node {
             | Command::Disconnect { .. }
             | Command::Bootstrap { .. }
             | Command::Issue(_)
-            | Command::Revoke(_) => unreachable!("not a command on one task"),
+            | Command::Revoke(_)
+            | Command::LookUp { .. }
+            | Command::Invalidate { .. } => unreachable!("not a command on one task"),
         }
     }
 
@@ -454,8 +463,11 @@ impl Node {
                     self.close(&task, Outcome::Completed, Some(Report::default()), None);
                     continue;
                 }
+                // What it depended on has ended, and may be forgotten by now.
+                let looks = record.body.attempt == 0 && spec.reads_cache() && spec.depends_on.is_empty();
                 let place = record.body.priority;
-                self.revise(&task, Offering::Lazily, |r| r.body.state = TaskState::Queued { since: wall, place });
+                let state = if looks { TaskState::Blocked } else { TaskState::Queued { since: wall, place } };
+                self.revise(&task, Offering::Lazily, |r| r.body.state = state);
             }
         }
     }
@@ -492,7 +504,8 @@ impl Node {
         if !is_workflow {
             self.recent.ended(at, ran, ending);
         }
-        let closed = Arc::new(Closed { outcome, at, executor, started_at, report });
+        self.note_end(task, &outcome);
+        let closed = Arc::new(Closed { outcome, at, executor, started_at, report, cached_from: None });
         self.revise(task, Offering::Now, |r| r.body.state = TaskState::Done(closed));
         // What gave way never began a step: those are the other's of its id.
         if is_workflow && !self.kept[task].disowned() {
@@ -520,6 +533,7 @@ impl Node {
         });
         self.answer_waiters(task);
         self.release_dependents(task, &closed.outcome, None);
+        self.leave_result(task);
     }
 
     /// Waits for what a blocked task depends on.
@@ -542,6 +556,7 @@ impl Node {
             if let Some(closed) = ended {
                 self.release_dependents(dependency, &closed.outcome, None);
             }
+            self.on_own_followed(dependency);
             return;
         }
         self.inquire(dependency, DEPENDENCY_WAIT);
@@ -553,8 +568,8 @@ impl Node {
             return;
         }
         let nodes = self.likely_holders(dependency);
-        // A workflow goes on with what its step left.
-        let report = self.workflow_of(dependency).is_some();
+        // A workflow goes on with what its step left, and who follows takes it.
+        let report = self.workflow_of(dependency).is_some() || self.reuse.is_followed(dependency);
         let detail = Detail { report, ..Detail::default() };
         let query = Query::Task { task: dependency.clone(), detail, wait };
         self.ask(Origin::Dependency(dependency.clone()), Request::Query(query), nodes, None);
@@ -562,6 +577,9 @@ impl Node {
 
     pub(crate) fn on_dependency(&mut self, dependency: &TaskId, reply: Result<Reply, Refusal>) {
         self.requests.dependencies.remove(dependency);
+        if self.reuse.is_followed(dependency) {
+            self.on_followed(dependency, &reply);
+        }
         match reply {
             Ok(Reply::Task(view)) => {
                 self.on_step_found(dependency, view.ended_at);
@@ -604,8 +622,10 @@ impl Node {
                 self.stir_workflow(&task);
             } else if all_there {
                 let kept = &self.kept[&task];
-                let state = self.ready_state(&kept.slot.spec, kept.slot.record.body.priority);
-                self.revise(&task, Offering::Lazily, |r| r.body.state = state);
+                match self.ready_state(&kept.slot.spec, kept.slot.record.body.priority) {
+                    TaskState::Blocked => self.look_for_result(&task, None),
+                    state => self.revise(&task, Offering::Lazily, |r| r.body.state = state),
+                }
             }
         }
     }
@@ -627,7 +647,8 @@ fn outcome_of(view: &TaskView) -> Option<Outcome> {
 
 /// Whether two submissions of one name ask for the same.
 fn same_work(ours: &Spec, theirs: &Spec) -> bool {
-    let plain = |s: &Spec| Spec { submitted_at: Unix(0), submitter: None, trace: None, ..s.clone() };
+    let cache = |s: &Spec| s.cache.map(|caching| Caching { scope: None, ..caching });
+    let plain = |s: &Spec| Spec { submitted_at: Unix(0), submitter: None, trace: None, cache: cache(s), ..s.clone() };
     ours.payload == theirs.payload && plain(ours) == plain(theirs)
 }
 

@@ -3,6 +3,7 @@
 //! Every message may be lost, doubled, late or out of order: whoever needs an
 //! answer asks again.
 
+use crate::cache::{CacheKey, Cached};
 use crate::command::{Refusal, Request, WorkerSpec};
 use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::record::{Ballot, Birth, Fence, Record, Stamp};
@@ -184,6 +185,18 @@ pub enum Message {
         /// What.
         reply: Box<Result<Reply, Refusal>>,
     },
+    /// What a task of mine left: keep it for others. To the home of its key.
+    Left(Box<Cached>),
+    /// A task of mine ran for others too, and left nothing for them. To the same.
+    Landed {
+        /// What its result would have been found by.
+        key: CacheKey,
+        /// Which.
+        task: TaskId,
+    },
+    /// I keep this result, and so should you.
+    Copy(Box<Cached>),
+
     /// The queue's controls, newer than yours. Answered with the sender's own.
     Controls(Controls),
     /// What I have in the register of tokens.

@@ -4,6 +4,7 @@
 //! plain verbs that act; all are methods of [`Node`], because a decision about
 //! a task needs its record, its worker and its peers at once.
 
+use crate::cache::Cached;
 use crate::command::{Command, Query, Refusal, Request};
 use crate::config::{Config, Planted};
 use crate::effect::{Disk, Effect, Entry, Input, Key, Notice};
@@ -19,6 +20,7 @@ use crate::prng::Prng;
 use crate::record::{Ballot, Record, Slot};
 use crate::register::Register;
 use crate::requests::{Origin, Requests};
+use crate::reuse::Reuse;
 use crate::shelf::Shelved;
 use crate::stats::Recent;
 use crate::steps::Workflows;
@@ -74,6 +76,7 @@ pub struct Node {
     pub(crate) awaited: Vec<TaskId>,
     pub(crate) workflows: Workflows,
     pub(crate) schedules: Schedules,
+    pub(crate) reuse: Reuse,
     pub(crate) counts: BTreeMap<Status, u64>,
     pub(crate) recent: Recent,
 
@@ -119,6 +122,18 @@ pub(crate) enum Fetching {
     },
     /// For a record that this node owns, or is about to.
     Own(TaskId),
+    /// For an owned task that is to end with the result of another.
+    Result(TaskId),
+    /// For a result that is to be kept.
+    Left {
+        from: NodeId,
+        entry: Box<Cached>,
+    },
+    /// The same, of one that another node keeps.
+    Copy {
+        from: NodeId,
+        entry: Box<Cached>,
+    },
 }
 
 /// How long a version that nobody waits for may stay unoffered: most tasks
@@ -162,6 +177,7 @@ impl Node {
             awaited: Vec::new(),
             workflows: Workflows::default(),
             schedules: Schedules::default(),
+            reuse: Reuse::new(config.cache),
             counts: BTreeMap::new(),
             recent: Recent::default(),
             members: disk.peers.into_iter().map(|(peer, book)| (peer, Member::remembered(book))).collect(),
@@ -190,6 +206,7 @@ impl Node {
             config,
         };
         node.restore(disk.slots);
+        node.restore_results(disk.cached);
         node
     }
 
@@ -316,6 +333,9 @@ impl Node {
             Message::Stop { task, fence, force } => self.on_stop(&task, fence, force),
             Message::Request { id, by, request } => self.on_request_of_node(from, id, &by, *request),
             Message::Response { id, reply } => self.on_response(from, id, *reply),
+            Message::Left(entry) => self.on_left(from, entry),
+            Message::Landed { key, task } => self.on_landed(&key, &task),
+            Message::Copy(entry) => self.on_copy(from, entry),
             Message::Controls(controls) => self.on_controls(from, controls),
             Message::Tokens { digest, entries, answer } => self.on_tokens(from, digest, entries, answer),
         }
@@ -344,6 +364,7 @@ impl Node {
         self.confess_again();
         self.forget_old();
         self.tend_register();
+        self.tend_results();
         self.on_requests_due();
         self.stir_waiting_workflows();
         self.stir_waiting_schedules();
@@ -445,6 +466,8 @@ impl Node {
             }
             Command::Issue(entry) => self.on_issue(origin, *entry),
             Command::Revoke(id) => self.on_revoke(origin, id),
+            Command::LookUp { key, task, after, joins } => self.on_look_up(origin, key, task, after, joins),
+            Command::Invalidate { which, scope } => self.on_invalidate(origin, which, scope),
         }
     }
 
@@ -466,6 +489,7 @@ impl Node {
             Query::Peer { peer, history_hours } => self.on_query_peer(origin, peer, history_hours),
             Query::Tokens => self.on_query_tokens(origin),
             Query::Template { id, range } => self.on_query_template(origin, &id, &range),
+            Query::Cache { scope } => self.on_query_cache(origin, scope),
             Query::Foresee(definition) => {
                 let foreseen = self.foresee(&definition);
                 self.answer(origin, foreseen);

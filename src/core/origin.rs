@@ -2,6 +2,7 @@
 //! face, by another node, or by this node itself.
 
 use crate::authority::Touch;
+use crate::cache::Scope;
 use crate::command::Refusal;
 use crate::ids::{NodeId, RequestId, TaskId};
 use crate::message::{By, Message};
@@ -20,6 +21,8 @@ pub(crate) enum Origin {
     Node { from: NodeId, id: u64, caller: Caller },
     /// This node, to learn whether what a task depends on has ended.
     Dependency(TaskId),
+    /// This node, to learn whether there is a result that its task can take.
+    LookUp(TaskId),
 }
 
 impl Origin {
@@ -27,7 +30,7 @@ impl Origin {
     pub(crate) fn caller(&self) -> &Caller {
         match self {
             Origin::Face { caller, .. } | Origin::Node { caller, .. } => caller,
-            Origin::Dependency(_) => &Caller::Node,
+            Origin::Dependency(_) | Origin::LookUp(_) => &Caller::Node,
         }
     }
 
@@ -53,6 +56,17 @@ impl Origin {
         self.allows_task(task, spec, Touch::Look).is_ok()
     }
 
+    /// Whom the results of its tasks are for: a token that may not look at all
+    /// tasks of a type shares them with those that have the same limits, whose
+    /// tasks it may look at. The type itself is part of what is found.
+    pub(crate) fn cache_scope(&self) -> Option<Scope> {
+        let authority = self.caller().authority()?;
+        let own = authority.own.then_some(&*authority.subject);
+        let limits = authority.tags.iter().flat_map(|set| ["tags"].into_iter().chain(set.iter().map(|tag| &**tag)));
+        let limited = own.is_some() || !authority.tags.is_empty();
+        limited.then(|| Scope::of(own.into_iter().flat_map(|subject| ["own", subject]).chain(limits)))
+    }
+
     /// Whose a task is that is submitted by this.
     pub(crate) fn submitter(&self) -> Option<Arc<str>> {
         self.caller().subject().cloned()
@@ -65,6 +79,7 @@ impl Node {
             Origin::Face { id, .. } => self.reply(id, reply),
             Origin::Node { from, id, .. } => self.send(from, Message::Response { id, reply: Box::new(reply) }),
             Origin::Dependency(task) => self.on_dependency(&task, reply),
+            Origin::LookUp(task) => self.on_looked_up(&task, reply),
         }
     }
 

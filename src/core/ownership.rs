@@ -665,6 +665,7 @@ impl Node {
         self.leave_workflow(task);
         self.drop_unborn_steps(task);
         self.leave_schedule(task);
+        self.leave_no_result(task);
         self.on_deposed(task);
     }
 

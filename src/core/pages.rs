@@ -8,7 +8,7 @@ use crate::message::Message;
 use crate::node::Node;
 use crate::requests::Plan;
 use crate::time::Unix;
-use crate::view::{Reply, Stats, TaskPage, TaskView};
+use crate::view::{Reply, Stats, Status, TaskPage, TaskView};
 use std::collections::BTreeMap;
 
 impl Node {
@@ -186,4 +186,12 @@ mod tests {
         seen.sort();
         assert_eq!(seen, all);
     }
+}
+
+pub(crate) fn waiting(stats: &Stats) -> u64 {
+    [Status::Queued, Status::Blocked, Status::Delayed].iter().filter_map(|s| stats.counts.get(s)).sum()
+}
+
+pub(crate) fn running(stats: &Stats) -> u64 {
+    [Status::Leased, Status::Running].iter().filter_map(|s| stats.counts.get(s)).sum()
 }

@@ -537,6 +537,8 @@ impl Node {
                 (bootstrap, *timeout)
             }
             Command::Submit(_)
+            | Command::LookUp { .. }
+            | Command::Invalidate { .. }
             | Command::Cancel { .. }
             | Command::Reprioritise { .. }
             | Command::Retry { .. }

@@ -83,7 +83,10 @@ impl Node {
         *self.counts.entry(status).or_default() += 1;
         let moved = Notice::TaskMoved { task_type: spec.task_type.clone(), from: None, to: Some(status) };
         match &kept.slot.record.body.state {
-            TaskState::Blocked => self.await_dependencies(task),
+            TaskState::Blocked => {
+                self.await_dependencies(task);
+                self.look_up_if_free(task);
+            }
             TaskState::Delayed { until } => {
                 self.due.insert((*until, task.clone()));
             }
@@ -119,7 +122,10 @@ impl Node {
             *count = count.saturating_sub(1);
         }
         match &kept.slot.record.body.state {
-            TaskState::Blocked => self.stop_awaiting(task),
+            TaskState::Blocked => {
+                self.stop_awaiting(task);
+                self.stop_looking(task);
+            }
             TaskState::Delayed { until } => {
                 self.due.remove(&(*until, task.clone()));
             }

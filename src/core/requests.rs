@@ -8,11 +8,11 @@ use crate::limits;
 use crate::message::Message;
 use crate::node::Node;
 pub(crate) use crate::origin::Origin;
-use crate::pages::{add_stats, merge_page, wide};
+use crate::pages::{add_stats, merge_page, running, waiting, wide};
 use crate::task::Priority;
 use crate::time::{Millis, Unix};
 use crate::token::Caller;
-use crate::view::{Reply, Stats, Status, TaskPage};
+use crate::view::{Reply, Stats, TaskPage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -69,6 +69,8 @@ pub(crate) enum Plan {
     Paused(Unix),
     Resumed(Unix, bool),
     Cleared,
+    Invalidated,
+    Cache,
     Find { what: &'static str, name: Arc<str>, then: Option<Command> },
 }
 
@@ -246,6 +248,14 @@ impl Node {
                 gather.cleared.0 += cleared;
                 gather.cleared.1 += remaining;
             }
+            Reply::Invalidated { entries, copies, .. } => {
+                gather.cleared.0 += entries;
+                gather.cleared.1 += copies;
+            }
+            Reply::Cache(more) => match &mut gather.found {
+                Some(Reply::Cache(stats)) => stats.nodes.extend(more.nodes),
+                found => *found = Some(Reply::Cache(more)),
+            },
             found @ (Reply::Task(_) | Reply::Worker(_)) => {
                 // Only an owner says that a task has ended.
                 let better = match (&gather.found, &found) {
@@ -377,6 +387,8 @@ impl Node {
                 let (cleared, remaining) = gather.cleared;
                 Ok(Reply::Cleared { cleared, remaining, at: self.wall(), answered, expected })
             }
+            Plan::Invalidated => Ok(self.invalidated(gather.cleared, &gather.left)),
+            Plan::Cache => Ok(self.cache_stats(gather.found, &gather.left)),
             Plan::Find { what, name, then } => match (gather.found, then) {
                 (Some(Reply::Task(view)), Some(command)) => {
                     return self.send_to_owner(gather.origin, view.home, command);
@@ -537,7 +549,7 @@ impl Node {
             }
         }
         self.finish_control();
-        let asked: Vec<_> = self.dependents.keys().cloned().collect();
+        let asked: Vec<_> = self.dependents.keys().chain(self.reuse.followed()).cloned().collect();
         for dependency in asked {
             self.ask_for_dependency(&dependency);
         }
@@ -640,16 +652,8 @@ impl Node {
 fn patience(request: &Request, timeout: Millis) -> Millis {
     match request {
         Request::Query(Query::Task { wait, .. }) => Millis(wait.0.min(limits::WAIT_MS)) + HOP,
-        Request::Query(_) => HOP,
+        Request::Query(_) | Request::Command(Command::LookUp { .. }) => HOP,
         Request::Command(Command::Unregister { .. }) => Millis(limits::WAIT_MS),
         Request::Command(_) => timeout + Millis(1_000),
     }
-}
-
-pub(crate) fn waiting(stats: &Stats) -> u64 {
-    [Status::Queued, Status::Blocked, Status::Delayed].iter().filter_map(|s| stats.counts.get(s)).sum()
-}
-
-pub(crate) fn running(stats: &Stats) -> u64 {
-    [Status::Leased, Status::Running].iter().filter_map(|s| stats.counts.get(s)).sum()
 }

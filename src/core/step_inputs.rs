@@ -177,6 +177,7 @@ impl Node {
             depends_on: Vec::new(),
             idempotency_key: None,
             retry_of: None,
+            cache: None,
             submitted_at: self.wall(),
             ..(**of).clone()
         }

@@ -1,6 +1,7 @@
 //! What a task is ([`Spec`]), what it is doing ([`TaskState`]) and how it ended
 //! ([`Closed`]); the retry policy and the order of priorities.
 
+use crate::cache::{Caching, Source};
 use crate::ids::{BlobHash, NodeId, TaskId, WorkerId};
 use crate::limits;
 use crate::placement::{Alternative, Condition, Placement};
@@ -52,6 +53,8 @@ pub struct Spec {
     /// The subject of the token that it was submitted with, as the accepting
     /// node verified it; `None`: a node of an older version took it.
     pub submitter: Option<Arc<str>>,
+    /// What it does with results of earlier tasks; `None`: nothing.
+    pub cache: Option<Caching>,
 }
 
 /// How many copies a promise waits for.
@@ -375,6 +378,8 @@ pub struct Closed {
     pub started_at: Option<Unix>,
     /// What that attempt left.
     pub report: Option<Report>,
+    /// The run of another task that left it, where none of its own did.
+    pub cached_from: Option<Source>,
 }
 
 /// How a task ended. Never changes.

@@ -25,6 +25,7 @@ pub fn spec() -> Spec {
         submitted_at: Unix(0),
         submitter: None,
         trace: None,
+        cache: None,
     }
 }
 

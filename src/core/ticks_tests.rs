@@ -1,5 +1,6 @@
 //! Schedules on a node alone: what needs no second node to show.
 
+use crate::cache::{Caching, Mode};
 use crate::command::{ClearScope, Command, Query, Request, Scope, Submission, TaskFilter};
 use crate::effect::{Effect, Entry, Input};
 use crate::execution::{Event, Verdict};
@@ -100,6 +101,21 @@ fn each_tick_is_a_task_of_its_own() {
     assert_eq!(view.last, Some((Unix(START + 3_000), Status::Completed)));
     assert_eq!((&*view.cron, &*view.task_type, view.catch_up), ("* * * * * *", "echo", CatchUp::None));
     assert_eq!(bench.solo.view("s/20231114T221321Z").task_type, "echo".into());
+}
+
+#[test]
+fn a_tick_takes_the_result_of_an_earlier_one_and_the_schedule_itself_takes_none() {
+    let mut bench = Bench::new(Config::default());
+    let cache = Some(Caching { mode: Mode::ReadWrite, scope: None });
+    let spec = Schedule::wrap(Spec { cache, ..spec() }, "* * * * * *", UTC, CatchUp::None).expect("a schedule");
+    bench.submit("s", spec).expect("accepted");
+    bench.wait(Millis(3_500));
+    assert_eq!(bench.ran(), [1]);
+    let (status, view) = bench.view("s");
+    assert_eq!((status, view.fired, view.last), (Status::Delayed, 3, Some((Unix(START + 3_000), Status::Completed))));
+    let from = bench.solo.view("s/20231114T221323Z").cached_from.expect("a hit");
+    assert_eq!(from.source.task.as_str(), "s/20231114T221321Z");
+    assert_eq!(bench.solo.view("s").cached_from, None);
 }
 
 #[test]

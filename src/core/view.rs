@@ -1,6 +1,7 @@
 //! What a node answers: the plain facts of tasks, queues, workers and peers,
 //! each as it was measured. What was not measured is `None`.
 
+use crate::cache::{CacheStats, CachedFrom, Finding};
 use crate::explain::Reason;
 use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::order::Scheduling;
@@ -140,6 +141,19 @@ pub enum Reply {
     Token(Box<Issued>),
     /// To `Query::Tokens`.
     Tokens(Vec<Issued>),
+    /// To `LookUp`.
+    Found(Finding),
+    /// To `Invalidate`.
+    Invalidated {
+        /// Results that went.
+        entries: u64,
+        /// Copies of them.
+        copies: u64,
+        /// Members that did not answer, and may keep some.
+        silent: Vec<NodeId>,
+    },
+    /// To `Query::Cache`.
+    Cache(CacheStats),
     /// To `Query::Task`.
     Task(Box<TaskView>),
     /// To `Query::Tasks`.
@@ -362,6 +376,8 @@ pub struct TaskView {
     pub explanation: Option<Explanation>,
     /// What it left, if asked and ended.
     pub report: Option<Report>,
+    /// Where its result came from, if it did not run.
+    pub cached_from: Option<CachedFrom>,
     /// How far it has come, if it is a workflow.
     pub workflow: Option<Box<WorkflowView>>,
     /// When it fires, if it is a schedule.

@@ -1,5 +1,6 @@
 //! How a node describes its own tasks: views, pages, counts, explanations.
 
+use crate::cache::CachedFrom;
 use crate::command::{Detail, TaskFilter};
 use crate::explain::{Reason, of_state};
 use crate::ids::TaskId;
@@ -63,6 +64,10 @@ impl Node {
             requirements: spec.requirements.clone(),
             explanation: (detail.explain && !record.closed()).then(|| self.explain(kept)),
             report: closed.filter(|_| detail.report).and_then(|c| c.report.clone()),
+            cached_from: closed
+                .and_then(|c| c.cached_from.clone())
+                .zip(spec.cache_key())
+                .map(|(source, key)| CachedFrom { source, key }),
             workflow: self.workflow_view(task, detail).map(Box::new),
             schedule: self.schedule_view(task).map(Box::new),
         }
@@ -116,6 +121,10 @@ impl Node {
                 next: "completes or fails by their word: taskmesh workflow approve".into(),
                 next_at: None,
             };
+        }
+        if let Some((summary, next)) = self.explain_looking(task) {
+            let explanation = of_state(Some(Reason::Dependency), summary, &TaskState::Blocked);
+            return Explanation { next: next.into(), ..explanation };
         }
         let missing: Vec<_> = match self.missing.get(task) {
             Some(missing) => missing.iter().map(|t| t.as_str()).collect(),

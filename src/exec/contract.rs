@@ -135,6 +135,7 @@ pub(super) fn spec(task_type: &str, payload: &str) -> Spec {
         submitted_at: Unix(0),
         submitter: None,
         trace: None,
+        cache: None,
     }
 }
 

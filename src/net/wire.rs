@@ -6,6 +6,7 @@
 //! core can rely on the bounds that its types promise. A message that is not
 //! understood is an error, never a panic, and stands for nothing but itself.
 
+mod cache;
 mod check;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

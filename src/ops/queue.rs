@@ -268,8 +268,8 @@ impl Op for QueueClear {
     const NAME: &'static str = "queue_clear";
     const TITLE: &'static str = "Clear the queue";
     const DESCRIPTION: &'static str = "Drops tasks of the whole mesh that do not run: waiting ones become cancelled, failed \
-        and cancelled ones are forgotten. Running ones are never touched. Without `confirm: true` your user is asked, \
-        or the answer is confirmation_required.";
+        and cancelled ones are forgotten. Without `confirm: true` your user is asked, or the answer is \
+        confirmation_required.";
     const KIND: Kind = Kind::Destructive;
     type Output = Cleared;
 

@@ -68,6 +68,27 @@ pub struct TaskLeft {
     pub poll_after_ms: Option<u64>,
     /// Why it failed, was cancelled or expired.
     pub error: Option<String>,
+    /// The run that left all this, if it is not the task's own.
+    pub cached_from: Option<CachedFrom>,
+}
+
+/// A run of another task, whose result was taken.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct CachedFrom {
+    /// Of which task.
+    pub task_id: String,
+    /// Which attempt.
+    pub attempt: u32,
+    /// What the result was found by.
+    pub key: String,
+}
+
+impl CachedFrom {
+    pub(crate) fn of(task: &TaskView) -> Option<CachedFrom> {
+        let from = task.cached_from.as_ref()?;
+        let (task_id, attempt) = (from.source.task.to_string(), from.source.attempt);
+        Some(CachedFrom { task_id, attempt, key: from.key.to_string() })
+    }
 }
 
 /// The most of an output or a log in one answer.
@@ -79,8 +100,8 @@ pub const RESULT_BYTES: usize = limits::PAYLOAD_BYTES + 64 * 1024;
 impl Op for TaskResult {
     const NAME: &'static str = "task_result";
     const TITLE: &'static str = "Read a task's result";
-    const DESCRIPTION: &'static str = "What a task left: result, output, log, run time. `wait_ms` waits for its end. Before \
-        that: success with the current status and poll_after_ms. Large output is truncated; go on with output_offset.";
+    const DESCRIPTION: &'static str = "What a task left: result, output, log, run time. Before its end: success with the \
+        current status and poll_after_ms. Large output is truncated; go on with output_offset.";
     const KIND: Kind = Kind::Read;
     type Output = TaskLeft;
 
@@ -119,6 +140,7 @@ impl Op for TaskResult {
             truncated: cut_before || result_cut || log.cut || next_output_offset.is_some(),
             receipt: None,
             poll_after_ms: poll_after(task.status),
+            cached_from: CachedFrom::of(&task),
             error: task.error.map(|e| e.to_string()),
         })
     }

@@ -126,8 +126,6 @@ fn special() -> Vec<(&'static str, &'static str, Value)> {
         ("task_submit", "task_id", json!({"task_id": "a\u{7}"})),
         ("task_submit", "task_id", json!({"task_id": "x".repeat(255), "items": [{}, {}]})),
         ("task_submit", "idempotency_key", json!({"task_id": "a", "idempotency_key": "b"})),
-        ("task_submit", "cache", json!({"cache": "read"})),
-        ("task_submit", "cache", json!({"cache": "read_write"})),
         ("task_submit", "not_before", json!({"not_before": "tomorrow"})),
         ("task_submit", "deadline", json!({"deadline": "2030-01-01"})),
         ("task_submit", "depends_on", json!({"depends_on": ["a b"]})),
@@ -198,6 +196,7 @@ pub(crate) fn task_view(status: Status) -> TaskView {
         requirements: Requirements::default(),
         explanation: None,
         report: None,
+        cached_from: None,
         workflow: None,
         schedule: None,
     }

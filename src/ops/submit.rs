@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use taskmesh_core::cache::{Caching, Mode};
 use taskmesh_core::command::Submission;
 use taskmesh_core::placement::{Alternative, Condition, Placement as CorePlacement};
 use taskmesh_core::task::{Durability as CoreDurability, Priority, Requirements as CoreRequirements, Resources};
@@ -88,7 +89,7 @@ pub struct TaskSubmit {
     #[serde(default)]
     #[arg(long)]
     pub exclusive: bool,
-    /// Only `off` is available.
+    /// Take or leave results of the same work.
     #[serde(default)]
     #[arg(long, value_enum, default_value_t)]
     pub cache: Cache,
@@ -260,7 +261,7 @@ pub enum Durability {
     Local,
 }
 
-/// Use of earlier results.
+/// Use of results of the same work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
 #[value(rename_all = "snake_case")]
@@ -268,12 +269,24 @@ pub enum Cache {
     /// None.
     #[default]
     Off,
-    /// Not available.
+    /// Take an earlier one instead of running.
     Read,
-    /// Not available.
+    /// Run, and leave one.
     Write,
-    /// Not available.
+    /// Both; of several at once one runs.
     ReadWrite,
+}
+
+impl Cache {
+    fn core(self) -> Option<Caching> {
+        let mode = match self {
+            Cache::Off => return None,
+            Cache::Read => Mode::Read,
+            Cache::Write => Mode::Write,
+            Cache::ReadWrite => Mode::ReadWrite,
+        };
+        Some(Caching { mode, scope: None })
+    }
 }
 
 /// What `task_submit` answers.
@@ -415,6 +428,7 @@ impl TaskSubmit {
             submitted_at: Unix(0),
             submitter: None,
             trace: None,
+            cache: self.cache.core(),
         })
     }
 }
@@ -466,9 +480,6 @@ impl Op for TaskSubmit {
     type Output = Submitted;
 
     fn request(&self) -> Result<Request, Refusal> {
-        if self.cache != Cache::Off {
-            return Err(invalid("cache", "must be off: result caching is not available"));
-        }
         if self.task_id.is_some() && self.idempotency_key.is_some() {
             return Err(invalid("idempotency_key", "give task_id or idempotency_key, not both"));
         }

@@ -70,6 +70,8 @@ pub struct TaskState {
     pub retried_as: Option<String>,
     /// When it fires, if it is a schedule.
     pub schedule: Option<Recurrence>,
+    /// The run whose result it took, if it did not run.
+    pub cached_from: Option<super::result::CachedFrom>,
 }
 
 /// Measurements of a task; null where nothing was measured.
@@ -163,7 +165,7 @@ impl Op for TaskStatus {
     const NAME: &'static str = "task_status";
     const TITLE: &'static str = "Show a task";
     const DESCRIPTION: &'static str = "What a task is doing: state, progress, attempt, worker, place in the queue. \
-        `explain` says why a waiting task was not given to each node and what happens next. Any node answers for any task.";
+        Any node answers.";
     const KIND: Kind = Kind::Read;
     type Output = TaskState;
 
@@ -188,6 +190,7 @@ impl Op for TaskStatus {
             start_time: task.started_at.map(value::time),
             end_time: task.ended_at.map(value::time),
             queue_position: task.position,
+            cached_from: super::result::CachedFrom::of(&task),
             logs,
             metrics: self.include_metrics.then(|| metrics(&task)),
             explanation: task.explanation.filter(|_| self.explain).map(Explanation::from),
@@ -233,7 +236,7 @@ impl Op for TaskCancel {
     const NAME: &'static str = "task_cancel";
     const TITLE: &'static str = "Cancel a task";
     const DESCRIPTION: &'static str = "Stops a task. One that waits is cancelled at once; a running one is asked to stop \
-        (SIGTERM), or killed with `force`. A schedule ends, its ticks go on. One that has ended stays as it is: failed_precondition.";
+        (SIGTERM). A schedule ends, its ticks go on. One that has ended stays as it is: failed_precondition.";
     const KIND: Kind = Kind::Destructive;
     type Output = Cancelled;
 
@@ -405,7 +408,7 @@ pub struct TaskList {
     #[schemars(range(min = 1, max = limits::PAGE))]
     #[arg(long, default_value_t = page())]
     pub limit: u32,
-    /// Skip so many; `cursor` is better.
+    /// Skip so many.
     #[serde(default)]
     #[schemars(range(max = limits::OFFSET))]
     #[arg(long, default_value_t)]
@@ -510,7 +513,7 @@ impl Op for TaskList {
     const NAME: &'static str = "task_list";
     const TITLE: &'static str = "List tasks";
     const DESCRIPTION: &'static str = "Tasks of the whole mesh in order of submission, by state, worker, tags, priority or \
-        type, page by page: give `next_cursor` back as `cursor`.";
+        type, page by page.";
     const KIND: Kind = Kind::Read;
     type Output = Tasks;
 

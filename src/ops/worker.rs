@@ -286,8 +286,7 @@ pub(crate) fn worker_state(worker: WorkerView) -> WorkerState {
 impl Op for WorkerStatus {
     const NAME: &'static str = "worker_status";
     const TITLE: &'static str = "Show a worker";
-    const DESCRIPTION: &'static str = "What a worker of the mesh is doing, what it may run and what its node measures of \
-        itself.";
+    const DESCRIPTION: &'static str = "What a worker is doing and may run, and what its node measures of itself.";
     const KIND: Kind = Kind::Read;
     type Output = WorkerState;
 

@@ -291,6 +291,7 @@ impl WorkflowSubmit {
             submitted_at: Unix(0),
             submitter: None,
             trace: None,
+            cache: None,
         })
     }
 }
@@ -446,8 +447,8 @@ pub struct WorkflowCancelled {
 impl Op for WorkflowCancel {
     const NAME: &'static str = "workflow_cancel";
     const TITLE: &'static str = "Cancel a workflow";
-    const DESCRIPTION: &'static str = "Ends a workflow: no step begins any more, running ones are asked to stop, or killed \
-        with `force`. Results of ended steps stay.";
+    const DESCRIPTION: &'static str = "Ends a workflow: no step begins any more, running ones are asked to stop. \
+        Results of ended steps stay.";
     const KIND: Kind = Kind::Destructive;
     type Output = WorkflowCancelled;
 

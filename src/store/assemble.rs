@@ -48,7 +48,8 @@ impl Assembly {
                 Name::Pledge(task) => drop(self.damaged.insert(task.clone())),
                 Name::Worker(_) | Name::Controls | Name::Peer(_) | Name::Boot(_) | Name::Tombstone(_) | Name::Seal => {}
                 // A revocation that is damaged is told again by the other nodes.
-                Name::Token(_) => {}
+                // A result that is damaged is found anew.
+                Name::Token(_) | Name::Cached(_) => {}
             }
         }
         taken
@@ -88,6 +89,13 @@ impl Assembly {
                 self.disk.pledges.push((task.clone(), ballot, at));
             }
             Name::Token(_) => self.disk.tokens.push(format::decode_token(&envelope)?),
+            Name::Cached(key) => {
+                let entry = format::decode_cached(&envelope)?;
+                if entry.key != *key {
+                    return Err(Flaw::Damaged(format!("it is the result of {}", entry.key)));
+                }
+                self.disk.cached.push(entry);
+            }
             Name::Seal => self.seal = Some(format::decode_seal(&envelope)?),
             Name::Tombstone(hash) => self.disk.tombstones.push((*hash, format::decode_tombstone(&envelope)?)),
         }

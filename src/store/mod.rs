@@ -215,6 +215,7 @@ impl StoreError {
             Entry::Boot(_) => "the boot count",
             Entry::Tombstone(..) => "a tombstone",
             Entry::Token(_) => "a token's entry",
+            Entry::Cached(_) => "a result",
             Entry::Pledge { .. } => "a pledge",
         };
         StoreError::TooLarge { what, bytes: size.0, limit: format::BODY_BYTES as u64 }

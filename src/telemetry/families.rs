@@ -52,6 +52,14 @@ pub(super) struct Mesh {
     pub(super) repaired: IntCounter,
 }
 
+/// Results for later tasks.
+pub(super) struct Cache {
+    pub(super) lookups: IntCounterVec,
+    pub(super) evictions: IntCounterVec,
+    pub(super) entries: IntGauge,
+    pub(super) bytes: Gauge,
+}
+
 /// The disk.
 pub(super) struct Store {
     pub(super) commit: Histogram,
@@ -233,6 +241,28 @@ impl Mesh {
             ),
             damaged: book.counter("taskmesh_records_damaged_total", "Copies on this node's disk that were damaged."),
             repaired: book.counter("taskmesh_records_repaired_total", "Damaged copies that other holders made whole."),
+        }
+    }
+}
+
+impl Cache {
+    pub(super) fn new(book: &mut Book) -> Cache {
+        book.section("Results for later tasks");
+        Cache {
+            lookups: book.counters(
+                "taskmesh_cache_lookups_total",
+                "Tasks that asked this node for an earlier result: `hit`, `miss`, or `joined` where another that does \
+                 the same was under way.",
+                &["result"],
+            ),
+            evictions: book.counters(
+                "taskmesh_cache_evictions_total",
+                "Results that are kept no more, by the order of eviction in force and by why: too many `entries` or \
+                 `bytes`, `expired`, `invalidated`, or `moved` to other nodes.",
+                &["policy", "reason"],
+            ),
+            entries: book.gauge("taskmesh_cache_entries", "Results that are kept."),
+            bytes: book.level("taskmesh_cache_bytes", "Their size, with what is kept in files."),
         }
     }
 }

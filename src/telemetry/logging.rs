@@ -104,6 +104,9 @@ pub fn tell(notice: &Notice) {
         Notice::Repaired { task } => info!(%task, "copy repaired"),
         Notice::QueuePaused(true) => info!("queue paused"),
         Notice::QueuePaused(false) => info!("queue resumed"),
+        Notice::CacheLookedUp { found } => trace!(found, "result looked for"),
+        Notice::CacheEvicted { policy, why } => trace!(policy = policy.name(), why = why.name(), "result evicted"),
+        Notice::CacheHolds { entries, bytes } => trace!(entries, bytes, "results kept"),
         Notice::Replicated { took } => trace!(took_ms = took.0, "replicated"),
     }
 }

@@ -4,7 +4,7 @@
 
 use super::book::{Book, Bounded};
 use super::exposition;
-use super::families::{Driver, Facade, Mesh, Net, Queue, Runs, Source, Store, Tasks, build_info};
+use super::families::{Cache, Driver, Facade, Mesh, Net, Queue, Runs, Source, Store, Tasks, build_info};
 use super::process::{DiskRoom, ProcessMetrics};
 use prometheus::{IntCounter, IntCounterVec, TextEncoder};
 use std::collections::{BTreeMap, HashSet};
@@ -29,6 +29,7 @@ pub struct Metrics {
     runs: Runs,
     queue: Queue,
     mesh: Mesh,
+    cache: Cache,
     store: Store,
     driver: Driver,
     facade: Facade,
@@ -104,6 +105,7 @@ impl Metrics {
             runs: Runs::new(&mut book),
             queue: Queue::new(&mut book),
             mesh: Mesh::new(&mut book),
+            cache: Cache::new(&mut book),
             store: Store::new(&mut book),
             driver: Driver::new(&mut book),
             facade: Facade::new(&mut book),
@@ -158,6 +160,14 @@ impl Metrics {
             Notice::Damaged { .. } => self.mesh.damaged.inc(),
             Notice::Repaired { .. } => self.mesh.repaired.inc(),
             Notice::QueuePaused(paused) => self.queue.paused.set(i64::from(*paused)),
+            Notice::CacheLookedUp { found } => self.cache.lookups.with_label_values(&[found]).inc(),
+            Notice::CacheEvicted { policy, why } => {
+                self.cache.evictions.with_label_values(&[policy.name(), why.name()]).inc();
+            }
+            Notice::CacheHolds { entries, bytes } => {
+                self.cache.entries.set(whole(*entries));
+                self.cache.bytes.set(*bytes as f64);
+            }
             Notice::Replicated { took } => self.mesh.replication.observe(seconds(*took)),
         }
     }

@@ -9,6 +9,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
+use taskmesh_core::cache::{Gone, Policy};
 use taskmesh_core::explain::Reason;
 use taskmesh_core::view::{Pause, Stats, Status, WorkerStatus, WorkerView};
 use taskmesh_core::{Millis, NodeId, Notice, TaskId, Unix, WorkerId};
@@ -58,6 +59,9 @@ fn a_life() -> Vec<Notice> {
         Notice::Damaged { task: task() },
         Notice::Repaired { task: task() },
         Notice::QueuePaused(true),
+        Notice::CacheLookedUp { found: "hit" },
+        Notice::CacheEvicted { policy: Policy::Lfu, why: Gone::Bytes },
+        Notice::CacheHolds { entries: 3, bytes: 4_096 },
         Notice::Replicated { took: Millis(8) },
     ]
 }

@@ -4,6 +4,7 @@
 
 mod abuse;
 mod bad_input;
+mod cache;
 mod contract;
 mod disk;
 mod drain;

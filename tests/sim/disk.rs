@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use taskmesh_core::authority::TokenId;
+use taskmesh_core::cache::{CacheKey, Cached};
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
 use taskmesh_core::message::Controls;
@@ -39,6 +40,7 @@ pub(crate) struct SimDisk {
     peers: BTreeMap<NodeId, PeerBook>,
     tombstones: BTreeMap<u64, Unix>,
     tokens: BTreeMap<TokenId, Issued>,
+    cached: BTreeMap<CacheKey, Arc<Cached>>,
     boot: u64,
 }
 
@@ -75,6 +77,9 @@ impl SimDisk {
             Entry::Token(entry) => {
                 self.tokens.insert(entry.id, entry);
             }
+            Entry::Cached(entry) => {
+                self.cached.insert(entry.key, entry);
+            }
         }
     }
 
@@ -100,6 +105,9 @@ impl SimDisk {
             }
             Key::Token(id) => {
                 self.tokens.remove(id);
+            }
+            Key::Cached(key) => {
+                self.cached.remove(key);
             }
         }
     }
@@ -137,6 +145,7 @@ impl SimDisk {
             boot: self.boot,
             tombstones: self.tombstones.iter().map(|(hash, at)| (*hash, *at)).collect(),
             tokens: self.tokens.values().cloned().collect(),
+            cached: self.cached.values().map(|entry| (**entry).clone()).collect(),
             blobs: self.blobs.clone(),
         }
     }

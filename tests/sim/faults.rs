@@ -6,6 +6,7 @@ use crate::link::{Cut, Weather};
 use crate::trace::Digest;
 use crate::world::{Doom, Fate, World};
 use std::collections::BTreeSet;
+use taskmesh_core::cache::{Bounds, Policy};
 use taskmesh_core::config::Planted;
 use taskmesh_core::order::Scheduling;
 use taskmesh_core::permits::Limit;
@@ -65,6 +66,9 @@ pub(crate) struct Faults {
     pub(crate) clears: bool,
     /// Clients submit many tasks at once.
     pub(crate) bursts: bool,
+    /// Some tasks take results of earlier ones.
+    pub(crate) caches: bool,
+    cache: Bounds,
     scheduling: Scheduling,
     ageing: Millis,
     small_queue: bool,
@@ -152,6 +156,13 @@ impl Faults {
             jump_every: often(prng, 300, 2_000, 15_000),
             drain_every: often(prng, 300, 8_000, 25_000),
             bursts: prng.chance(300),
+            caches: prng.chance(500),
+            cache: Bounds {
+                entries: [1, 3, 10_000][prng.below(3) as usize],
+                ttl: [Millis(5_000), calm.cache.ttl][prng.below(2) as usize],
+                policy: Policy::ALL[prng.below(4) as usize],
+                ..calm.cache
+            },
             scheduling: Scheduling::ALL[prng.below(4) as usize],
             ageing: [Millis(0), Millis(10), Millis(30), calm.ageing][prng.below(4) as usize],
             ..calm
@@ -171,6 +182,8 @@ impl Faults {
             pauses: false,
             clears: false,
             bursts: false,
+            caches: false,
+            cache: Bounds::default(),
             scheduling: Scheduling::default(),
             ageing: Config::default().ageing,
             small_queue: false,
@@ -214,6 +227,7 @@ impl Faults {
             limits: [Limit::read("key:user1", "2"), Limit::read("type:sleep", "6")]
                 .map(|l| l.expect("a limit"))
                 .concat(),
+            cache: self.cache,
             joins: n != 0,
             executors: vec!["echo".into(), "sleep".into()],
             planted: plan.planted,

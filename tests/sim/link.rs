@@ -287,6 +287,9 @@ fn kind(message: &Message) -> &'static str {
         Message::Response { .. } => "response",
         Message::Controls(_) => "controls",
         Message::Tokens { .. } => "tokens",
+        Message::Left(_) => "left",
+        Message::Landed { .. } => "landed",
+        Message::Copy(_) => "copy",
     }
 }
 

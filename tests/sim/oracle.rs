@@ -8,6 +8,7 @@ use crate::invariants::Seen;
 use crate::model::Flows;
 use crate::world::{Fate, World};
 use std::collections::{BTreeMap, BTreeSet};
+use taskmesh_core::cache::{CacheKey, Source};
 use taskmesh_core::execution::Verdict;
 use taskmesh_core::record::Birth;
 use taskmesh_core::task::Data;
@@ -27,6 +28,8 @@ pub(crate) struct Ending {
     pub(crate) executor: Option<Option<NodeId>>,
     /// What it left.
     pub(crate) result: Option<Data>,
+    /// The run of another task whose result that is.
+    pub(crate) source: Option<Option<Source>>,
     /// Under which right, and when by the clock of its owner; no part of what is
     /// compared.
     pub(crate) by: Option<(Fence, Unix)>,
@@ -40,6 +43,7 @@ impl Ending {
             attempt: Some(record.body.attempt),
             executor: Some(closed.executor.as_ref().map(|(node, _)| *node)),
             result: Some(closed.report.as_ref().map(|r| r.result.clone()).unwrap_or_default()),
+            source: Some(closed.cached_from.clone()),
             by: Some((record.fence(), closed.at)),
         })
     }
@@ -53,6 +57,7 @@ impl Ending {
             && same(self.attempt.as_ref(), other.attempt.as_ref())
             && same(self.executor.as_ref(), other.executor.as_ref())
             && same(self.result.as_ref(), other.result.as_ref())
+            && same(self.source.as_ref(), other.source.as_ref())
     }
 }
 
@@ -133,6 +138,8 @@ pub(crate) struct Run {
     pub(crate) node: usize,
     /// Of which submission.
     pub(crate) submitted_at: Unix,
+    /// What its result is found by.
+    pub(crate) key: Option<CacheKey>,
     /// From when.
     pub(crate) from: Time,
     /// Until when; `None`: it still runs.
@@ -213,7 +220,8 @@ impl Oracle {
 
     /// A run began.
     pub(crate) fn run_started(&mut self, task: &TaskId, fence: Fence, node: usize, now: Time, spec: &Spec) {
-        let run = Run { fence, node, submitted_at: spec.submitted_at, from: now, until: None, end: None };
+        let (submitted_at, key) = (spec.submitted_at, spec.cache_key());
+        let run = Run { fence, node, submitted_at, key, from: now, until: None, end: None };
         self.runs.entry(task.clone()).or_default().push(run);
     }
 
@@ -317,6 +325,7 @@ impl World {
             }
             None => {
                 promise.submitted.extend(submitted);
+                self.tally.taken += u64::from(matches!(ending.source, Some(Some(_))));
                 promise.decided.push((birth, ending));
                 self.tally.closed += 1;
             }
@@ -418,8 +427,14 @@ impl World {
             Ok(Reply::Tasks(page)) => page.tasks.iter().for_each(|view| self.on_view(n, view)),
             Ok(Reply::Cancelled { task, status: Status::Cancelled, .. }) => {
                 self.tally.cancelled += 1;
-                let ending =
-                    Ending { status: Status::Cancelled, attempt: None, executor: None, result: None, by: None };
+                let ending = Ending {
+                    status: Status::Cancelled,
+                    attempt: None,
+                    executor: None,
+                    result: None,
+                    source: None,
+                    by: None,
+                };
                 self.tell(n, &task, ending);
             }
             Ok(_) => {}
@@ -463,6 +478,7 @@ impl World {
             attempt: Some(view.attempt),
             executor: Some(view.executor.as_ref().map(|(node, _)| *node)),
             result: view.report.as_ref().map(|r| r.result.clone()),
+            source: Some(view.cached_from.as_ref().map(|from| from.source.clone())),
             by: None,
         };
         self.tell(n, &view.task, ending);
@@ -477,6 +493,7 @@ impl World {
                     attempt: Some(*attempt),
                     executor: Some(*executor),
                     result: None,
+                    source: None,
                     by: None,
                 };
                 self.tell(n, task, ending);

@@ -107,6 +107,8 @@ tally! {
     closed: "tasks closed",
     /// Runs of programs.
     runs: "runs of programs",
+    /// Tasks that took the result of another.
+    taken: "results of earlier tasks taken",
     /// Blobs brought to holders.
     blobs: "blobs copied",
     /// Accepted and never closed.

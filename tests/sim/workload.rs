@@ -7,6 +7,7 @@ use crate::oracle::{Asked, MustKnow};
 use crate::world::{EPOCH, World, index};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use taskmesh_core::cache::{Caching, Mode, Which};
 use taskmesh_core::command::{ClearScope, Detail, Scope, Submission, TaskFilter, WorkerSpec};
 use taskmesh_core::effect::NetResult;
 use taskmesh_core::placement::{Alternative, Condition, Placement};
@@ -202,7 +203,22 @@ impl World {
         if self.prng.chance(200) {
             spec.requirements = self.any_requirements();
         }
-        spec
+        if self.faults.caches && self.prng.chance(300) { self.any_known(spec, blob) } else { spec }
+    }
+
+    /// One of a few works that many tasks do, which may take each other's results.
+    fn any_known(&mut self, spec: Spec, blob: bool) -> Spec {
+        let program = [Program::Good, Program::Good, Program::Flaky][self.prng.below(3) as usize];
+        let mode = [Mode::Read, Mode::Write, Mode::ReadWrite, Mode::ReadWrite][self.prng.below(4) as usize];
+        let cost = 300 * (1 + self.prng.below(4));
+        Spec {
+            task_type: "echo".into(),
+            payload: program.payload(cost, blob),
+            timeout: None,
+            requirements: Requirements::default(),
+            cache: Some(Caching { mode, scope: None }),
+            ..spec
+        }
     }
 
     /// Such that half of the nodes at least can meet them.
@@ -267,6 +283,10 @@ impl World {
                 return self.ask(n, Request::Command(command), Asked::Retry);
             }
             16 => Request::Query(Query::Tasks(Box::new(TaskFilter { limit: 50, ..TaskFilter::default() }))),
+            17 if self.faults.caches => {
+                let which = Which::Type("echo".into());
+                Request::Command(Command::Invalidate { which, scope: Scope::Mesh })
+            }
             17 => Request::Query(Query::Stats { scope: Scope::Mesh, workers: true, historical: false }),
             18 if self.faults.pauses => return self.pause_for_a_while(n),
             19 if self.faults.clears => return self.clear(n),
@@ -361,6 +381,7 @@ pub(crate) fn plain_spec(program: Program, cost: Time, blob: bool) -> Spec {
         submitted_at: Unix(EPOCH),
         submitter: None,
         trace: None,
+        cache: None,
     }
 }
 

@@ -158,6 +158,9 @@ fn about(notice: &Notice) -> (Option<&TaskId>, &'static [Topic]) {
         | Notice::Refused { .. }
         | Notice::Damaged { .. }
         | Notice::Repaired { .. }
+        | Notice::CacheLookedUp { .. }
+        | Notice::CacheEvicted { .. }
+        | Notice::CacheHolds { .. }
         | Notice::Replicated { .. } => (None, &[]),
     }
 }

@@ -177,7 +177,7 @@ impl Queue {
             "status" | "capabilities" | "describe" => status(&enter("queue_stats")?, arguments).await,
             "cache" | "cache.get" | "cache.has" | "cache.set" | "cache.delete" => Err(No::new(
                 "unsupported",
-                "this queue keeps no cache: the mesh stores tasks and their results, and nothing else",
+                "results are shared by the work that left them (`cache` of task_submit), not by keys of callers",
             )),
             "tool" | "call_tool" | "tool.call" => {
                 Err(No::new("unsupported", "call the tool itself with tools/call; tools/list has those there are"))

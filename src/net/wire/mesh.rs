@@ -6,7 +6,7 @@ use super::task::{
     ballot_from, birth_from, fence_from, node_to, nodes_to, owned, owned_all, owned_or_none, record_from, report_from,
     spec_from, stamp_from,
 };
-use super::{WireError, permits, proto, reply, request, tokens};
+use super::{WireError, cache, permits, proto, reply, request, tokens};
 use proto::message::Kind;
 use std::sync::Arc;
 use taskmesh_core::command::WorkerSpec;
@@ -87,6 +87,9 @@ impl From<&Message> for Kind {
                 Kind::Response(proto::PeerResponse { id: *id, result: Some(reply::result_to(reply)) })
             }
             Message::Controls(controls) => Kind::Controls(controls.into()),
+            Message::Left(entry) => Kind::Left(cache::cached_to(entry)),
+            Message::Landed { key, task } => Kind::Landed(cache::landed_to(*key, task)),
+            Message::Copy(entry) => Kind::Copy(cache::cached_to(entry)),
             Message::Tokens { digest, entries, answer } => Kind::Tokens(tokens::tokens_to(*digest, entries, *answer)),
         }
     }
@@ -145,6 +148,9 @@ pub(super) fn message_from(message: &proto::Message) -> Checked<Message> {
         }
         Kind::Controls(controls) => Message::Controls(controls_from(Some(controls))?),
         Kind::Tokens(tokens) => tokens::tokens_from(tokens)?,
+        Kind::Left(entry) => Message::Left(cache::cached_from(Some(entry))?),
+        Kind::Landed(landed) => cache::landed_from(landed)?,
+        Kind::Copy(entry) => Message::Copy(cache::cached_from(Some(entry))?),
     })
 }
 

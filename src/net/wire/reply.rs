@@ -8,7 +8,7 @@ use super::request::{status_from, status_to};
 use super::schedule::schedule_from;
 use super::task::{executor_from, executor_to, node_to, nodes_to, owned, owned_all, owned_or_none, report_from};
 use super::workflow::workflow_from;
-use super::{WireError, proto, request};
+use super::{WireError, cache, proto, request};
 use proto::peer_response::Result as Answer;
 use proto::reply::Kind;
 use std::collections::BTreeMap;
@@ -92,6 +92,11 @@ impl From<&Reply> for Kind {
             Reply::Stats(stats) => Kind::Stats((&**stats).into()),
             Reply::Worker(view) => Kind::Worker((&**view).into()),
             Reply::Workers(views) => Kind::Workers(workers_to(views)),
+            Reply::Found(finding) => Kind::Found(cache::found_to(finding)),
+            Reply::Invalidated { entries, copies, silent } => {
+                Kind::Invalidated(proto::Invalidated { entries: *entries, copies: *copies, silent: nodes_to(silent) })
+            }
+            Reply::Cache(stats) => Kind::Cache(cache::stats_to(stats)),
             Reply::Registered { .. }
             | Reply::Discovered { .. }
             | Reply::Peers { .. }
@@ -162,6 +167,13 @@ fn reply_from(reply: &proto::Reply) -> Checked<Reply> {
         Kind::Stats(stats) => Reply::Stats(Box::new(stats_from(stats)?)),
         Kind::Worker(view) => Reply::Worker(Box::new(worker_from(view)?)),
         Kind::Workers(views) => Reply::Workers(workers_from(views)?),
+        Kind::Found(found) => Reply::Found(cache::found_from(found)?),
+        Kind::Invalidated(gone) => Reply::Invalidated {
+            entries: check::count("invalidated.entries", gone.entries)?,
+            copies: check::count("invalidated.copies", gone.copies)?,
+            silent: check::nodes("invalidated.silent", &gone.silent, limits::MEMBERS)?,
+        },
+        Kind::Cache(stats) => Reply::Cache(cache::stats_from(stats)?),
     })
 }
 
@@ -256,6 +268,7 @@ impl From<&TaskView> for proto::TaskView {
             report: view.report.as_ref().map(Into::into),
             workflow: view.workflow.as_deref().map(Into::into),
             schedule: view.schedule.as_deref().map(Into::into),
+            cached_from: view.cached_from.as_ref().map(cache::origin_to),
         }
     }
 }
@@ -294,6 +307,7 @@ fn task_from(view: &proto::TaskView) -> Checked<TaskView> {
         explanation: view.explanation.as_ref().map(explanation_from).transpose()?,
         report: view.report.as_ref().map(report_from).transpose()?,
         schedule: view.schedule.as_ref().map(schedule_from).transpose()?.map(Box::new),
+        cached_from: view.cached_from.as_ref().map(cache::origin_from).transpose()?,
     })
 }
 

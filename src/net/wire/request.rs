@@ -2,7 +2,7 @@
 
 use super::check::{self, Checked, same_names};
 use super::task::{node_to, owned_all, owned_or_none, spec_from};
-use super::{WireError, proto};
+use super::{WireError, cache, proto};
 use proto::request::Kind;
 use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter};
 use taskmesh_core::view::Status;
@@ -69,6 +69,10 @@ fn command_to(command: &Command) -> Kind {
         Command::Approve { task, approved, content } => {
             Kind::Approve(proto::Approve { task: id(task), approved: *approved, content: content.to_vec() })
         }
+        Command::LookUp { key, task, after, joins } => {
+            Kind::LookUp(cache::look_up_to(*key, task, after.as_ref(), *joins))
+        }
+        Command::Invalidate { which, scope } => Kind::Invalidate(cache::invalidate_to(which, *scope)),
         Command::Register(_)
         | Command::Connect { .. }
         | Command::Disconnect { .. }
@@ -96,6 +100,7 @@ fn query_to(query: &Query) -> Kind {
             Kind::Worker(proto::WorkerQuery { worker: worker.as_str().to_owned(), tasks: *tasks })
         }
         Query::Workers => Kind::Workers(proto::WorkersQuery {}),
+        Query::Cache { scope } => Kind::Cache(proto::CacheQuery { scope: scope_to(*scope) }),
         Query::Discover { .. }
         | Query::Peers(_)
         | Query::Peer { .. }
@@ -148,6 +153,9 @@ pub(super) fn request_from(request: &proto::Request) -> Checked<Request> {
             Request::Query(Query::Worker { worker: check::worker("query.worker", &query.worker)?, tasks: query.tasks })
         }
         Kind::Workers(proto::WorkersQuery {}) => Request::Query(Query::Workers),
+        Kind::LookUp(asked) => Request::Command(cache::look_up_from(asked)?),
+        Kind::Invalidate(asked) => Request::Command(cache::invalidate_from(asked)?),
+        Kind::Cache(query) => Request::Query(cache::query_from(query)?),
     })
 }
 

@@ -1,6 +1,7 @@
 //! Every message, drawn at random within the limits: mostly small, now and
 //! then at a bound.
 
+mod cached;
 mod replies;
 mod workflows;
 
@@ -32,7 +33,7 @@ pub(super) type Any<T> = BoxedStrategy<T>;
 
 /// Any message that a node may send to another.
 pub(super) fn message() -> Any<Message> {
-    prop_oneof![about_nodes(), about_copies(), about_runs(), about_requests()].boxed()
+    prop_oneof![about_nodes(), about_copies(), about_runs(), about_requests(), cached::about_results()].boxed()
 }
 
 fn about_nodes() -> Any<Message> {
@@ -168,6 +169,7 @@ fn command() -> Any<Command> {
         Just(ClearScope::NotRunning)
     ];
     prop_oneof![
+        cached::command(),
         (of(task()), spec(), priority(), vec(payload(), 0..5)).prop_map(|(task, spec, priority, items)| {
             Command::Submit(Box::new(Submission { task, spec, priority, items }))
         }),
@@ -220,6 +222,7 @@ fn query() -> Any<Query> {
         }),
         (worker(), any::<bool>()).prop_map(|(worker, tasks)| Query::Worker { worker, tasks }),
         Just(Query::Workers),
+        scope().prop_map(|scope| Query::Cache { scope }),
     ]
     .boxed()
 }
@@ -404,8 +407,15 @@ fn closed() -> Any<Closed> {
         of(long()).prop_map(|reason| Outcome::Cancelled { reason }),
         Just(Outcome::Expired),
     ];
-    (outcome, unix(), of((node(), worker())), of(unix()), of(report()))
-        .prop_map(|(outcome, at, executor, started_at, report)| Closed { outcome, at, executor, started_at, report })
+    (outcome, unix(), of((node(), worker())), of(unix()), of(report()), of(cached::source()))
+        .prop_map(|(outcome, at, executor, started_at, report, cached_from)| Closed {
+            outcome,
+            at,
+            executor,
+            started_at,
+            report,
+            cached_from,
+        })
         .boxed()
 }
 
@@ -432,9 +442,9 @@ pub(super) fn spec() -> Any<Spec> {
     (
         (short(), payload(), vec(short(), 0..4), of(long()), of(millis()), retry(), requirements()),
         (of(unix()), of(unix()), vec(task(), 0..4), of(short()), durability, any::<bool>()),
-        (of(short()), of(task()), unix(), of(short()), of(short())),
+        (of(short()), of(task()), unix(), of(short()), of(short()), of(cached::caching())),
     )
-        .prop_map(|(first, second, (idempotency_key, retry_of, submitted_at, submitter, trace))| {
+        .prop_map(|(first, second, (idempotency_key, retry_of, submitted_at, submitter, trace, cache))| {
             let (task_type, payload, tags, metadata, timeout, retry, requirements) = first;
             let (not_before, deadline, depends_on, fairness_key, durability, exclusive) = second;
             Spec {
@@ -456,6 +466,7 @@ pub(super) fn spec() -> Any<Spec> {
                 submitted_at,
                 submitter,
                 trace,
+                cache,
             }
         })
         .boxed()

@@ -2,7 +2,7 @@
 
 use super::check::{self, Checked, same_names};
 use super::needs::requirements_from;
-use super::{WireError, proto};
+use super::{WireError, cache, proto};
 use std::sync::Arc;
 use taskmesh_core::record::Birth;
 use taskmesh_core::task::{CancelRequest, Closed, Data, Durability, Report, RetryPolicy, Task, Usage};
@@ -109,6 +109,7 @@ impl From<&Spec> for proto::Spec {
             submitted_at: spec.submitted_at.0,
             submitter: owned_or_none(spec.submitter.as_ref()),
             trace: owned_or_none(spec.trace.as_ref()),
+            cache: spec.cache.map(cache::caching_to),
         }
     }
 }
@@ -137,6 +138,7 @@ pub(super) fn spec_from(spec: Option<&proto::Spec>) -> Checked<Spec> {
         submitted_at: Unix(spec.submitted_at),
         submitter: check::text_or_none("spec.submitter", spec.submitter.as_deref(), limits::TEXT_BYTES)?,
         trace: check::text_or_none("spec.trace", spec.trace.as_deref(), limits::TEXT_BYTES)?,
+        cache: spec.cache.as_ref().map(cache::caching_from).transpose()?,
     })
 }
 
@@ -270,6 +272,7 @@ impl From<&Closed> for proto::Closed {
             executor: closed.executor.as_ref().map(executor_to),
             started_at: closed.started_at.map(|t| t.0),
             report: closed.report.as_ref().map(Into::into),
+            cached_from: closed.cached_from.as_ref().map(cache::source_to),
         }
     }
 }
@@ -281,6 +284,7 @@ fn closed_from(closed: &proto::Closed) -> Checked<Closed> {
         executor: closed.executor.as_ref().map(|e| executor_from("closed.executor", e)).transpose()?,
         started_at: closed.started_at.map(Unix),
         report: closed.report.as_ref().map(report_from).transpose()?,
+        cached_from: closed.cached_from.as_ref().map(cache::source_from).transpose()?,
     })
 }
 

@@ -63,7 +63,10 @@ fn read(envelope: &Envelope<'_>) -> Result<Entry, Flaw> {
     Ok(match envelope.kind {
         Kind::Spec => Entry::Spec(anything(), decode_spec(envelope)?),
         Kind::Record => {
-            let (_, named): (Ballot, Record) = v1::decode::<v1::Slot<'_>>(envelope.body)?.try_into()?;
+            let (_, named): (Ballot, Record) = match envelope.version {
+                1 => v1::decode::<v1::Slot<'_>>(envelope.body)?.try_into()?,
+                _ => v1::decode::<v4::Slot<'_>>(envelope.body)?.try_into()?,
+            };
             let (pledge, record) = decode_record(envelope, &named.task)?;
             Entry::Record { pledge, record: Box::new(record) }
         }
@@ -74,6 +77,7 @@ fn read(envelope: &Envelope<'_>) -> Result<Entry, Flaw> {
         Kind::Tombstone => Entry::Tombstone(1, decode_tombstone(envelope)?),
         Kind::Pledge => decode_pledge(envelope).map(|(ballot, at)| Entry::Pledge { task: anything(), ballot, at })?,
         Kind::Token => Entry::Token(decode_token(envelope)?),
+        Kind::Cached => Entry::Cached(Arc::new(decode_cached(envelope)?)),
         Kind::Spilled | Kind::Seal => unreachable!("these are no entries"),
     })
 }

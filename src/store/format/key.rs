@@ -2,6 +2,7 @@
 
 use super::Kind;
 use taskmesh_core::authority::TokenId;
+use taskmesh_core::cache::CacheKey;
 use taskmesh_core::{Entry, Key, NodeId, TaskId, WorkerId};
 
 /// What a key says, damaged value or not.
@@ -18,6 +19,7 @@ pub(in crate::store) enum Name {
     Tombstone(u64),
     Seal,
     Token(TokenId),
+    Cached(CacheKey),
 }
 
 impl Name {
@@ -33,6 +35,7 @@ impl Name {
             Name::Tombstone(_) => Kind::Tombstone,
             Name::Seal => Kind::Seal,
             Name::Token(_) => Kind::Token,
+            Name::Cached(_) => Kind::Cached,
         }
     }
 
@@ -46,7 +49,8 @@ impl Name {
             | Name::Boot(_)
             | Name::Tombstone(_)
             | Name::Seal
-            | Name::Token(_) => None,
+            | Name::Token(_)
+            | Name::Cached(_) => None,
         }
     }
 }
@@ -61,6 +65,7 @@ impl std::fmt::Display for Name {
             Name::Peer(node) => write!(f, "{kind} {node}"),
             Name::Boot(copy) => write!(f, "{kind}, copy {copy}"),
             Name::Token(id) => write!(f, "{kind} {id}"),
+            Name::Cached(key) => write!(f, "{kind} {key}"),
             Name::Tombstone(hash) => write!(f, "{kind} {hash:016x}"),
         }
     }
@@ -79,6 +84,7 @@ pub(in crate::store) fn keys_of_entry(entry: &Entry, mut each: impl FnMut(Kind, 
         Entry::Peer(node, _) => each(Kind::Peer, &node.0),
         Entry::Boot(_) => (0..BOOT_COPIES).for_each(|copy| each(Kind::Boot, &[copy])),
         Entry::Token(entry) => each(Kind::Token, &entry.id.0),
+        Entry::Cached(entry) => each(Kind::Cached, &entry.key.0),
         Entry::Tombstone(hash, _) => each(Kind::Tombstone, &hash.to_be_bytes()),
     }
 }
@@ -94,6 +100,7 @@ pub(in crate::store) fn keys_of_name(name: &Key, mut each: impl FnMut(Kind, &[u8
         Key::Worker(worker) => each(Kind::Worker, worker.as_str().as_bytes()),
         Key::Peer(node) => each(Kind::Peer, &node.0),
         Key::Token(id) => each(Kind::Token, &id.0),
+        Key::Cached(key) => each(Kind::Cached, &key.0),
         Key::Tombstone(hash) => each(Kind::Tombstone, &hash.to_be_bytes()),
     }
 }
@@ -112,6 +119,7 @@ pub(in crate::store) fn name_of(key: &[u8]) -> Option<Name> {
         Kind::Peer => Name::Peer(NodeId(name.try_into().ok()?)),
         Kind::Boot if name.len() == 1 && name[0] < BOOT_COPIES => Name::Boot(name[0]),
         Kind::Token => Name::Token(TokenId(name.try_into().ok()?)),
+        Kind::Cached => Name::Cached(CacheKey(name.try_into().ok()?)),
         Kind::Tombstone => Name::Tombstone(u64::from_be_bytes(name.try_into().ok()?)),
         Kind::Controls | Kind::Boot | Kind::Spilled | Kind::Seal => return None,
     })

@@ -13,11 +13,13 @@ mod key;
 mod v1;
 mod v2;
 mod v3;
+mod v4;
 
 pub(super) use key::{Name, keys_of_entry, keys_of_name, name_of};
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use std::sync::Arc;
+use taskmesh_core::cache::Cached;
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
 use taskmesh_core::message::Controls;
@@ -44,6 +46,8 @@ pub(super) enum Kind {
     /// What tells that no row is missing; see `sled::sealed`.
     Seal = 10,
     Token = 11,
+    /// A result for later tasks.
+    Cached = 12,
 }
 
 impl Kind {
@@ -60,6 +64,7 @@ impl Kind {
             9 => Kind::Pledge,
             10 => Kind::Seal,
             11 => Kind::Token,
+            12 => Kind::Cached,
             _ => return None,
         })
     }
@@ -76,16 +81,17 @@ impl Kind {
             Kind::Pledge => "pledge",
             Kind::Seal => "seal",
             Kind::Token => "token's entry",
+            Kind::Cached => "result",
             Kind::Spilled => "reference to a file",
         }
     }
 
-    /// The version that is written now.
+    /// The newest version that is written now.
     pub(super) fn version(self) -> u8 {
         match self {
-            Kind::Spec => 3,
-            Kind::Record
-            | Kind::Worker
+            Kind::Spec => 4,
+            Kind::Record => 2,
+            Kind::Worker
             | Kind::Controls
             | Kind::Peer
             | Kind::Boot
@@ -93,6 +99,7 @@ impl Kind {
             | Kind::Pledge
             | Kind::Seal
             | Kind::Token
+            | Kind::Cached
             | Kind::Spilled => 1,
         }
     }
@@ -124,14 +131,21 @@ pub(super) struct Envelope<'a> {
 /// Appends the envelope of `entry` to `out`.
 pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) -> Result<(), TooLarge> {
     match entry {
-        Entry::Spec(_, spec) => seal(Kind::Spec, v3::Spec::from(&**spec), out),
-        Entry::Record { pledge, record } => seal(Kind::Record, v1::Slot::from((*pledge, &**record)), out),
+        Entry::Spec(_, spec) => match spec.cache {
+            Some(caching) => seal(Kind::Spec, v4::Spec::from((&**spec, caching)), out),
+            None => seal_as(Kind::Spec, 3, v3::Spec::from(&**spec), out),
+        },
+        Entry::Record { pledge, record } => match record.body.state.closed().and_then(|c| c.cached_from.as_ref()) {
+            Some(source) => seal(Kind::Record, v4::Slot::from((*pledge, &**record, source)), out),
+            None => seal_as(Kind::Record, 1, v1::Slot::from((*pledge, &**record)), out),
+        },
         Entry::Worker(spec, since) => seal(Kind::Worker, v1::Worker::from((spec, *since)), out),
         Entry::Controls(controls) => seal(Kind::Controls, v1::Controls::from(controls), out),
         Entry::Peer(_, book) => seal(Kind::Peer, v1::Peer::from(book), out),
         Entry::Boot(starts) => seal(Kind::Boot, v1::Boot { starts: *starts }, out),
         Entry::Pledge { ballot, at, .. } => seal(Kind::Pledge, v1::Pledge::from((*ballot, *at)), out),
         Entry::Token(entry) => seal(Kind::Token, v2::Token::from(entry), out),
+        Entry::Cached(entry) => seal(Kind::Cached, v4::Cached::from(&**entry), out),
         Entry::Tombstone(_, at) => seal(Kind::Tombstone, v1::Tombstone { at: at.0 }, out),
     }
 }
@@ -180,6 +194,7 @@ pub(super) fn decode_spec(envelope: &Envelope<'_>) -> Result<Arc<Spec>, Flaw> {
         1 => v1::decode::<v1::Spec<'_>>(envelope.body)?.try_into().map(Arc::new),
         2 => v1::decode::<v2::Spec<'_>>(envelope.body)?.try_into().map(Arc::new),
         3 => v1::decode::<v3::Spec<'_>>(envelope.body)?.try_into().map(Arc::new),
+        4 => v1::decode::<v4::Spec<'_>>(envelope.body)?.try_into().map(Arc::new),
         found => Err(newer(envelope.kind, found)),
     }
 }
@@ -187,6 +202,7 @@ pub(super) fn decode_spec(envelope: &Envelope<'_>) -> Result<Arc<Spec>, Flaw> {
 pub(super) fn decode_record(envelope: &Envelope<'_>, task: &TaskId) -> Result<(Ballot, Record), Flaw> {
     let (pledge, record): (Ballot, Record) = match version(envelope)? {
         1 => v1::decode::<v1::Slot<'_>>(envelope.body)?.try_into()?,
+        2 => v1::decode::<v4::Slot<'_>>(envelope.body)?.try_into()?,
         found => return Err(newer(envelope.kind, found)),
     };
     if record.task != *task {
@@ -244,6 +260,13 @@ pub(super) fn decode_token(envelope: &Envelope<'_>) -> Result<Issued, Flaw> {
     }
 }
 
+pub(super) fn decode_cached(envelope: &Envelope<'_>) -> Result<Cached, Flaw> {
+    match version(envelope)? {
+        1 => v1::decode::<v4::Cached<'_>>(envelope.body)?.try_into(),
+        found => Err(newer(envelope.kind, found)),
+    }
+}
+
 pub(super) fn decode_tombstone(envelope: &Envelope<'_>) -> Result<Unix, Flaw> {
     match version(envelope)? {
         1 => v1::decode::<v1::Tombstone>(envelope.body).map(|t| Unix(t.at)),
@@ -263,8 +286,13 @@ pub(super) fn open(value: &[u8], kind: Kind) -> Result<Envelope<'_>, Flaw> {
 
 /// Appends an envelope of the current version to `out`; on error, nothing.
 fn seal(kind: Kind, body: impl bincode::Encode, out: &mut Vec<u8>) -> Result<(), TooLarge> {
+    seal_as(kind, kind.version(), body, out)
+}
+
+/// The same, of an older version.
+fn seal_as(kind: Kind, version: u8, body: impl bincode::Encode, out: &mut Vec<u8>) -> Result<(), TooLarge> {
     let start = out.len();
-    out.extend_from_slice(&[MAGIC, kind as u8, kind.version()]);
+    out.extend_from_slice(&[MAGIC, kind as u8, version]);
     out.extend_from_slice(&[0; HEADER_BYTES - 3]);
     let bytes = bincode::encode_into_std_write(body, out, codec())
         .expect("a Vec takes every byte, and no type of the format can fail to encode");
@@ -299,7 +327,7 @@ pub(super) fn inspect(value: &[u8]) -> Result<Envelope<'_>, Flaw> {
     match Kind::from_byte(value[1]) {
         Some(kind) => Ok(Envelope { kind, version: value[2], body }),
         // Whole, so it was written like this.
-        None => Err(Flaw::Newer { what: "an unknown kind of entry", found: value[1], known: Kind::Token as u8 }),
+        None => Err(Flaw::Newer { what: "an unknown kind of entry", found: value[1], known: Kind::Cached as u8 }),
     }
 }
 

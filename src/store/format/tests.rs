@@ -7,6 +7,7 @@ use crate::store::tests::sample;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use taskmesh_core::authority::{Role, TokenId};
+use taskmesh_core::cache::{CacheKey, Caching, Mode, Scope, Source};
 use taskmesh_core::message::Controls;
 use taskmesh_core::placement::{Alternative, Condition, Placement, Test};
 use taskmesh_core::prng::Prng;
@@ -58,6 +59,7 @@ fn golden_spec() -> Spec {
         submitted_at: Unix(1_700_000_000_000),
         submitter: None,
         trace: None,
+        cache: None,
     }
 }
 
@@ -86,7 +88,14 @@ fn golden_states() -> Vec<(&'static str, TaskState)> {
     let worker = WorkerId::new("w").unwrap();
     let closed = |outcome, report| {
         let executor = Some((NodeId::test(9), WorkerId::new("w").unwrap()));
-        TaskState::Done(Arc::new(Closed { outcome, at: Unix(1_000), executor, started_at: Some(Unix(900)), report }))
+        TaskState::Done(Arc::new(Closed {
+            outcome,
+            at: Unix(1_000),
+            executor,
+            started_at: Some(Unix(900)),
+            report,
+            cached_from: None,
+        }))
     };
     let report = Report {
         result: Data::Inline(Arc::from(&b"42"[..])),
@@ -228,6 +237,42 @@ fn the_bytes_of_version_3_never_change() {
     assert_same(&entry, &value_of(&entry));
 }
 
+/// What came with version 4.
+fn newest_entries() -> Vec<(String, Entry)> {
+    let source = Source { task: TaskId::new("earlier").unwrap(), attempt: 2 };
+    let report = Report { result: Data::Inline(Arc::from(&b"42"[..])), ..Report::default() };
+    let cache = Some(Caching { mode: Mode::ReadWrite, scope: Some(Scope([0x5c; 32])) });
+    let closed = Closed {
+        outcome: Outcome::Completed,
+        at: Unix(1_000),
+        executor: None,
+        started_at: None,
+        report: Some(report.clone()),
+        cached_from: Some(source.clone()),
+    };
+    let cached = Cached {
+        key: CacheKey([0xca; 32]),
+        task_type: text("exec"),
+        tags: vec![text("nightly")],
+        source,
+        report,
+        created: Unix(1_700_000_000_000),
+        expires: Unix(1_800_000_000_000),
+    };
+    vec![
+        ("spec".to_owned(), Entry::Spec(TaskId::new("job-1").unwrap(), Spec { cache, ..golden_spec() }.into())),
+        ("record".to_owned(), golden_record(TaskState::Done(Arc::new(closed)))),
+        ("result".to_owned(), Entry::Cached(Arc::new(cached))),
+    ]
+}
+
+#[test]
+fn the_bytes_of_version_4_never_change() {
+    let found: String = newest_entries().iter().map(|(name, entry)| shown(name, entry, &value_of(entry))).collect();
+    assert_eq!(found, include_str!("golden_v4.txt"), "found:\n{found}");
+    newest_entries().iter().for_each(|(_, entry)| assert_same(entry, &value_of(entry)));
+}
+
 /// Every key and value as it was when its version was frozen. If this fails,
 /// the change makes stores on disks unreadable: add a version instead.
 #[test]
@@ -275,6 +320,9 @@ fn assert_same(entry: &Entry, value: &[u8]) {
         Entry::Token(entry) => {
             assert_eq!(decode_token(&open(value, Kind::Token).unwrap()).unwrap(), *entry);
         }
+        Entry::Cached(entry) => {
+            assert_eq!(decode_cached(&open(value, Kind::Cached).unwrap()).unwrap(), **entry);
+        }
         Entry::Tombstone(_, at) => {
             assert_eq!(decode_tombstone(&open(value, Kind::Tombstone).unwrap()).unwrap(), *at);
         }
@@ -287,7 +335,8 @@ pub(super) fn any_entry(seed: u64) -> Entry {
     let mut entries = sample::others(&mut chance);
     entries.push(sample::record(&mut chance, &task));
     entries.push(Entry::Spec(task, sample::spec(&mut chance).into()));
-    entries.swap_remove((seed % 9) as usize)
+    let any = seed as usize % entries.len();
+    entries.swap_remove(any)
 }
 
 proptest! {
@@ -332,6 +381,9 @@ proptest! {
             let _ = decode_token(&envelope);
             let _ = decode_spec(&Envelope { version: 2, ..envelope });
             let _ = decode_spec(&Envelope { version: 3, ..envelope });
+            let _ = decode_spec(&Envelope { version: 4, ..envelope });
+            let _ = decode_record(&Envelope { version: 2, ..envelope }, &task);
+            let _ = decode_cached(&envelope);
         }
     }
 }

@@ -134,7 +134,7 @@ enum Outcome<'a> {
 }
 
 #[derive(Encode, BorrowDecode)]
-struct Report<'a> {
+pub(super) struct Report<'a> {
     result: Data<'a>,
     output: Option<Data<'a>>,
     logs: Option<Data<'a>>,
@@ -283,6 +283,7 @@ impl TryFrom<Spec<'_>> for CoreSpec {
             submitted_at: Unix(spec.submitted_at),
             submitter: None,
             trace: None,
+            cache: None,
         })
     }
 }
@@ -441,6 +442,7 @@ impl TryFrom<Closed<'_>> for CoreClosed {
             executor: executor.transpose()?,
             started_at: closed.started_at.map(Unix),
             report: closed.report.map(CoreReport::try_from).transpose()?,
+            cached_from: None,
         })
     }
 }
@@ -589,7 +591,7 @@ pub(super) fn shared_pairs(pairs: Pairs<'_, &str>) -> BTreeMap<Arc<str>, Arc<str
     pairs.into_iter().map(|(k, v)| (Arc::from(k), Arc::from(v))).collect()
 }
 
-fn task_id(text: &str) -> Result<TaskId, Flaw> {
+pub(super) fn task_id(text: &str) -> Result<TaskId, Flaw> {
     TaskId::new(text).map_err(|e| bad_name("task id", &e))
 }
 

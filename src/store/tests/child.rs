@@ -152,6 +152,7 @@ fn facts(disk: &Disk) -> BTreeMap<String, BlobHash> {
     disk.tombstones.iter().for_each(|t| add(format!("tombstone {}", t.0), format!("{t:?}")));
     disk.pledges.iter().for_each(|p| add(format!("pledge {}", p.0), format!("{p:?}")));
     disk.tokens.iter().for_each(|t| add(format!("token {}", t.id), format!("{t:?}")));
+    disk.cached.iter().for_each(|e| add(format!("result {}", e.key), format!("{e:?}")));
     add("controls".to_owned(), format!("{:?}", disk.controls));
     add("boot".to_owned(), disk.boot.to_string());
     facts

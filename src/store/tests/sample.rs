@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmesh_core::authority::{Role, TokenId};
+use taskmesh_core::cache::{CacheKey, Cached, Caching, Mode, Scope, Source};
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
 use taskmesh_core::message::Controls;
@@ -62,6 +63,7 @@ pub(crate) fn spec(chance: &mut Prng) -> Spec {
         submitted_at: unix(chance),
         submitter: maybe(chance, text),
         trace: None,
+        cache: maybe(chance, caching),
     }
 }
 
@@ -124,6 +126,7 @@ pub(crate) fn others(chance: &mut Prng) -> Vec<Entry> {
         Entry::Boot(chance.next()),
         Entry::Tombstone(chance.next(), unix(chance)),
         Entry::Token(issued(chance)),
+        Entry::Cached(Arc::new(cached(chance))),
         Entry::Pledge { task: task_id(chance), ballot: ballot(chance), at: unix(chance) },
     ]
 }
@@ -139,6 +142,27 @@ pub(crate) fn issued(chance: &mut Prng) -> Issued {
         at: unix(chance),
         expires: unix(chance),
         revoked: maybe(chance, unix),
+    }
+}
+
+fn caching(chance: &mut Prng) -> Caching {
+    let mode = [Mode::Read, Mode::Write, Mode::ReadWrite][chance.below(3) as usize];
+    Caching { mode, scope: maybe(chance, |c| Scope(node(c).0)) }
+}
+
+fn source(chance: &mut Prng) -> Source {
+    Source { task: task_id(chance), attempt: chance.next() as u32 }
+}
+
+fn cached(chance: &mut Prng) -> Cached {
+    Cached {
+        key: CacheKey(node(chance).0),
+        task_type: text(chance),
+        tags: some(chance, 3, text),
+        source: source(chance),
+        report: report(chance),
+        created: unix(chance),
+        expires: unix(chance),
     }
 }
 
@@ -159,6 +183,7 @@ fn state(chance: &mut Prng) -> TaskState {
             executor: maybe(chance, |c| (node(c), worker(c))),
             started_at: maybe(chance, unix),
             report: maybe(chance, report),
+            cached_from: maybe(chance, source),
         })),
     }
 }

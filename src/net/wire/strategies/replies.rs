@@ -34,6 +34,7 @@ fn position() -> Any<Option<u64>> {
 
 fn reply() -> Any<Reply> {
     prop_oneof![
+        super::cached::reply(),
         of_changes(),
         of_queues(),
         task_view().prop_map(|view| Reply::Task(Box::new(view))),
@@ -123,9 +124,9 @@ fn task_view() -> Any<TaskView> {
         ([0..=COUNTER, 0..=COUNTER, 0..=COUNTER, 0..=COUNTER], unix(), [of(unix()), of(unix()), of(unix())]),
         (node(), nodes(0..5), position(), of(0..=100_u8), of(long()), of(tail), of(long())),
         ([of(task()), of(task())], vec(task(), 0..3), requirements(), of(explanation()), of(report())),
-        (of(super::workflows::workflow_view()), of(schedule_view())),
+        (of(super::workflows::workflow_view()), of(schedule_view()), of(super::cached::origin())),
     )
-        .prop_map(|(first, second, third, fourth, (workflow, schedule))| {
+        .prop_map(|(first, second, third, fourth, (workflow, schedule, cached_from))| {
             let (task, task_type, status, priority, tags, executor) = first;
             let ([attempt, failures, crashes, epoch], submitted_at, [started_at, ended_at, delayed_until]) = second;
             let (home, holders, position, progress, message, log_tail, error) = third;
@@ -161,6 +162,7 @@ fn task_view() -> Any<TaskView> {
                 explanation,
                 report,
                 schedule: schedule.map(Box::new),
+                cached_from,
             }
         })
         .boxed()

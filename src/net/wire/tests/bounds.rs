@@ -202,6 +202,7 @@ fn of_an_end() {
         executor: Some((NodeId([4; 32]), WorkerId::new("w").unwrap())),
         started_at: None,
         report: Some(Report { output: Some(Data::default()), logs: Some(Data::default()), ..Report::default() }),
+        cached_from: None,
     }));
     fn closed(record: &mut proto::Record) -> &mut proto::Closed {
         match body(record).state.as_mut() {

@@ -107,6 +107,7 @@ fn view() -> TaskView {
             ..Explanation::default()
         }),
         report: None,
+        cached_from: None,
         workflow: None,
         schedule: None,
     }
