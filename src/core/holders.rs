@@ -361,7 +361,7 @@ impl Node {
                     self.forget(&task);
                 }
                 self.mend(&task);
-                if self.kept.get(&task).is_some_and(|k| k.slot.spec.is_workflow()) {
+                if self.kept.get(&task).is_some_and(|k| k.slot.spec.bears_tasks()) {
                     self.tend_steps(&task);
                 }
                 self.fetch_own_blobs(&task);

@@ -151,7 +151,7 @@ const HEALTHY: &str = "Is this task mesh healthy? Judge it by the queue, the wor
     guess it.";
 
 const FANNED_OUT: &str = "Below are the workers with their capabilities and free slots, and what already waits. Choose \
-    a type that a worker has; choose items of 5 to 60 seconds each, at least three for each free slot, at most 10,000; \
+    a type that a worker has; choose items of 5 to 60 seconds each, at least three for each free slot, at most 100,000; \
     give the array an idempotency_key. Write the task_submit call with `items`, a timeout and a retry policy, and how \
     to gather the results (task_list with workflow_filter, then task_result). Tasks may run more than once: say how \
     each item stays harmless when repeated.";
