@@ -663,7 +663,7 @@ impl Node {
         self.unsettled.remove(task);
         self.lazy.remove(task);
         self.leave_workflow(task);
-        self.drop_unborn_steps(task);
+        self.drop_unborn_parts(task);
         self.leave_schedule(task);
         self.on_deposed(task);
     }

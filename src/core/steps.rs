@@ -15,8 +15,7 @@ use crate::ids::{BlobHash, NodeId, TaskId};
 use crate::limits;
 use crate::node::Node;
 use crate::origin::Origin;
-use crate::ownership::{Kept, Offering};
-use crate::record::{Ballot, Record};
+use crate::ownership::Offering;
 use crate::step_inputs::{Lack, Next, report_of};
 use crate::task::{CancelRequest, Data, Outcome, Report, Spec, TaskState};
 use crate::time::{Millis, Unix};
@@ -439,32 +438,6 @@ impl Node {
                 None => drop(running.unread.insert(hash)),
             }
             self.workflows.stirred.insert(workflow.clone());
-        }
-    }
-
-    /// The workflow of a step that `from` has borne, and what this node pledged of
-    /// it, if another node leads it: that one has borne the step, or will.
-    pub(crate) fn led_by_another(&self, from: NodeId, record: &Record) -> Option<(TaskId, Ballot)> {
-        let first = Ballot { epoch: 1, owner: from };
-        if record.stamp.ballot != first || record.closed() || self.kept.contains_key(&record.task) {
-            return None;
-        }
-        let workflow = self.workflow_of(&record.task)?;
-        let pledge = self.kept[workflow].slot.pledge;
-        (pledge.owner != from).then(|| (workflow.clone(), pledge))
-    }
-
-    /// Another node leads the workflow: steps that this one has borne since, and
-    /// that no majority took, are none of it.
-    pub(crate) fn drop_unborn_steps(&mut self, workflow: &TaskId) {
-        if !self.kept[workflow].slot.spec.is_workflow() {
-            return;
-        }
-        let unborn = |k: &Kept| k.wary && k.promised.is_none() && !k.slot.record.closed();
-        let steps = self.parts_of(workflow).filter(|step| self.owned(step).is_some_and(unborn));
-        for step in steps.cloned().collect::<Vec<_>>() {
-            self.depose(&step);
-            self.lose_record(&step);
         }
     }
 

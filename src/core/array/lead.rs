@@ -287,7 +287,7 @@ impl Node {
         let nonce = self.chance.next();
         self.bear(item.clone(), Arc::new(spec), priority, holders, nonce);
         if let Some(kept) = self.kept.get_mut(&item) {
-            kept.wary = array.wary;
+            kept.wary = true;
         }
         problem.map(|problem| (item, problem))
     }
