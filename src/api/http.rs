@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 /// The path of the MCP endpoint.
 pub const PATH: &str = "/mcp";
-/// An array of 10,000 items, or ten payloads of the largest size.
+/// An array of 100,000 items, or ten payloads of the largest size.
 const BODY_BYTES: usize = 12 * 1024 * 1024;
 /// Requests under way: each may hold a body, and may wait 45 s.
 const IN_FLIGHT: usize = 1_024;

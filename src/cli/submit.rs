@@ -100,8 +100,9 @@ pub(super) async fn run(node: &Node, args: &SubmitArgs) -> Result<(), Exit> {
     output::tell_person(&format!("task {id}"));
     let patience = Patience::of(args.wait_timeout);
     match answer["array"]["count"].as_u64() {
-        Some(count) => wait::array(node, &id, count, patience).await,
-        None => wait::task(node, &id, patience).await,
+        Some(count) if count <= limits::ITEMS as u64 => wait::array(node, &id, count, patience).await,
+        // A large one has a record of its own, which ends with the last item.
+        Some(_) | None => wait::task(node, &id, patience).await,
     }
 }
 
@@ -210,8 +211,8 @@ impl SubmitArgs {
         let items = items.collect::<Result<Vec<_>, _>>()?;
         match items.len() {
             0 => Err(Exit::usage("--items-from: there is no line in it")),
-            n if n > limits::ITEMS => {
-                let most = limits::ITEMS;
+            n if n > limits::ARRAY_ITEMS => {
+                let most = limits::ARRAY_ITEMS;
                 Err(Exit::usage(format!(
                     "--items-from: {n} lines; one array has at most {most} (`split -l {most}` helps)"
                 )))
@@ -309,12 +310,12 @@ mod tests {
 
     #[test]
     fn what_makes_no_task_is_refused() {
-        let many = "x\n".repeat(limits::ITEMS + 1);
+        let many = "x\n".repeat(limits::ARRAY_ITEMS + 1);
         let table: [(&[&str], &[&str], &str); 6] = [
             (&[], &[], "give a program after `--`, or --type and --payload"),
             (&["--type", "echo", "--", "ls"], &[], "leave out --type"),
             (&["--items-from", "f", "--", "ls"], &["\n"], "there is no line in it"),
-            (&["--items-from", "f", "--", "ls"], &[&many], "at most 10000"),
+            (&["--items-from", "f", "--", "ls"], &[&many], "at most 100000"),
             (&["--type", "echo", "--items-from", "f"], &["{}\nx"], "f:2: it must be a JSON object"),
             (&["--type", "echo", "--payload", "[]"], &[], "it must be a JSON object"),
         ];

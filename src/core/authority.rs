@@ -2,6 +2,7 @@
 //! needs, and the limits that a token may set. All pure: the same check runs
 //! where a caller is heard and on the node that owns what the call is about.
 
+use crate::array::{ARRAY, Items};
 use crate::command::{Command, Query, Refusal, Request};
 use crate::task::{Priority, Spec};
 use crate::time::Unix;
@@ -352,6 +353,15 @@ impl Authority {
     /// read is refused where it is taken.
     fn allows_actions(&self, spec: &Spec) -> Result<(), Refusal> {
         let spec = spec.work();
+        if self.task_types.is_some()
+            && spec.is_array()
+            && let Ok(items) = Items::read(&spec.payload)
+            && !self.allows_type(&items.heading().task_type)
+        {
+            let types = listed(self.task_types.iter().flatten());
+            let task_type = &items.heading().task_type;
+            return denied(format!("the items are of the type {task_type}; this token is limited to: {types}"));
+        }
         if self.task_types.is_none() || !spec.is_workflow() {
             return Ok(());
         }
@@ -372,7 +382,9 @@ impl Authority {
     /// What the mesh runs by itself is of no type that could be limited: what it
     /// leads to is looked at.
     fn allows_type(&self, task_type: &str) -> bool {
-        BUILT_IN.contains(&task_type) || self.task_types.as_ref().is_none_or(|types| types.contains(task_type))
+        BUILT_IN.contains(&task_type)
+            || task_type == ARRAY
+            || self.task_types.as_ref().is_none_or(|types| types.contains(task_type))
     }
 
     fn allows_kind(&self, spec: &Spec, name: &str) -> Result<(), Refusal> {

@@ -101,20 +101,25 @@ impl Spec {
     /// What its result is found by, if it reads or writes results.
     #[must_use]
     pub fn cache_key(&self) -> Option<CacheKey> {
-        self.cache.map(|caching| CacheKey::of(self, caching.scope.as_ref()))
+        self.caching().map(|caching| CacheKey::of(self, caching.scope.as_ref()))
+    }
+
+    /// Of an array it is said for its items.
+    fn caching(&self) -> Option<Caching> {
+        self.cache.filter(|_| !self.is_array())
     }
 
     pub(crate) fn reads_cache(&self) -> bool {
-        self.cache.is_some_and(|caching| caching.mode != Mode::Write)
+        self.caching().is_some_and(|caching| caching.mode != Mode::Write)
     }
 
     pub(crate) fn writes_cache(&self) -> bool {
-        self.cache.is_some_and(|caching| caching.mode != Mode::Read)
+        self.caching().is_some_and(|caching| caching.mode != Mode::Read)
     }
 
     /// Others wait for it instead of running the same.
     pub(crate) fn runs_for_others(&self) -> bool {
-        self.cache.is_some_and(|caching| caching.mode == Mode::ReadWrite)
+        self.caching().is_some_and(|caching| caching.mode == Mode::ReadWrite)
     }
 }
 

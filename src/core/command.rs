@@ -249,6 +249,8 @@ pub struct Detail {
     pub explain: bool,
     /// The steps of a workflow.
     pub steps: bool,
+    /// A page of the items of an array, from this index on.
+    pub items: Option<u32>,
 }
 
 /// Tasks to take.
@@ -432,7 +434,7 @@ pub enum Refusal {
         problem: Arc<str>,
     },
     /// Too large.
-    #[error("{field} has {got} bytes; the limit is {limit}")]
+    #[error("{field} has {got} bytes; the limit is {limit}{}", if **field == *"items" { "; make several arrays of it" } else { "" })]
     TooLarge {
         /// The parameter.
         field: Arc<str>,

@@ -147,6 +147,8 @@ pub enum Planted {
     IgnoreConditions,
     /// Let an owner that takes a workflow over begin its steps anew.
     BeginAnew,
+    /// Let an owner that takes an array over skip the items that were under way.
+    SkipItems,
     /// Let an heir of a schedule leave out some ticks.
     ForgetTicks,
 }

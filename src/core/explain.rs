@@ -285,6 +285,10 @@ impl Node {
         let count = |status| self.counts.get(&status).copied().unwrap_or(0);
         let mut waiting =
             BTreeMap::from([(Reason::Dependency, count(Status::Blocked)), (Reason::Delay, count(Status::Delayed))]);
+        let (blocked, ready) = self.waiting_items();
+        let turn = if self.controls.paused.is_some() { Reason::Paused } else { Reason::Order };
+        *waiting.entry(Reason::Dependency).or_default() += blocked;
+        *waiting.entry(turn).or_default() += ready;
         for (id, lane) in self.queue.lanes() {
             for (reason, tasks) in self.waiting_in(id, lane) {
                 *waiting.entry(reason).or_default() += tasks;

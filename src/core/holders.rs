@@ -95,6 +95,32 @@ impl Node {
         (may && !there).then(|| home.clone())
     }
 
+    /// The workflow of a step that `from` has borne, and what this node pledged of
+    /// it, if another node leads it: that one has borne the step, or will.
+    pub(crate) fn led_by_another(&self, from: NodeId, record: &Record) -> Option<(TaskId, Ballot)> {
+        let first = Ballot { epoch: 1, owner: from };
+        if record.stamp.ballot != first || record.closed() || self.kept.contains_key(&record.task) {
+            return None;
+        }
+        let workflow = self.workflow_of(&record.task)?;
+        let pledge = self.kept[workflow].slot.pledge;
+        (pledge.owner != from).then(|| (workflow.clone(), pledge))
+    }
+
+    /// Another node leads the workflow: steps that this one has borne since, and
+    /// that no majority took, are none of it.
+    pub(crate) fn drop_unborn_parts(&mut self, workflow: &TaskId) {
+        if !self.kept[workflow].slot.spec.bears_tasks() {
+            return;
+        }
+        let unborn = |k: &Kept| k.wary && k.promised.is_none() && !k.slot.record.closed();
+        let steps = self.parts_of(workflow).filter(|step| self.owned(step).is_some_and(unborn));
+        for step in steps.cloned().collect::<Vec<_>>() {
+            self.depose(&step);
+            self.lose_record(&step);
+        }
+    }
+
     /// While a change is under way, those that were to join may turn out to be
     /// gone, or to keep another task of this id. Others may take their places:
     /// the prior holders decide all the time, before and after.
@@ -362,7 +388,7 @@ impl Node {
                     self.forget(&task);
                 }
                 self.mend(&task);
-                if self.kept.get(&task).is_some_and(|k| k.slot.spec.is_workflow()) {
+                if self.kept.get(&task).is_some_and(|k| k.slot.spec.bears_tasks()) {
                     self.tend_steps(&task);
                 }
                 self.fetch_own_blobs(&task);

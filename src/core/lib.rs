@@ -17,12 +17,13 @@
 //! - **attempt**: one grant of a task to an executor; a **run** is its process.
 //! - **fence**: ballot and attempt; a result counts only with its fence.
 //! - **beat**: the periodic sign of life; **lease**: how long one beat lasts.
-//! - **step**: one task of a workflow.
+//! - **step**: one task of a workflow; **item**: one of an array.
 //! - **schedule**: what submits a task at each **tick**, a time of its pattern.
 //! - **caller**: on whose behalf a request is made: a node, or the **bearer** of
 //!   a **token**; its **authority** is what it may do, its **subject** who it is.
 #![forbid(unsafe_code)]
 
+pub mod array;
 pub mod authority;
 mod blobs;
 pub mod cache;

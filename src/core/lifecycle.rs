@@ -1,6 +1,7 @@
 //! The life of a task, as its owner leads it: submitted, granted, lost, failed,
 //! tried again, cancelled, ended.
 
+use crate::array::ARRAY;
 use crate::cache::Caching;
 use crate::command::{ClearScope, Command, Detail, Query, Refusal, Request, Submission};
 use crate::config::Planted;
@@ -47,10 +48,14 @@ impl Node {
 
     pub(crate) fn check_submission(&self, submission: &Submission) -> Result<(), Refusal> {
         let spec = &submission.spec;
-        let largest = submission.items.iter().map(|p| p.len()).chain([spec.payload.len()]).max().unwrap_or(0);
+        let array = if spec.is_array() { Some(self.check_array(submission.task.as_ref(), spec)?) } else { None };
+        let largest = submission.items.iter().map(|p| p.len()).max().unwrap_or(0);
         let too_large = |field: &str, got: usize, limit: usize| {
             Err(Refusal::TooLarge { field: field.into(), got: got as u64, limit: limit as u64 })
         };
+        if spec.payload.len() > spec.payload_limit() {
+            return too_large("payload", spec.payload.len(), spec.payload_limit());
+        }
         if largest > limits::PAYLOAD_BYTES {
             return too_large("payload", largest, limits::PAYLOAD_BYTES);
         }
@@ -68,7 +73,8 @@ impl Node {
         }
         let unbounded = self.config.planted == Some(Planted::Unbounded);
         let limit = self.config.open_tasks;
-        if self.open_tasks() + self.reclaiming.len() + submission.items.len().max(1) > limit && !unbounded {
+        let more = array.unwrap_or(submission.items.len()).max(1);
+        if self.open_tasks() + self.reclaiming.len() + more > limit && !unbounded {
             let retry_after = Millis(1_000);
             return Err(Refusal::Full { what: "this node's queue".into(), limit: limit as u64, retry_after });
         }
@@ -122,7 +128,7 @@ impl Node {
             Ok(tasks) => tasks,
             Err(refusal) => return self.answer(origin, Err(refusal)),
         };
-        let leads = submission.spec.is_workflow() || submission.spec.is_schedule();
+        let leads = submission.spec.bears_tasks() || submission.spec.is_schedule();
         if self.is_held(&name)
             || self.schedule_of(&name).is_some()
             || leads && !self.knows_id(&name) && self.parts_of(&name).next().is_some()
@@ -172,6 +178,7 @@ impl Node {
             self.bear(task, spec, submission.priority, holders.clone(), nonce);
         }
         let items = (!submission.items.is_empty()).then_some(submission.items.len());
+        let items = items.or_else(|| self.array_length(&name));
         let answer = Answer::Submitted { name, items, replayed };
         let accept = submission.spec.durability == Durability::Replicated;
         self.answer_when_promised(origin, tasks, answer, accept);
@@ -228,7 +235,7 @@ impl Node {
             return TaskState::Blocked;
         }
         match &*spec.task_type {
-            WORKFLOW | APPROVE => TaskState::Blocked,
+            WORKFLOW | APPROVE | ARRAY => TaskState::Blocked,
             SCHEDULE => self.first_state_of_schedule(spec),
             WAIT => {
                 let inputs = serde_json::from_slice(&spec.payload).unwrap_or(serde_json::Value::Null);
@@ -351,9 +358,14 @@ impl Node {
         if !ended_badly {
             return self.wrong_state(origin, task, "only a failed, cancelled or expired task can be tried again");
         }
-        if self.is_held_step(task) {
+        if self.is_step(task) {
             return self.wrong_state(origin, task, "a step is tried again with its workflow: retry that");
         }
+        let items = if kept.slot.spec.is_array() { Some(self.items_to_retry(task)) } else { None };
+        let items = match items.transpose() {
+            Ok(items) => items,
+            Err(refusal) => return self.answer(origin, Err(refusal)),
+        };
         let (record, mut spec) = (&kept.slot.record, (*kept.slot.spec).clone());
         let count = record.body.retries + 1;
         let priority = record.body.priority;
@@ -370,6 +382,7 @@ impl Node {
             return self.answer(origin, Err(Refusal::Conflict { name: name.into() }));
         }
         spec.retry_of = Some(task.clone());
+        spec.payload = items.unwrap_or(spec.payload);
         spec.submitted_at = self.wall();
         spec.idempotency_key = None;
         spec.deadline = None;
@@ -500,15 +513,15 @@ impl Node {
         let started_at = started_at.or_else(|| kept.lease.as_ref().and_then(|l| l.started_at));
         let ran = started_at.map(|s| at.since(s));
         let ending = if outcome == Outcome::Completed { Ending::Well } else { Ending::Badly };
-        let (is_workflow, why) = (kept.slot.spec.is_workflow(), outcome.clone());
-        if !is_workflow {
+        let (bears_tasks, why) = (kept.slot.spec.bears_tasks(), outcome.clone());
+        if !bears_tasks {
             self.recent.ended(at, ran, ending);
         }
         self.note_end(task, &outcome);
         let closed = Arc::new(Closed { outcome, at, executor, started_at, report, cached_from: None });
         self.revise(task, Offering::Now, |r| r.body.state = TaskState::Done(closed));
         // What gave way never began a step: those are the other's of its id.
-        if is_workflow && !self.kept[task].disowned() {
+        if bears_tasks && !self.kept[task].disowned() {
             self.end_steps(task, &why, force);
         }
     }
@@ -532,6 +545,9 @@ impl Node {
             settled_in: wall.since(closed.at),
         });
         self.answer_waiters(task);
+        if spec.is_array() {
+            self.answer_waiters_of_unborn(task);
+        }
         self.release_dependents(task, &closed.outcome, None);
         self.leave_result(task);
     }
@@ -569,7 +585,7 @@ impl Node {
         }
         let nodes = self.likely_holders(dependency);
         // A workflow goes on with what its step left, and who follows takes it.
-        let report = self.workflow_of(dependency).is_some() || self.reuse.is_followed(dependency);
+        let report = self.is_step(dependency) || self.reuse.is_followed(dependency);
         let detail = Detail { report, ..Detail::default() };
         let query = Query::Task { task: dependency.clone(), detail, wait };
         self.ask(Origin::Dependency(dependency.clone()), Request::Query(query), nodes, None);
@@ -606,6 +622,7 @@ impl Node {
 
     /// `dependency` has ended: go on with what waits for it.
     pub(crate) fn release_dependents(&mut self, dependency: &TaskId, outcome: &Outcome, report: Option<&Report>) {
+        self.on_item_ended(dependency, outcome);
         for task in self.dependents.remove(dependency).unwrap_or_default() {
             let awaited = self.missing.get_mut(&task).is_some_and(|missing| missing.remove(dependency));
             if !awaited {
@@ -617,7 +634,7 @@ impl Node {
                 let how = Status::of_outcome(outcome).name();
                 let reason = Some(format!("it depends on {dependency}, which is {how}").into());
                 self.close(&task, Outcome::Cancelled { reason }, None, None);
-            } else if all_there && self.kept[&task].slot.spec.is_workflow() {
+            } else if all_there && self.kept[&task].slot.spec.bears_tasks() {
                 self.missing.remove(&task);
                 self.stir_workflow(&task);
             } else if all_there {

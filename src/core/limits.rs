@@ -23,8 +23,16 @@ pub const MESSAGE_BYTES: usize = 4 * 1024 * 1024;
 pub const ANSWER_BYTES: usize = MESSAGE_BYTES / 2;
 /// A gossiped message: every node forwards it.
 pub const GOSSIP_BYTES: usize = 64 * 1024;
-/// Items of one array submission: one call stays within a second.
+/// Items that one call makes tasks of at once, so that it stays within a second:
+/// those of a smaller array, or of a `for_each`.
 pub const ITEMS: usize = 10_000;
+/// Items of one array. Above [`ITEMS`] they wait in the array's own record.
+pub const ARRAY_ITEMS: usize = 100_000;
+/// That record's payload: it travels in one message, with room for the rest.
+pub const ARRAY_BYTES: usize = 3 * 1024 * 1024;
+/// Items of one such array that have begun and not ended: more than the slots
+/// of most meshes. Where there are more slots, it is twice as many as these.
+pub const ARRAY_AT_ONCE: usize = 1_000;
 /// Tags of one task.
 pub const TAGS: usize = 32;
 /// Any short text: tag, label, type, capability, fairness key.

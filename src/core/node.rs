@@ -549,9 +549,11 @@ impl Node {
         self.executions.iter()
     }
 
-    /// Open tasks that this node owns.
+    /// Open tasks that this node owns, items that have not begun included.
     #[must_use]
     pub fn open_tasks(&self) -> usize {
-        self.counts.iter().filter(|(status, _)| !status.terminal()).map(|(_, n)| *n as usize).sum()
+        let (blocked, ready) = self.waiting_items();
+        let open = self.counts.iter().filter(|(status, _)| !status.terminal()).map(|(_, n)| *n as usize);
+        open.sum::<usize>() + (blocked + ready) as usize
     }
 }

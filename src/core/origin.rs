@@ -46,6 +46,13 @@ impl Origin {
         matches!(self, Origin::Face { id, .. } if *id == wanted)
     }
 
+    /// What is asked is whether there is a record: see [`UNBORN`].
+    ///
+    /// [`UNBORN`]: crate::array::UNBORN
+    pub(crate) fn wants_births(&self) -> bool {
+        matches!(self, Origin::Dependency(_))
+    }
+
     /// Whether it may touch a task.
     pub(crate) fn allows_task(&self, task: &TaskId, spec: &Spec, touch: Touch) -> Result<(), Refusal> {
         self.caller().authority().map_or(Ok(()), |authority| authority.allows_task(task.as_str(), spec, touch))

@@ -453,7 +453,7 @@ impl Node {
         let whole = kept.promised == Some(newest);
         let ended = kept.promised_end().is_some() && !kept.announced && !kept.disowned();
         let ungranted = kept.lease.as_ref().is_some_and(|l| l.sent_at.is_none());
-        let leads = kept.slot.spec.is_workflow() && kept.has_promised(0) && !kept.slot.record.closed();
+        let leads = kept.slot.spec.bears_tasks() && kept.has_promised(0) && !kept.slot.record.closed();
         if settled {
             self.unsettled.remove(task);
             self.lazy.remove(task);
@@ -663,7 +663,7 @@ impl Node {
         self.unsettled.remove(task);
         self.lazy.remove(task);
         self.leave_workflow(task);
-        self.drop_unborn_steps(task);
+        self.drop_unborn_parts(task);
         self.leave_schedule(task);
         self.leave_no_result(task);
         self.on_deposed(task);

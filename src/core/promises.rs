@@ -1,7 +1,8 @@
 //! Replies that wait: until a majority knows of what they say, or until a task
 //! has ended.
 
-use crate::command::Refusal;
+use crate::array::Items;
+use crate::command::{Detail, Refusal};
 use crate::ids::{NodeId, TaskId};
 use crate::node::Node;
 use crate::requests::{Answer, Origin, Promise};
@@ -85,26 +86,35 @@ impl Node {
 
     pub(crate) fn submitted(&mut self, name: TaskId, items: Option<usize>, replayed: bool, took: Millis) -> Reply {
         let first = if items.is_some() { name.item(0).unwrap_or_else(|_| name.clone()) } else { name.clone() };
-        let count = items.unwrap_or(1);
+        let whole = self.kept.get(&name).is_some_and(|k| k.slot.spec.is_array());
+        let count = if whole { 1 } else { items.unwrap_or(1) };
         let kept = self.kept.get(&first);
-        let spec = kept.map(|k| k.slot.spec.clone());
+        let array = self.kept.get(&name).filter(|_| whole);
+        let spec = array.or(kept).map(|k| k.slot.spec.clone());
         let status = kept.map_or(Status::Queued, Node::status_of);
-        let position = if count == 1 { kept.and_then(|k| self.queue.position(k)) } else { None };
+        let position = if count == 1 && !whole { kept.and_then(|k| self.queue.position(k)) } else { None };
         let worker = kept.and_then(|k| match &k.slot.record.body.state {
             crate::TaskState::Leased { worker, .. } => Some(worker.clone()),
             _ => None,
         });
-        let home = kept.map_or(self.id, |k| k.slot.record.owner());
+        let home = array.or(kept).map_or(self.id, |k| k.slot.record.owner());
         // A workflow runs in no worker.
         let runs = spec.as_ref().filter(|s| !s.is_workflow());
-        let (feasible, infeasible) = runs.map_or((0, None), |s| self.feasibility(s));
+        let (feasible, infeasible) = match array.and_then(|k| Items::read(&k.slot.spec.payload).ok().zip(Some(k))) {
+            Some((items, k)) => self.feasibility_of(&items.heading().task_type, &k.slot.spec.requirements),
+            None => runs.map_or((0, None), |s| self.feasibility(s)),
+        };
         let estimated_start = self.estimate_start(position, worker.is_some());
         if let Some(spec) = spec
             && !replayed
         {
             let task_type = spec.task_type.clone();
             for n in 0..count {
-                let task = if items.is_some() { name.item(n).unwrap_or_else(|_| name.clone()) } else { name.clone() };
+                let task = if items.is_some() && !whole {
+                    name.item(n).unwrap_or_else(|_| name.clone())
+                } else {
+                    name.clone()
+                };
                 self.notice(crate::Notice::TaskAccepted { task, task_type: task_type.clone(), took });
             }
         }
@@ -154,10 +164,16 @@ impl Node {
         }
     }
 
+    pub(crate) fn reply_of(&self, task: &TaskId, detail: Detail) -> Result<Reply, Refusal> {
+        let problem = || format!("{task} is between owners; try again").into();
+        let gone = || Refusal::Unavailable { problem: problem(), retry_after: self.config.lease };
+        self.view_of(task, detail).map(|view| Reply::Task(Box::new(view))).ok_or_else(gone)
+    }
+
     pub(crate) fn answer_waiters(&mut self, task: &TaskId) {
         for waiter in self.requests.waiters.remove(task).unwrap_or_default() {
-            let view = self.task_view(task, waiter.detail);
-            self.answer(waiter.origin, Ok(Reply::Task(Box::new(view))));
+            let reply = self.reply_of(task, waiter.detail);
+            self.answer(waiter.origin, reply);
         }
     }
 
@@ -177,6 +193,14 @@ impl Node {
         self.answer(promise.origin, Err(Refusal::Unavailable { problem: problem.into(), retry_after }));
     }
 
+    /// Items of an array that has ended never begin any more.
+    pub(crate) fn answer_waiters_of_unborn(&mut self, array: &TaskId) {
+        let prefix = format!("{array}/");
+        let waited = self.requests.waiters.keys().filter(|item| item.as_str().starts_with(&prefix));
+        let unborn: Vec<_> = waited.filter(|item| self.unborn(item).is_some()).cloned().collect();
+        unborn.iter().for_each(|item| self.answer_waiters(item));
+    }
+
     pub(crate) fn answer_late_waiters(&mut self) {
         let now = self.now;
         let mut late = Vec::new();
@@ -192,7 +216,7 @@ impl Node {
                     format!("{task} has ended, and a majority of its holders has not confirmed that yet").into();
                 Err(Refusal::Unavailable { problem, retry_after: self.config.lease })
             } else {
-                Ok(Reply::Task(Box::new(self.task_view(&task, waiter.detail))))
+                self.reply_of(&task, waiter.detail)
             };
             self.answer(waiter.origin, reply);
         }

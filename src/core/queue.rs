@@ -60,7 +60,7 @@ impl Node {
     /// The view of a task's state that its owner has.
     pub(crate) fn status_of(kept: &Kept) -> Status {
         match &kept.slot.record.body.state {
-            TaskState::Blocked if kept.slot.spec.is_workflow() => Status::Running,
+            TaskState::Blocked if kept.slot.spec.bears_tasks() => Status::Running,
             TaskState::Queued { .. } if kept.slot.spec.is_schedule() => Status::Delayed,
             TaskState::Blocked => Status::Blocked,
             TaskState::Delayed { .. } => Status::Delayed,
@@ -77,7 +77,7 @@ impl Node {
         debug_assert!(kept.claimed);
         let status = Node::status_of(kept);
         let spec = &kept.slot.spec;
-        if spec.is_workflow() {
+        if spec.bears_tasks() {
             return self.index_workflow(task);
         }
         *self.counts.entry(status).or_default() += 1;
@@ -115,7 +115,7 @@ impl Node {
         let kept = &self.kept[task];
         let status = Node::status_of(kept);
         let spec = kept.slot.spec.clone();
-        if spec.is_workflow() {
+        if spec.bears_tasks() {
             return self.unindex_workflow(task);
         }
         if let Some(count) = self.counts.get_mut(&status) {
@@ -357,7 +357,7 @@ impl Node {
     pub(crate) fn check_index(&self) {
         let mut counted: BTreeMap<Status, u64> = BTreeMap::new();
         let mut ready = 0;
-        for kept in self.kept.values().filter(|k| k.claimed && !k.slot.spec.is_workflow()) {
+        for kept in self.kept.values().filter(|k| k.claimed && !k.slot.spec.bears_tasks()) {
             *counted.entry(Node::status_of(kept)).or_default() += 1;
             let queued = matches!(kept.slot.record.body.state, TaskState::Queued { .. });
             ready += usize::from(queued && !kept.slot.spec.is_schedule());

@@ -1,6 +1,7 @@
 //! Requests on their way: what is asked of other nodes, what is gathered from
 //! all of them, and what waits for a promise, an end or the network.
 
+use crate::array::UNBORN;
 use crate::authority::Touch;
 use crate::command::{ClearScope, Command, Detail, Query, Refusal, Request, Scope, TaskFilter};
 use crate::ids::{NodeId, RequestId, TaskId, WorkerId, rendezvous};
@@ -256,6 +257,7 @@ impl Node {
                 Some(Reply::Cache(stats)) => stats.nodes.extend(more.nodes),
                 found => *found = Some(Reply::Cache(more)),
             },
+            Reply::Task(view) if view.epoch == UNBORN && gather.origin.wants_births() => {}
             found @ (Reply::Task(_) | Reply::Worker(_)) => {
                 // Only an owner says that a task has ended.
                 let better = match (&gather.found, &found) {
@@ -299,6 +301,10 @@ impl Node {
             // A copy from the past may say that: others know better.
             (Err(Refusal::Unavailable { .. }), then) if matches!(asked.request, Request::Query(Query::Task { .. })) => {
                 self.ask_next(asked.origin, asked.request, asked.left, asked.silent, then)
+            }
+            // That it knows of no birth of an item says no more.
+            (Ok(Reply::Task(view)), None) if asked.origin.wants_births() && view.epoch == UNBORN => {
+                self.ask_next(asked.origin, asked.request, asked.left, asked.silent, None)
             }
             (Ok(Reply::Task(view)), Some(command)) => self.send_to_owner(asked.origin, view.home, command),
             (reply, _) => self.answer(asked.origin, reply),
@@ -355,6 +361,9 @@ impl Node {
         };
         let Some(task) = task else { return };
         let submits = matches!(command, Command::Submit(_));
+        if !submits && let Err(refusal) = self.bear_for(&origin, &task) {
+            return self.answer(origin, Err(refusal));
+        }
         if self.owned(&task).is_some() && !submits {
             return self.obey(origin, &task, command);
         }
@@ -417,6 +426,9 @@ impl Node {
 
     /// A command on one task: obeyed by its owner, wherever it was given.
     pub(crate) fn on_task_command(&mut self, origin: Origin, task: &TaskId, command: Command) {
+        if let Err(refusal) = self.bear_for(&origin, task) {
+            return self.answer(origin, Err(refusal));
+        }
         if self.owned(task).is_some() {
             return self.obey(origin, task, command);
         }
@@ -462,6 +474,7 @@ impl Node {
             self.requests.waiters.entry(task.clone()).or_default().push(waiter);
             return;
         }
+        let Some(origin) = self.answer_as_array(origin, task, detail, wait) else { return };
         let request = Request::Query(Query::Task { task: task.clone(), detail, wait });
         if !matches!(origin, Origin::Node { .. }) {
             let nodes = self.likely_holders(task);
@@ -477,8 +490,7 @@ impl Node {
         // A copy left over from when this node was a holder says nothing.
         let kept = self.kept.get(task).filter(|k| k.slot.record.holders.contains(&self.id) && !k.disowned());
         let Some(kept) = kept else {
-            let name = task.as_str().into();
-            return self.answer(origin, Err(Refusal::NotFound { what: "task".into(), name }));
+            return self.answer_for_unborn(origin, task, detail);
         };
         if let Err(refusal) = origin.allows_task(task, &kept.slot.spec, Touch::Look) {
             return self.answer(origin, Err(refusal));

@@ -7,6 +7,7 @@
 //! (`<schedule>/<tick>`); how, is in `ticks`. Here is only what follows from
 //! the pattern and the time that is given.
 
+use crate::array::ARRAY;
 use crate::ids::TaskId;
 use crate::limits;
 use crate::task::Spec;
@@ -299,15 +300,19 @@ pub(crate) fn longest_id(inner: usize) -> usize {
 /// Why `work` can't be done at each tick.
 pub(crate) fn unfit(work: &Spec, items: usize) -> Option<Arc<str>> {
     let task_type = &*work.task_type;
+    if task_type == ARRAY {
+        return Some(UNFIT_ARRAY.into());
+    }
     if task_type == SCHEDULE || (BUILT_IN.contains(&task_type) && task_type != WORKFLOW) {
         return Some(format!("{task_type} can't be scheduled").into());
     }
     if !work.depends_on.is_empty() {
         return Some("what is done at each tick can't wait for other work; leave depends_on out".into());
     }
-    (items > 0).then(|| "an array can't be scheduled; schedule a workflow with for_each".into())
+    (items > 0).then(|| UNFIT_ARRAY.into())
 }
 
+const UNFIT_ARRAY: &str = "an array can't be scheduled; schedule a workflow with for_each";
 /// RFC 3339, basic format, UTC.
 const TICK: &str = "%Y%m%dT%H%M%SZ";
 const TICK_BYTES: usize = "20260102T030405Z".len();

@@ -8,14 +8,14 @@
 //! gives way as any second task of one id does; its grant waits for a majority,
 //! so it does not run.
 
+use crate::array::Array;
 use crate::config::Planted;
 use crate::effect::Effect;
 use crate::ids::{BlobHash, NodeId, TaskId};
 use crate::limits;
 use crate::node::Node;
 use crate::origin::Origin;
-use crate::ownership::{Kept, Offering};
-use crate::record::{Ballot, Record};
+use crate::ownership::Offering;
 use crate::step_inputs::{Lack, Next, report_of};
 use crate::task::{CancelRequest, Data, Outcome, Report, Spec, TaskState};
 use crate::time::{Millis, Unix};
@@ -31,9 +31,16 @@ use std::sync::Arc;
 /// The workflows that this node owns.
 #[derive(Default)]
 pub(crate) struct Workflows {
-    running: BTreeMap<TaskId, Running>,
+    pub(crate) running: BTreeMap<TaskId, Running>,
+    /// And the arrays.
+    pub(crate) arrays: BTreeMap<TaskId, Array>,
+    /// Items of one array that the mesh has room for.
+    pub(crate) at_once: usize,
     /// Something happened that may let a step begin.
-    stirred: BTreeSet<TaskId>,
+    pub(crate) stirred: BTreeSet<TaskId>,
+    /// Steps and items that other nodes are to be asked after, once what bears
+    /// them was looked at.
+    pub(crate) questions: Vec<TaskId>,
 }
 
 /// One of them.
@@ -58,11 +65,11 @@ pub(crate) struct Running {
     /// Steps may have begun that this node does not know of.
     wary: bool,
     /// What it waits for before its first step has completed.
-    open: bool,
+    pub(crate) open: bool,
 }
 
 impl Running {
-    fn of(flow: Flow) -> Running {
+    pub(crate) fn of(flow: Flow) -> Running {
         Running {
             flow,
             ended: Vec::new(),
@@ -135,11 +142,17 @@ impl Node {
             .filter(move |id| !id.as_str()[length..].contains('/'))
     }
 
-    /// The workflow that `task` is a step of, if its record is here.
+    /// The workflow that `task` is a step of, or the array that it is an item
+    /// of, if that record is here.
     pub(crate) fn workflow_of(&self, task: &TaskId) -> Option<&TaskId> {
-        let (parent, _) = task.as_str().rsplit_once('/')?;
+        let (parent, name) = task.as_str().rsplit_once('/')?;
         let (id, kept) = self.kept.get_key_value(parent)?;
-        kept.slot.spec.is_workflow().then_some(id)
+        kept.slot.spec.bears(name).then_some(id)
+    }
+
+    /// The same, if it is a workflow.
+    pub(crate) fn is_step(&self, task: &TaskId) -> bool {
+        self.workflow_of(task).is_some_and(|id| self.kept[id].slot.spec.is_workflow())
     }
 
     /// It is kept for as long as what it belongs to.
@@ -168,6 +181,7 @@ impl Node {
         }
         let led: Vec<TaskId> = self.workflows.running.keys().cloned().collect();
         led.iter().for_each(|workflow| self.keep_steps(workflow));
+        self.tend_arrays();
     }
 
     /// Enters an owned workflow where its state belongs.
@@ -181,7 +195,9 @@ impl Node {
         if let Some(deadline) = deadline {
             self.due.insert((deadline, workflow.clone()));
         }
-        if self.workflows.running.get(workflow).is_none_or(|running| !running.open) {
+        let open = self.workflows.running.get(workflow).is_some_and(|running| running.open)
+            || self.workflows.arrays.get(workflow).is_some_and(|array| array.open);
+        if !open {
             self.await_dependencies(workflow);
         }
         self.stir_workflow(workflow);
@@ -213,6 +229,9 @@ impl Node {
             && let Some(workflow) = self.workflows.stirred.pop_first()
         {
             self.run_workflow(&workflow, &mut left);
+            for step in std::mem::take(&mut self.workflows.questions) {
+                self.inquire(&step, Millis(0));
+            }
             // What a step leads to on this node alone follows at once.
             self.obey_itself();
             self.ask_for_awaited();
@@ -226,6 +245,9 @@ impl Node {
         let Some(kept) = self.owned(workflow) else { return self.leave_workflow(workflow) };
         if kept.slot.record.closed() {
             return self.leave_workflow(workflow);
+        }
+        if kept.slot.spec.is_array() {
+            return self.run_array(workflow, left);
         }
         let running = match self.workflows.running.remove(workflow) {
             Some(running) => Ok(running),
@@ -319,7 +341,7 @@ impl Node {
         if !running.wary || known || running.unborn.contains(&n) {
             return true;
         }
-        self.inquire(&step, Millis(0));
+        self.workflows.questions.push(step);
         false
     }
 
@@ -332,7 +354,7 @@ impl Node {
 
     /// Another node keeps a step of a workflow that this one leads.
     pub(crate) fn on_step_found(&mut self, step: &TaskId, ended_at: Option<Unix>) {
-        let Some((workflow, n)) = self.step_of_running(step) else { return };
+        let Some((workflow, n)) = self.step_of_running(step) else { return self.on_item_found(step) };
         let Some(running) = self.workflows.running.get_mut(&workflow) else { return };
         running.ended_at.extend(ended_at.map(|at| (n, at)));
         running.unborn.remove(&n);
@@ -345,11 +367,8 @@ impl Node {
 
     /// No node that is there keeps it.
     pub(crate) fn on_step_missed(&mut self, step: &TaskId) {
-        let Some((workflow, n)) = self.step_of_running(step) else { return };
-        // It was seen somewhere, or this node's own copy can't be read. If nobody
-        // has it who could still come, its birth was never known to a majority.
-        let there = |node: &NodeId| self.live(*node) || self.is_away(*node);
-        let never_born = !self.kept.contains_key(step) && self.members.keys().all(there);
+        let Some((workflow, n)) = self.step_of_running(step) else { return self.on_item_missed(step) };
+        let never_born = self.is_nowhere(step);
         let Some(running) = self.workflows.running.get_mut(&workflow) else { return };
         match running.flow.phase(n) {
             Phase::Waiting | Phase::Ready => {}
@@ -361,6 +380,14 @@ impl Node {
         }
         running.unborn.insert(n);
         self.stir_workflow(&workflow);
+    }
+
+    /// A step that no node has that is there was seen somewhere, or this node's
+    /// own copy can't be read. If nobody has it who could still come, its birth
+    /// was never known to a majority.
+    pub(crate) fn is_nowhere(&self, step: &TaskId) -> bool {
+        let there = |node: &NodeId| self.live(*node) || self.is_away(*node);
+        !self.kept.contains_key(step) && self.members.keys().all(there)
     }
 
     /// Steps that other nodes own are asked after, so that they are kept as long
@@ -411,32 +438,6 @@ impl Node {
                 None => drop(running.unread.insert(hash)),
             }
             self.workflows.stirred.insert(workflow.clone());
-        }
-    }
-
-    /// The workflow of a step that `from` has borne, and what this node pledged of
-    /// it, if another node leads it: that one has borne the step, or will.
-    pub(crate) fn led_by_another(&self, from: NodeId, record: &Record) -> Option<(TaskId, Ballot)> {
-        let first = Ballot { epoch: 1, owner: from };
-        if record.stamp.ballot != first || record.closed() || self.kept.contains_key(&record.task) {
-            return None;
-        }
-        let workflow = self.workflow_of(&record.task)?;
-        let pledge = self.kept[workflow].slot.pledge;
-        (pledge.owner != from).then(|| (workflow.clone(), pledge))
-    }
-
-    /// Another node leads the workflow: steps that this one has borne since, and
-    /// that no majority took, are none of it.
-    pub(crate) fn drop_unborn_steps(&mut self, workflow: &TaskId) {
-        if !self.kept[workflow].slot.spec.is_workflow() {
-            return;
-        }
-        let unborn = |k: &Kept| k.wary && k.promised.is_none() && !k.slot.record.closed();
-        let steps = self.parts_of(workflow).filter(|step| self.owned(step).is_some_and(unborn));
-        for step in steps.cloned().collect::<Vec<_>>() {
-            self.depose(&step);
-            self.lose_record(&step);
         }
     }
 
@@ -514,6 +515,7 @@ impl Node {
     /// This node owns it no more, or it has ended.
     pub(crate) fn leave_workflow(&mut self, workflow: &TaskId) {
         self.workflows.stirred.remove(workflow);
+        self.workflows.arrays.remove(workflow);
         let Some(running) = self.workflows.running.remove(workflow) else { return };
         for n in running.flow.begun() {
             let Ok(step) = step_id(workflow, &running.flow.plan.name(n)) else { continue };
@@ -559,9 +561,14 @@ impl Node {
     /// A workflow has ended: what still waits or runs of it is over as well.
     pub(crate) fn end_steps(&mut self, workflow: &TaskId, why: &Outcome, force: Force) {
         self.leave_workflow(workflow);
+        let spec = self.kept[workflow].slot.spec.clone();
+        // An array that came to its end has nothing left; its items have its deadline.
+        if spec.is_array() && !matches!(why, Outcome::Cancelled { .. }) {
+            return;
+        }
         let open = |step: &&TaskId| !self.kept[*step].slot.record.closed();
         let steps: Vec<TaskId> = self.parts_of(workflow).filter(open).cloned().collect();
-        let reason: Arc<str> = format!("its workflow is {}", Status::of_outcome(why).name()).into();
+        let reason: Arc<str> = format!("its {} is {}", spec.task_type, Status::of_outcome(why).name()).into();
         for step in steps {
             if self.owned(&step).is_some() {
                 self.stop(&step, Some(reason.clone()), force);
@@ -641,34 +648,6 @@ impl Node {
         let answer = crate::requests::Answer::Ready(reply);
         self.answer_when_promised(origin, vec![task.clone()], answer, false);
     }
-
-    /// The state of a workflow for those who look at it: as its owner has it, or
-    /// made from the records that are here.
-    pub(crate) fn survey(&self, workflow: &TaskId) -> Option<std::borrow::Cow<'_, Flow>> {
-        if let Some(running) = self.workflows.running.get(workflow) {
-            return Some(std::borrow::Cow::Borrowed(&running.flow));
-        }
-        let plan = Arc::new(Plan::read(&self.kept.get(workflow)?.slot.spec.payload).ok()?);
-        let flow = Flow::new(plan.clone());
-        let mut seen = Running { open: true, ..Running::of(flow) };
-        for step in self.parts_of(workflow) {
-            let Some(n) = plan.find(&step.as_str()[workflow.as_str().len() + 1..]) else { continue };
-            seen.flow.begin(n);
-            if let Some(closed) = self.kept[step].slot.record.body.state.closed() {
-                seen.flow.end(n, end_of(&closed.outcome));
-            }
-        }
-        let mut looked_at = BTreeSet::new();
-        loop {
-            let next = seen.flow.ready().find(|n| !looked_at.contains(n));
-            let Some(n) = next else { break };
-            looked_at.insert(n);
-            if let Next::End(end) = self.next_of(workflow, &seen, n) {
-                seen.flow.end(n, end);
-            }
-        }
-        Some(std::borrow::Cow::Owned(seen.flow))
-    }
 }
 
 /// How a task is asked to stop.
@@ -695,7 +674,7 @@ pub(crate) fn badly(problem: impl Into<Arc<str>>) -> End {
     End::Badly { status: Status::Failed.name(), error: problem.into() }
 }
 
-fn end_of(outcome: &Outcome) -> End {
+pub(crate) fn end_of(outcome: &Outcome) -> End {
     let status = Status::of_outcome(outcome).name();
     match outcome {
         Outcome::Completed => End::Well,
@@ -704,17 +683,6 @@ fn end_of(outcome: &Outcome) -> End {
             End::Badly { status, error: reason.clone().unwrap_or_else(|| "without a reason".into()) }
         }
         Outcome::Expired => End::Badly { status, error: "its deadline passed".into() },
-    }
-}
-
-/// What people are shown of a step that has no record: see [`Node::survey`].
-pub(crate) fn shown_phase(flow: &Flow, n: usize, over: bool) -> &'static str {
-    match flow.phase(n) {
-        Phase::Ended(end) => end.status(),
-        Phase::Begun => "running",
-        Phase::Waiting | Phase::Ready if flow.plan.undoes(n) && over => "skipped",
-        Phase::Waiting | Phase::Ready if over => "cancelled",
-        Phase::Waiting | Phase::Ready => "waiting",
     }
 }
 

@@ -1,10 +1,10 @@
 //! Workflows on a node alone: what needs no second node to show.
 
 use crate::command::{Command, Query, Request, Submission};
-use crate::effect::{Effect, Input};
+use crate::effect::{Disk, Effect, Input};
 use crate::execution::{Event, Verdict};
 use crate::task::{Data, Priority, Report, Spec};
-use crate::testing::{Solo, solo, spec};
+use crate::testing::{Solo, solo, solo_with, spec};
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, Status, TaskView, WorkflowView};
 use crate::workflow::WORKFLOW;
@@ -599,4 +599,20 @@ fn a_condition_waits_for_what_it_asks_after_and_holds_up_no_other_step() {
     assert_eq!(bench.steps("w")[2..], ["c leased", "d leased", "e failed"]);
     let kept = bench.solo.node.slot(&id("w/e")).expect("an end that is kept");
     assert!(kept.record.closed(), "its list was a number: {:?}", kept.record.body.state);
+}
+
+#[test]
+fn an_owner_that_restarts_alone_goes_on_where_it_was() {
+    let mut bench = Bench::new();
+    let steps = json!([{"step_id": "a", "action": "echo"}, {"step_id": "b", "action": "echo", "depends_on": ["a"]}]);
+    bench.submit("w", workflow(steps)).expect("taken");
+    let slots: Vec<_> = bench.solo.node.slots().cloned().collect();
+    let disk = Disk { slots, boot: 1, ..Disk::default() };
+    let mut again = Bench { solo: solo_with(Config::default(), disk), ..Bench::new() };
+    for _ in 0..3 {
+        again.wait(Millis(10_000));
+        again.run_all(|_, _| Some(json!(1)));
+    }
+    assert_eq!(again.begun, ["w/a", "w/b"]);
+    assert_eq!(again.view("w").0.status, Status::Completed);
 }

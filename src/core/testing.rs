@@ -63,8 +63,14 @@ use std::collections::BTreeMap;
 /// A node alone in its mesh with one worker `w` of two slots for `echo`.
 #[must_use]
 pub fn solo(config: Config) -> Solo {
+    solo_with(config, Disk::default())
+}
+
+/// The same, with what its disk held.
+#[must_use]
+pub fn solo_with(config: Config, disk: Disk) -> Solo {
     let config = Config { executors: vec!["echo".into()], ..config };
-    let mut solo = Solo { node: Node::new(NodeId::test(1), config, 7, Disk::default()), now: Millis(1), next: 0 };
+    let mut solo = Solo { node: Node::new(NodeId::test(1), config, 7, disk), now: Millis(1), next: 0 };
     solo.feed(Input::Clock(Unix(1_700_000_000_000)));
     let spec = WorkerSpec {
         worker: WorkerId::new("w").expect("a valid id"),
@@ -147,7 +153,7 @@ impl Solo {
 
     /// The view of a task.
     pub fn view(&mut self, name: &str) -> crate::view::TaskView {
-        let detail = Detail { report: true, live: true, explain: true, steps: true };
+        let detail = Detail { report: true, live: true, explain: true, steps: true, items: None };
         let task = TaskId::new(name).expect("a valid id");
         let query = Query::Task { task, detail, wait: Millis(0) };
         match self.ask(Request::Query(query)).1 {

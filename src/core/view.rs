@@ -378,7 +378,7 @@ pub struct TaskView {
     pub report: Option<Report>,
     /// Where its result came from, if it did not run.
     pub cached_from: Option<CachedFrom>,
-    /// How far it has come, if it is a workflow.
+    /// How far it has come, if it is a workflow or an array.
     pub workflow: Option<Box<WorkflowView>>,
     /// When it fires, if it is a schedule.
     pub schedule: Option<Box<ScheduleView>>,
@@ -403,7 +403,7 @@ pub struct ScheduleView {
     pub next: Option<Unix>,
 }
 
-/// How far a workflow has come.
+/// How far a workflow has come; or an array, whose items take the place of steps.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct WorkflowView {
     /// For people.
@@ -427,6 +427,8 @@ pub struct WorkflowView {
     pub critical_path: Vec<Arc<str>>,
     /// Its definition (JSON text), if steps were asked for.
     pub definition: Option<Arc<[u8]>>,
+    /// Of an array: the index of the item after those in `steps`, if there is one.
+    pub next_item: Option<u32>,
 }
 
 /// One step of a workflow.

@@ -36,6 +36,8 @@ impl Node {
         let said = lease.filter(|_| detail.live).map(|l| &l.said);
         let error = closed.and_then(|c| said_at_end(&c.outcome)).or_else(|| record.body.last_error.clone());
         let retries = record.body.retries;
+        let workflow = self.array_view(task, detail).or_else(|| self.workflow_view(task, detail));
+        let array = workflow.as_ref().filter(|_| spec.is_array()).map(|view| self.array_progress(view));
         TaskView {
             task: task.clone(),
             task_type: spec.task_type.clone(),
@@ -54,8 +56,11 @@ impl Node {
             holders: record.holders.clone(),
             epoch: record.stamp.ballot.epoch,
             position: if detail.live || detail.explain { self.queue.position(kept) } else { None },
-            progress: lease.and_then(|l| l.said.percent),
-            message: lease.and_then(|l| l.said.message.clone()).or_else(|| question_of(spec, record.closed())),
+            progress: lease.and_then(|l| l.said.percent).or_else(|| array.as_ref().and_then(|(percent, _)| *percent)),
+            message: lease
+                .and_then(|l| l.said.message.clone())
+                .or_else(|| question_of(spec, record.closed()))
+                .or_else(|| array.map(|(_, counts)| counts)),
             log_tail: said.and_then(|s| s.log_tail.clone()),
             error,
             retry_of: spec.retry_of.clone(),
@@ -68,7 +73,7 @@ impl Node {
                 .and_then(|c| c.cached_from.clone())
                 .zip(spec.cache_key())
                 .map(|(source, key)| CachedFrom { source, key }),
-            workflow: self.workflow_view(task, detail).map(Box::new),
+            workflow: workflow.map(Box::new),
             schedule: self.schedule_view(task).map(Box::new),
         }
     }
@@ -126,6 +131,9 @@ impl Node {
             let explanation = of_state(Some(Reason::Dependency), summary, &TaskState::Blocked);
             return Explanation { next: next.into(), ..explanation };
         }
+        if let Some(explanation) = self.explain_array(task) {
+            return explanation;
+        }
         let missing: Vec<_> = match self.missing.get(task) {
             Some(missing) => missing.iter().map(|t| t.as_str()).collect(),
             None => spec.depends_on.iter().map(|t| t.as_str()).collect(),
@@ -182,7 +190,7 @@ impl Node {
             && filter.begun.is_none_or(|begun| self.parts_of(task).next().is_some() == begun)
             && filter.tags.iter().all(|t| spec.tags.contains(t))
             && filter.priority_min.is_none_or(|p| record.body.priority.value() >= p)
-            && filter.task_type.as_ref().map_or(!spec.is_workflow(), |t| *t == spec.task_type)
+            && filter.task_type.as_ref().map_or(!spec.bears_tasks(), |t| *t == spec.task_type)
             && filter
                 .parent
                 .as_ref()
@@ -214,6 +222,12 @@ impl Node {
         for kept in owned.filter(|k| k.unconfirmed()) {
             if let Some(count) = counts.get_mut(&Node::status_of(kept)) {
                 *count = count.saturating_sub(1);
+            }
+        }
+        let (blocked, ready) = self.waiting_items();
+        for (status, items) in [(Status::Blocked, blocked), (Status::Queued, ready)] {
+            if items > 0 {
+                *counts.entry(status).or_default() += items;
             }
         }
         counts

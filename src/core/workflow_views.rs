@@ -4,12 +4,14 @@ use crate::command::{Detail, Refusal};
 use crate::ids::TaskId;
 use crate::limits;
 use crate::node::Node;
-use crate::steps::{shown_phase, step_id};
+use crate::step_inputs::Next;
+use crate::steps::{Running, end_of, step_id};
 use crate::task::TaskState;
 use crate::view::{Foreseen, Reply, Status, StepView, WorkflowView};
-use crate::workflow::flow::{End, Flow};
+use crate::workflow::flow::{End, Flow, Phase};
 use crate::workflow::{APPROVE, BUILT_IN, Plan};
-use std::collections::BTreeMap;
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 impl Node {
@@ -56,6 +58,7 @@ impl Node {
             critical_path: critical_path.into_iter().map(Arc::from).collect(),
             steps: detail.steps.then_some(steps),
             definition: detail.steps.then(|| kept.slot.spec.payload.clone()),
+            next_item: None,
         })
     }
 
@@ -131,6 +134,46 @@ impl Node {
             Foreseen { step: step.step_id.as_str().into(), nodes, reason }
         });
         Ok(Reply::Foreseen(foreseen.collect()))
+    }
+
+    /// The state of a workflow for those who look at it: as its owner has it, or
+    /// made from the records that are here.
+    pub(crate) fn survey(&self, workflow: &TaskId) -> Option<Cow<'_, Flow>> {
+        if let Some(running) = self.workflows.running.get(workflow) {
+            return Some(Cow::Borrowed(&running.flow));
+        }
+        let plan = Arc::new(Plan::read(&self.kept.get(workflow)?.slot.spec.payload).ok()?);
+        let flow = Flow::new(plan.clone());
+        let mut seen = Running::of(flow);
+        seen.open = true;
+        for step in self.parts_of(workflow) {
+            let Some(n) = plan.find(&step.as_str()[workflow.as_str().len() + 1..]) else { continue };
+            seen.flow.begin(n);
+            if let Some(closed) = self.kept[step].slot.record.body.state.closed() {
+                seen.flow.end(n, end_of(&closed.outcome));
+            }
+        }
+        let mut looked_at = BTreeSet::new();
+        loop {
+            let next = seen.flow.ready().find(|n| !looked_at.contains(n));
+            let Some(n) = next else { break };
+            looked_at.insert(n);
+            if let Next::End(end) = self.next_of(workflow, &seen, n) {
+                seen.flow.end(n, end);
+            }
+        }
+        Some(Cow::Owned(seen.flow))
+    }
+}
+
+/// What people are shown of a step that has no record: see [`Node::survey`].
+fn shown_phase(flow: &Flow, n: usize, over: bool) -> &'static str {
+    match flow.phase(n) {
+        Phase::Ended(end) => end.status(),
+        Phase::Begun => "running",
+        Phase::Waiting | Phase::Ready if flow.plan.undoes(n) && over => "skipped",
+        Phase::Waiting | Phase::Ready if over => "cancelled",
+        Phase::Waiting | Phase::Ready => "waiting",
     }
 }
 

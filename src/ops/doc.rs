@@ -138,6 +138,28 @@ says where to go on. Logs are the last 256 KiB, with whatever is no UTF-8 replac
 A task of type `exec` needs a worker with the capability `exec:<argv[0]>` or `exec:*`; every item of an array is then
 run by a worker that may run all programs of the array.
 
+**Arrays.** The items of `task_submit` are the tasks `<task_id>/0`, `<task_id>/1`, …, of which a failure leaves the
+others alone. Up to 10,000 items are tasks at once, each accepted by itself, and `<task_id>` is only their common
+name. More, up to 100,000 items and 3 MiB (shared payload and items together, else `payload_too_large`: make several
+arrays), wait in one record and become tasks in order, 1,000 at once, or twice as many as the mesh has slots. There:
+
+- `task_status <task_id>` has the percentage that ended (`progress`) and the items by state (`progress_message`;
+  those that have no task yet are `waiting`). It is `completed` if all items did, else `failed`.
+- `task_result <task_id>` has these counts as `result`, also after the end, and as `output` a line of JSON for each
+  item, by index: an object of `index`, `status`, and `result`, `output`, `error` where there are any.
+  `output_offset` and `next_output_offset` are indexes. It works at any time; `task_result <task_id>/<n>` has all of
+  one item.
+- `task_retry <task_id>/<n>` tries a failed item again, also while others run; `task_retry <task_id>`, once the
+  array has ended, all that did not complete, as the array `<task_id>-retry-1` with the same indexes. What ended
+  stays as it is.
+- `task_cancel <task_id>` stops all of it; with `/<n>`, one item, which is then `cancelled` and makes the array
+  `failed`.
+- An item without a task is `queued` for `task_status`, counted by `queue_stats`, and explained; `task_list` lists
+  it once it is a task, and the arrays themselves with `task_type_filter: array`. Items are kept as long as their
+  array.
+- `queue_clear` cancels the items that are tasks; the rest of the array goes on until it is cancelled. An array
+  can't have a `schedule`.
+
 ";
 
 const CODES: &str = "\

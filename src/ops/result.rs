@@ -4,10 +4,11 @@ use super::value::{self, Cut};
 use super::{Code, Context, Failure, Kind, Op, mismatch};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
+use taskmesh_core::array::ARRAY;
 use taskmesh_core::command::Detail;
 use taskmesh_core::task::{Data, Usage};
-use taskmesh_core::view::{Status, TaskView};
+use taskmesh_core::view::{Status, StepView, TaskView};
 use taskmesh_core::{BlobHash, Millis, Query, Refusal, Reply, Request, TaskId, limits};
 
 /// Read what a task left.
@@ -30,7 +31,7 @@ pub struct TaskResult {
     #[schemars(range(max = limits::WAIT_MS))]
     #[arg(long, default_value_t)]
     pub wait_ms: u64,
-    /// Begin the output at this byte: 256 KiB come at once.
+    /// Begin at this byte of the output (item of a large array): 256 KiB at once.
     #[serde(default)]
     #[schemars(range(max = limits::BLOB_BYTES))]
     #[arg(long, default_value_t)]
@@ -100,14 +101,16 @@ pub const RESULT_BYTES: usize = limits::PAYLOAD_BYTES + 64 * 1024;
 impl Op for TaskResult {
     const NAME: &'static str = "task_result";
     const TITLE: &'static str = "Read a task's result";
-    const DESCRIPTION: &'static str = "What a task left: result, output, log, run time. Before its end: success with the \
-        current status and poll_after_ms. Large output is truncated; go on with output_offset.";
+    const DESCRIPTION: &'static str = "What a task left: result, output, log, run time. `wait_ms` waits for its end. Before \
+        that: its status and poll_after_ms. Large output is cut; go on with output_offset.";
     const KIND: Kind = Kind::Read;
     type Output = TaskLeft;
 
     fn request(&self) -> Result<Request, Refusal> {
         let task = value::task("task_id", &self.task_id)?;
-        let detail = Detail { report: true, live: self.include_logs, explain: false, steps: false };
+        let from = u32::try_from(self.output_offset).unwrap_or(u32::MAX);
+        let items = self.include_output.then_some(from);
+        let detail = Detail { report: true, live: self.include_logs, explain: false, steps: false, items };
         Ok(Request::Query(Query::Task { task, detail, wait: Millis(self.wait_ms) }))
     }
 
@@ -121,7 +124,7 @@ impl Op for TaskResult {
         let output = report.and_then(|r| r.output.as_ref());
         let page = match output.filter(|_| self.include_output) {
             Some(data) => Some(output_page(data, self.output_offset, context)?),
-            None => None,
+            None => items_page(&task),
         };
         let log = if self.include_logs { log_text(&task, context)? } else { Log::default() };
         let next_output_offset = page.as_ref().and_then(|p| p.next);
@@ -215,6 +218,45 @@ fn output_page(data: &Data, offset: u64, context: &Context<'_>) -> Result<Page, 
     let shown = value::shown(bytes, if more { Cut::Yes } else { Cut::No });
     let next = offset.saturating_add(shown.bytes as u64);
     Ok(Page { text: shown.text, encoding: shown.encoding, next: (next < data.len()).then_some(next) })
+}
+
+/// What the items of an array left: a line of JSON for each.
+fn items_page(task: &TaskView) -> Option<Page> {
+    let view = task.workflow.as_ref().filter(|_| *task.task_type == *ARRAY)?;
+    let (mut text, mut next) = (String::new(), view.next_item.map(u64::from));
+    for item in view.steps.as_ref()? {
+        let line = item_line(item).to_string();
+        if !text.is_empty() && text.len() + line.len() >= FIELD_BYTES {
+            next = item.step.parse().ok();
+            break;
+        }
+        text.push_str(&line);
+        text.push('\n');
+    }
+    Some(Page { text, encoding: "utf-8", next })
+}
+
+fn item_line(item: &StepView) -> Value {
+    let mut line = json!({ "index": item.step.parse::<u32>().ok(), "status": &*item.status });
+    let left = |data: &Data| match data {
+        Data::Inline(text) => {
+            serde_json::from_slice(text).unwrap_or_else(|_| String::from_utf8_lossy(text).into_owned().into())
+        }
+        Data::Blob { hash, bytes } => json!({ "uri": format!("mesh://blobs/{hash}"), "bytes": bytes }),
+    };
+    if let Some(report) = &item.report {
+        line["result"] = left(&report.result);
+        if let Some(output) = &report.output {
+            line["output"] = match output {
+                Data::Inline(text) => String::from_utf8_lossy(text).into_owned().into(),
+                Data::Blob { .. } => left(output),
+            };
+        }
+    }
+    if let Some(error) = &item.error {
+        line["error"] = Value::from(&**error);
+    }
+    line
 }
 
 /// A log for people: what is no UTF-8 in it is replaced.

@@ -12,7 +12,7 @@ use taskmesh_core::cache::{Caching, Mode};
 use taskmesh_core::command::Submission;
 use taskmesh_core::placement::{Alternative, Condition, Placement as CorePlacement};
 use taskmesh_core::task::{Durability as CoreDurability, Priority, Requirements as CoreRequirements, Resources};
-use taskmesh_core::{Command, Millis, Refusal, Reply, Request, Spec, TaskId, Unix, limits};
+use taskmesh_core::{Command, Millis, Refusal, Reply, Request, Spec, TaskId, Unix, array, limits};
 
 /// Submit a task, or an array of tasks.
 #[derive(Clone, Debug, Serialize, Deserialize, JsonSchema, clap::Args)]
@@ -95,7 +95,7 @@ pub struct TaskSubmit {
     pub cache: Cache,
     /// Array: `<task_id>/n` gets payload overlaid with item n.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = limits::ITEMS))]
+    #[schemars(length(min = 1, max = limits::ARRAY_ITEMS))]
     #[arg(long = "item", value_name = "JSON", value_parser = value::json_argument::<Object>)]
     pub items: Option<Vec<Object>>,
     /// Each tick submits a task `<task_id>/<time>`.
@@ -360,6 +360,7 @@ impl TaskSubmit {
     /// What each item runs.
     fn expand(&self) -> Result<Expanded, Refusal> {
         let (mut payloads, mut programs, mut bytes) = (Vec::new(), BTreeSet::new(), 0);
+        let large = self.is_large();
         for item in self.items.iter().flatten() {
             let mut payload = self.payload.clone();
             payload.extend(item.iter().map(|(k, v)| (k.clone(), v.clone())));
@@ -367,6 +368,9 @@ impl TaskSubmit {
                 programs.insert(program(&payload)?);
             }
             let text = payload_text("items", &payload)?;
+            if large {
+                continue;
+            }
             bytes += text.len();
             // A large shared payload times many items is more than was sent.
             if bytes > ARRAY_BYTES {
@@ -378,6 +382,27 @@ impl TaskSubmit {
             programs.insert(program(&self.payload)?);
         }
         Ok(Expanded { payloads, programs })
+    }
+}
+
+impl TaskSubmit {
+    /// Its items wait in one record, not as a task each.
+    fn is_large(&self) -> bool {
+        self.items.as_ref().is_some_and(|items| items.len() > limits::ITEMS)
+    }
+
+    /// The payload of that record.
+    fn array_text(&self) -> Result<Arc<[u8]>, Refusal> {
+        if self.task_type == array::ARRAY {
+            return Err(invalid("task_type", "array is no type of a task"));
+        }
+        let items = self.items.iter().flatten().map(|item| serde_json::to_string(item).expect("a tree of JSON values"));
+        let items: Vec<String> = items.collect();
+        let heading =
+            array::Heading { task_type: self.task_type.clone(), payload: self.payload.clone(), ..Default::default() };
+        let text = array::text_of(&heading, items.iter().map(String::as_str));
+        value::bounded("items", &text, limits::ARRAY_BYTES)?;
+        Ok(text.into_bytes().into())
     }
 }
 
@@ -406,8 +431,9 @@ impl TaskSubmit {
         let metadata = metadata.map(|m| value::object_text("metadata", m, limits::METADATA_BYTES)).transpose()?;
         let read_time = |field, text: &Option<String>| text.as_ref().map(|t| value::read_time(field, t)).transpose();
         let depends_on = self.depends_on.iter().map(|id| value::task("depends_on", id));
+        let task_type: &str = if self.is_large() { array::ARRAY } else { &self.task_type };
         Ok(Spec {
-            task_type: self.task_type.as_str().into(),
+            task_type: task_type.into(),
             payload,
             tags: self.tags.iter().map(|t| t.as_str().into()).collect(),
             metadata: metadata.map(Arc::from),
@@ -473,7 +499,7 @@ fn payload_text(field: &str, payload: &Object) -> Result<Arc<[u8]>, Refusal> {
 impl Op for TaskSubmit {
     const NAME: &'static str = "task_submit";
     const TITLE: &'static str = "Submit a task";
-    const DESCRIPTION: &'static str = "Hands a task, or an array of up to 10,000, to the mesh. Durable when answered: it \
+    const DESCRIPTION: &'static str = "Hands a task, or an array of up to 100,000, to the mesh. Durable when answered: it \
         is finished even if nodes are lost, and its program may run more than once. A task that no worker can run yet \
         is accepted; `feasible` says so. Read it with task_result.";
     const KIND: Kind = Kind::Change;
@@ -488,9 +514,12 @@ impl Op for TaskSubmit {
         if let (Some(task), Some(items)) = (&task, &self.items) {
             task.item(items.len() - 1).map_err(|e| invalid("task_id", format!("with the item's number it {e}")))?;
         }
-        let payload = payload_text("payload", &self.payload)?;
+        let mut payload = payload_text("payload", &self.payload)?;
         let Expanded { payloads: items, programs } = self.expand()?;
         let requirements = needs(self.requirements.clone().unwrap_or_default(), programs)?;
+        if self.is_large() {
+            payload = self.array_text()?;
+        }
         let spec = self.spec(payload, requirements)?;
         let spec = match &self.schedule {
             Some(schedule) => schedule.wrap(spec)?,

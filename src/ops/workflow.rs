@@ -664,7 +664,7 @@ pub(crate) fn query(id: &str, detail: Detail) -> Result<Request, Refusal> {
 /// The view that a node answers with, if it is one of a workflow.
 pub(crate) fn view(name: &str, reply: Reply) -> Result<Box<TaskView>, Failure> {
     let Reply::Task(view) = reply else { return Err(mismatch(name)) };
-    if view.workflow.is_none() {
+    if view.workflow.is_none() || *view.task_type == *taskmesh_core::array::ARRAY {
         let problem = format!("{} is a task, not a workflow; ask task_status", view.task);
         return Err(Failure::new(Code::NotFound, problem));
     }

@@ -33,7 +33,7 @@ fn wrong_values(peer: &str, long: &str, megabytes: &str) -> Vec<(&'static str, V
         ("task_submit", task("not_before", json!("tomorrow")), "invalid_argument"),
         ("task_submit", task("deadline", json!("2026-02-30T00:00:00Z")), "invalid_argument"),
         ("task_submit", task("durability", json!("maybe")), "invalid_argument"),
-        ("task_submit", task("items", json!(vec![json!({}); 10_001])), "invalid_argument"),
+        ("task_submit", task("items", json!(vec![json!({}); 100_001])), "invalid_argument"),
         ("task_submit", task("payload", json!({"huge": megabytes})), "payload_too_large"),
         ("task_submit", task("metadata", json!({"huge": &megabytes[..70_000]})), "payload_too_large"),
         ("task_status", json!({"task_id": "nowhere"}), "not_found"),

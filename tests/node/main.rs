@@ -3,6 +3,7 @@
 //! that the shell around the core keeps what the core promises.
 
 mod abuse;
+mod arrays;
 mod bad_input;
 mod cache;
 mod contract;

@@ -64,12 +64,13 @@ impl World {
             self.ask_later(Request::Command(cancel));
         }
         if self.prng.chance(500) {
-            let detail = Detail { report: true, live: true, explain: true, steps: true };
+            let detail = Detail { report: true, live: true, explain: true, steps: true, items: None };
             self.ask_later(Request::Query(Query::Task { task: id, detail, wait: Millis(0) }));
         }
     }
 
-    fn ask_later(&mut self, request: Request) {
+    /// Asks somewhere, within 20 s.
+    pub(crate) fn ask_later(&mut self, request: Request) {
         let at = self.now + self.prng.below(20_000);
         self.agenda.at(at, Event::Act(Act::Ask(Box::new(request))));
     }

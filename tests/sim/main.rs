@@ -9,6 +9,7 @@
 //! what runs; `SIM_TRACE=1` with `SIM_TASK=<id>` prints what happens.
 
 mod agenda;
+mod arrays;
 mod disk;
 mod executor;
 mod faults;

@@ -5,10 +5,12 @@
 //! Definitions in the simulator name a step before those that depend on it, and
 //! use the few forms of conditions and references that are read here.
 
+use crate::arrays::indexes_of;
 use crate::world::World;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use taskmesh_core::array::ARRAY;
 use taskmesh_core::record::Birth;
 use taskmesh_core::task::Data;
 use taskmesh_core::view::Status;
@@ -19,14 +21,16 @@ use taskmesh_core::{NodeId, Record, Spec, TaskId};
 #[derive(Default)]
 pub(crate) struct Flows {
     shapes: BTreeMap<TaskId, Arc<Shape>>,
-    /// Every time that a step was born.
+    /// The indexes of the items of each array.
+    arrays: BTreeMap<TaskId, BTreeSet<u32>>,
+    /// Every time that a step or an item was born.
     births: BTreeMap<TaskId, Vec<(Birth, Arc<Spec>)>>,
     /// Steps that wait, or waited, for a person.
     pub(crate) approvals: BTreeSet<TaskId>,
     /// Of these, those that somebody approved.
     pub(crate) approved: BTreeSet<TaskId>,
     waits: BTreeSet<TaskId>,
-    /// Births of whole workflows: nodes that can't see each other may take one id
+    /// Births of whole workflows and arrays: nodes that can't see each other may take one id
     /// twice, and then no promise covers the steps.
     taken: BTreeMap<TaskId, BTreeSet<Birth>>,
 }
@@ -82,8 +86,29 @@ impl Flows {
     /// The definition of a workflow.
     pub(crate) fn shape(&self, workflow: &TaskId) -> Option<&Arc<Shape>> {
         let root = workflow.as_str().split('/').next()?;
-        let twice = self.taken.get(root).is_some_and(|births| births.len() > 1);
-        self.shapes.get(workflow).filter(|_| !twice)
+        self.shapes.get(workflow).filter(|_| !self.is_twice(root))
+    }
+
+    fn is_twice(&self, root: &str) -> bool {
+        self.taken.get(root).is_some_and(|births| births.len() > 1)
+    }
+
+    /// The arrays, with the indexes of their items.
+    pub(crate) fn arrays(&self) -> impl Iterator<Item = (&TaskId, &BTreeSet<u32>)> {
+        self.arrays.iter().filter(|(array, _)| !self.is_twice(array.as_str()))
+    }
+
+    /// It is the record of one.
+    pub(crate) fn is_array(&self, task: &TaskId) -> bool {
+        self.arrays.contains_key(task)
+    }
+
+    /// The workflow or the array that `task` is a step or an item of.
+    pub(crate) fn born_of(&self, task: &TaskId) -> Option<TaskId> {
+        let (array, index) = task.as_str().rsplit_once('/')?;
+        let indexes = self.arrays.get(array).filter(|_| !self.is_twice(array));
+        let is_item = indexes.is_some_and(|indexes| index.parse().is_ok_and(|index: u32| indexes.contains(&index)));
+        if is_item { TaskId::new(array).ok() } else { self.step(task).map(|(workflow, ..)| workflow) }
     }
 
     /// Every time that `step` was born.
@@ -93,7 +118,10 @@ impl Flows {
 
     /// It is no program's: it completes without a run.
     pub(crate) fn runs_nowhere(&self, task: &TaskId) -> bool {
-        self.shapes.contains_key(task) || self.approvals.contains(task) || self.waits.contains(task)
+        self.shapes.contains_key(task)
+            || self.is_array(task)
+            || self.approvals.contains(task)
+            || self.waits.contains(task)
     }
 }
 
@@ -191,6 +219,9 @@ impl World {
                 let undoing = if definition.items.is_some() { BTreeSet::new() } else { undoing.collect() };
                 flows.shapes.insert(task.clone(), Arc::new(Shape { definition, undoing }));
             }
+            ARRAY => {
+                flows.arrays.entry(task.clone()).or_insert_with(|| indexes_of(&spec.payload));
+            }
             APPROVE => {
                 flows.approvals.insert(task.clone());
             }
@@ -208,17 +239,17 @@ impl World {
             return;
         }
         let flows = &mut self.oracle.flows;
-        if flows.shapes.contains_key(&record.task) && !record.task.as_str().contains('/') {
+        let leads = flows.shapes.contains_key(&record.task) || flows.is_array(&record.task);
+        if leads && !record.task.as_str().contains('/') {
             flows.taken.entry(record.task.clone()).or_default().insert(record.birth);
         }
-        if flows.step(&record.task).is_none() {
-            return;
-        }
+        let Some(parent) = flows.born_of(&record.task) else { return };
+        let is_item = flows.is_array(&parent);
         let spec = self.hosts[n].disk.specs[&record.task].clone();
         let births = self.oracle.flows.births.entry(record.task.clone()).or_default();
         if births.iter().all(|(birth, _)| *birth != record.birth) {
             births.push((record.birth, spec));
-            self.tally.steps += 1;
+            *(if is_item { &mut self.tally.items } else { &mut self.tally.steps }) += 1;
         }
     }
 

@@ -470,7 +470,9 @@ impl World {
     }
 
     fn on_view(&mut self, n: usize, view: &taskmesh_core::view::TaskView) {
-        if !view.status.terminal() {
+        // An item that never became a task has no end but that of its array, which
+        // whoever says so has seen as ended.
+        if !view.status.terminal() || view.epoch == 0 {
             return;
         }
         let ending = Ending {

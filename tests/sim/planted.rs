@@ -81,6 +81,16 @@ fn step_released_once_notices_an_owner_that_begins_steps_anew() {
 }
 
 #[test]
+fn item_settled_once_notices_an_owner_that_begins_items_anew() {
+    caught(Planted::BeginAnew, "item_settled_once");
+}
+
+#[test]
+fn item_settled_once_notices_an_owner_that_skips_items() {
+    caught(Planted::SkipItems, "item_settled_once");
+}
+
+#[test]
 fn queue_bounded_notices_tasks_over_the_bound() {
     caught(Planted::Unbounded, "queue_bounded");
 }

@@ -50,6 +50,7 @@ fn live(plan: &Plan) -> Outcome {
     world.plan_faults();
     world.plan_work(plan.tasks, 2_000, plan.span);
     world.plan_schedules(2_000, plan.span);
+    world.plan_arrays(2_000, plan.span);
     world.run_until(plan.span);
     world.finish()
 }

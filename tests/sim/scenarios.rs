@@ -403,14 +403,14 @@ fn chain(steps: usize) -> Definition {
     Definition { name: "chain".to_owned(), steps: (0..steps).map(step).collect(), ..Definition::default() }
 }
 
-fn part(world: &mut World, minority: &[usize]) {
+pub(crate) fn part(world: &mut World, minority: &[usize]) {
     world.net.side.iter_mut().for_each(|side| *side = 1);
     minority.iter().for_each(|n| world.net.side[*n] = 0);
     world.net.cut = Cut::BothWays;
     world.strain_connections();
 }
 
-fn newest<'a>(world: &'a World, task: &TaskId) -> &'a Record {
+pub(crate) fn newest<'a>(world: &'a World, task: &TaskId) -> &'a Record {
     let copies = world.hosts.iter().filter_map(|h| h.disk.copies.get(task));
     copies.map(|c| &c.record).max_by_key(|r| r.stamp).expect("somebody has it")
 }
@@ -430,7 +430,7 @@ fn granted_by(world: &World, owners: &[usize], since: u64) -> Vec<(TaskId, usize
     granted.filter(|(_, owner)| owners.contains(owner)).collect()
 }
 
-fn assert_completed(world: &World, task: &TaskId) {
+pub(crate) fn assert_completed(world: &World, task: &TaskId) {
     let promise = &world.oracle.promises[task];
     assert!(promise.accepted.is_some(), "{task} was not accepted");
     let ended = promise.decided.first().map(|(_, ending)| ending.status);
@@ -441,7 +441,7 @@ fn assert_completed(world: &World, task: &TaskId) {
 pub(crate) fn fine(mut world: World) {
     let known: Vec<_> = world.oracle.promises.keys().cloned().collect();
     for task in known {
-        let detail = Detail { report: true, live: true, explain: true, steps: false };
+        let detail = Detail { report: true, live: true, explain: true, steps: false, items: None };
         let query = Query::Task { task: task.clone(), detail, wait: Millis(0) };
         if let Some(n) = world.any_up() {
             world.ask(n, Request::Query(query), Asked::View { task, must_know: MustKnow::No });

@@ -97,6 +97,10 @@ tally! {
     workflows: "workflows submitted",
     /// Steps born.
     steps: "steps begun",
+    /// Large arrays submitted.
+    arrays: "large arrays submitted",
+    /// Items born.
+    items: "items of them begun",
     /// Answers to steps that wait for a person.
     approvals: "approvals given or refused",
     /// Submissions answered as before.

@@ -25,6 +25,8 @@ pub(crate) enum Act {
     Submit,
     /// Submits a workflow, somewhere.
     SubmitWorkflow,
+    /// Submits an array, somewhere.
+    SubmitArray,
     /// Answers a step that waits for a person, somewhere.
     Approve,
     /// Submits a schedule, somewhere.
@@ -59,6 +61,7 @@ impl World {
         match act {
             Act::Submit => self.submit_some(),
             Act::SubmitWorkflow => self.submit_some_workflow(),
+            Act::SubmitArray => self.submit_some_array(),
             Act::Approve => self.approve_some(),
             Act::Recur => self.submit_schedule(),
             Act::Meddle => self.meddle(),
@@ -266,6 +269,7 @@ impl World {
                     live: self.prng.chance(200),
                     explain: self.prng.chance(300),
                     steps: false,
+                    items: None,
                 };
                 let query = Query::Task { task: task.clone(), detail, wait: Millis(waits) };
                 return self.ask(n, Request::Query(query), Asked::View { task, must_know: MustKnow::No });
@@ -319,7 +323,7 @@ impl World {
             .collect();
         for (task, must_know) in must {
             let Some(n) = self.any_up() else { return };
-            let detail = Detail { report: true, live: false, explain: false, steps: false };
+            let detail = Detail { report: true, live: false, explain: false, steps: false, items: None };
             let query = Query::Task { task: task.clone(), detail, wait: Millis(0) };
             self.ask(n, Request::Query(query), Asked::View { task, must_know });
         }

@@ -150,11 +150,11 @@ const HEALTHY: &str = "Is this task mesh healthy? Judge it by the queue, the wor
     is wrong, how you know, and the one tool call that you would make next. What is null was not measured: do not \
     guess it.";
 
-const FANNED_OUT: &str = "Below are the workers with their capabilities and free slots, and what already waits. Choose \
-    a type that a worker has; choose items of 5 to 60 seconds each, at least three for each free slot, at most 10,000; \
-    give the array an idempotency_key. Write the task_submit call with `items`, a timeout and a retry policy, and how \
-    to gather the results (task_list with workflow_filter, then task_result). Tasks may run more than once: say how \
-    each item stays harmless when repeated.";
+const FANNED_OUT: &str = "Below are the workers with their capabilities and free slots, and what already waits. Choose a type that a \
+    worker has; choose items of 5 to 60 seconds each, at least three for each free slot, at most 100,000; give \
+    the array an idempotency_key. Write the task_submit call with `items`, a timeout and a retry policy, and how \
+    to gather the results (task_list with workflow_filter, then task_result). Tasks may run more than once: say \
+    how each item stays harmless when repeated.";
 
 fn embedded(uri: String, text: String) -> PromptMessage {
     let contents = ResourceContents::text(text, uri).with_mime_type("application/json");

@@ -104,7 +104,7 @@ async fn task(handle: &Handle, id: &TaskId) -> Result<Object, Failure> {
     let [status, result] = [status, result].map(|(name, arguments)| {
         ops::operation(name).ok_or_else(defect).and_then(|operation| operation.prepare(object(arguments)))
     });
-    let detail = Detail { report: true, live: true, explain: true, steps: false };
+    let detail = Detail { report: true, live: true, explain: true, steps: false, items: None };
     let reply = handle.ask(Request::Query(Query::Task { task: id.clone(), detail, wait: Millis(0) })).await?;
     let mut content = bare(written(handle, status?, reply.clone()).await?);
     let left = bare(written(handle, result?, reply).await?);

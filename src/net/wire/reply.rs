@@ -211,7 +211,7 @@ impl From<&Submitted> for proto::Submitted {
 }
 
 fn submitted_from(submitted: &proto::Submitted) -> Checked<Submitted> {
-    let items = |n| check::at_most("submitted.items", n, limits::ITEMS as u32);
+    let items = |n| check::at_most("submitted.items", n, limits::ARRAY_ITEMS as u32);
     Ok(Submitted {
         task: task_id(&submitted.task)?,
         status: status_from(submitted.status)?,

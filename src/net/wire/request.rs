@@ -90,6 +90,7 @@ fn query_to(query: &Query) -> Kind {
             live: detail.live,
             explain: detail.explain,
             steps: detail.steps,
+            items: detail.items,
             wait_ms: wait.0,
         }),
         Query::Tasks(filter) => Kind::Tasks((&**filter).into()),
@@ -213,7 +214,13 @@ fn retry_from(retry: &proto::Retry) -> Checked<Command> {
 fn task_query_from(query: &proto::TaskQuery) -> Checked<Query> {
     Ok(Query::Task {
         task: task_id(&query.task)?,
-        detail: Detail { report: query.report, live: query.live, explain: query.explain, steps: query.steps },
+        detail: Detail {
+            report: query.report,
+            live: query.live,
+            explain: query.explain,
+            steps: query.steps,
+            items: query.items,
+        },
         wait: Millis(check::at_most("query.wait", query.wait_ms, limits::WAIT_MS)?),
     })
 }

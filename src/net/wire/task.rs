@@ -4,6 +4,7 @@ use super::check::{self, Checked, same_names};
 use super::needs::requirements_from;
 use super::{WireError, cache, proto};
 use std::sync::Arc;
+use taskmesh_core::array::payload_limit;
 use taskmesh_core::record::Birth;
 use taskmesh_core::task::{CancelRequest, Closed, Data, Durability, Report, RetryPolicy, Task, Usage};
 use taskmesh_core::{Ballot, Fence, Millis, NodeId, Outcome, Record, Spec, Stamp, TaskState, Unix, WorkerId, limits};
@@ -119,7 +120,7 @@ pub(super) fn spec_from(spec: Option<&proto::Spec>) -> Checked<Spec> {
     let key = |field, text: &Option<String>| check::text_or_none(field, text.as_deref(), limits::TEXT_BYTES);
     Ok(Spec {
         task_type: check::text("spec.task_type", &spec.task_type, limits::TEXT_BYTES)?,
-        payload: check::bytes("spec.payload", &spec.payload, limits::PAYLOAD_BYTES)?,
+        payload: check::bytes("spec.payload", &spec.payload, payload_limit(&spec.task_type))?,
         tags: check::texts("spec.tags", &spec.tags, limits::TAGS)?,
         metadata: check::text_or_none("spec.metadata", spec.metadata.as_deref(), limits::METADATA_BYTES)?,
         timeout: spec.timeout_ms.map(Millis),

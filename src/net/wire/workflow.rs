@@ -21,6 +21,7 @@ impl From<&WorkflowView> for proto::WorkflowView {
             steps: view.steps.as_ref().map(|steps| proto::StepViews { steps: steps.iter().map(Into::into).collect() }),
             critical_path: owned_all(&view.critical_path),
             definition: view.definition.as_ref().map(|text| text.to_vec()),
+            next_item: view.next_item,
         }
     }
 }
@@ -59,6 +60,7 @@ pub(super) fn workflow_from(task: &TaskId, view: &proto::WorkflowView) -> Checke
         steps: view.steps.as_ref().map(steps).transpose()?,
         critical_path: check::texts("workflow.critical_path", &view.critical_path, limits::STEPS)?,
         definition: check::bytes_or_none("workflow.definition", view.definition.as_deref(), limits::PAYLOAD_BYTES)?,
+        next_item: view.next_item,
     })
 }
 

@@ -357,9 +357,9 @@ fn codec() -> Configuration<LittleEndian, Varint, Limit<DECODE_BYTES>> {
 const MAGIC: u8 = 0xA7;
 /// Magic, kind, version, checksum, length.
 const HEADER_BYTES: usize = 11;
-/// The largest body: a payload, metadata, a thousand dependencies, and as much
-/// again.
-pub(super) const BODY_BYTES: usize = 3 * 1024 * 1024;
+/// The largest body: an array's payload, metadata, a thousand dependencies, and
+/// room.
+pub(super) const BODY_BYTES: usize = 4 * 1024 * 1024;
 /// bincode counts a container's elements by their size in memory, so this is
 /// more than the body.
 const DECODE_BYTES: usize = 16 * 1024 * 1024;

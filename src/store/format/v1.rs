@@ -9,6 +9,7 @@ use super::Flaw;
 use bincode::{BorrowDecode, Encode};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use taskmesh_core::array::payload_limit;
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
 use taskmesh_core::ids::NameError;
@@ -247,7 +248,7 @@ impl TryFrom<Spec<'_>> for CoreSpec {
     type Error = Flaw;
 
     fn try_from(spec: Spec<'_>) -> Result<CoreSpec, Flaw> {
-        bounded("payload", spec.payload.len(), limits::PAYLOAD_BYTES)?;
+        bounded("payload", spec.payload.len(), payload_limit(spec.task_type))?;
         bounded("metadata", spec.metadata.map_or(0, str::len), limits::METADATA_BYTES)?;
         bounded("tags", spec.tags.len(), limits::TAGS)?;
         bounded("capabilities", spec.capabilities.len(), limits::ATTRIBUTES)?;

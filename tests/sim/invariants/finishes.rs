@@ -1,5 +1,5 @@
 //! What was accepted ends, within a bound after the faults are over, and so do
-//! the steps of a workflow that has ended.
+//! the steps of a workflow and the items of an array that have ended.
 
 use super::Invariant;
 use crate::disk::Copy;
@@ -33,7 +33,7 @@ pub(crate) fn unfinished(world: &World) -> impl Iterator<Item = &TaskId> {
     accepted.chain(left_open(world))
 }
 
-/// Steps that are open though their workflow has ended.
+/// Steps and items that are open though what they belong to has ended.
 fn left_open(world: &World) -> impl Iterator<Item = &TaskId> {
     let over = |workflow: &TaskId| world.oracle.promises.get(workflow).is_some_and(|p| !p.decided.is_empty());
     let open = |task: &TaskId| world.oracle.promises.get(task).is_none_or(|p| p.decided.is_empty());
@@ -42,5 +42,5 @@ fn left_open(world: &World) -> impl Iterator<Item = &TaskId> {
     copies
         .filter(move |r| open(&r.task) && acts(r))
         .map(|r| &r.task)
-        .filter(move |task| world.oracle.flows.step(task).is_some_and(|(workflow, ..)| over(&workflow)))
+        .filter(move |task| world.oracle.flows.born_of(task).is_some_and(|parent| over(&parent)))
 }

@@ -8,6 +8,7 @@ mod dag_order;
 mod exclusive_alone;
 mod finishes;
 mod holders_converge;
+mod item_settled_once;
 mod join_policy_kept;
 mod known_everywhere;
 mod limit_overshoot_bounded;
@@ -109,6 +110,7 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(exclusive_alone::ExclusiveAlone),
         Box::new(finishes::Finishes),
         Box::new(holders_converge::HoldersConverge),
+        Box::new(item_settled_once::ItemSettledOnce),
         Box::new(join_policy_kept::JoinPolicyKept),
         Box::new(known_everywhere::KnownEverywhere),
         Box::new(limit_overshoot_bounded::LimitOvershootBounded),

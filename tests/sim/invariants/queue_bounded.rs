@@ -1,5 +1,6 @@
 //! A node takes no submission over its bound of open tasks. (What it adopts
-//! from a lost owner it must take, and the steps of what it took.)
+//! from a lost owner it must take, and the steps and items of what it took. Those
+//! of an array count before they have a record.)
 
 use super::{Invariant, Seen};
 use crate::world::World;
@@ -18,7 +19,8 @@ impl Invariant for QueueBounded {
         let bound = world.hosts[*node].config.open_tasks;
         // A pledge writes the same version again.
         let there = |r: &Record| world.copy_of(me, &r.task).is_some_and(|c| c.record.birth == r.birth);
-        let steps = |r: &Record| world.oracle.flows.step(&r.task).is_some();
+        let flows = &world.oracle.flows;
+        let steps = |r: &Record| flows.born_of(&r.task).is_some() || flows.is_array(&r.task);
         let births = effects.iter().filter_map(kept).filter(|r| born_here(r, me) && !there(r) && !steps(r)).count();
         if births == 0 {
             return Ok(());

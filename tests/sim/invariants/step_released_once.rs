@@ -1,4 +1,4 @@
-//! A step is one task: two births of it never both run with different work, and
+//! A step, or an item of an array, is one task: two births of it never both run with different work, and
 //! once a majority knows its end, nobody who could know runs it again. A step
 //! that ended is kept for the retention and twice `away` while nobody leads its
 //! workflow; one that was without a leader for longer may run again.

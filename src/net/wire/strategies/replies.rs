@@ -96,7 +96,7 @@ fn of_queues() -> Any<Reply> {
 fn submitted() -> Any<Submitted> {
     (
         (task(), status(), position(), of(worker()), node()),
-        (any::<bool>(), of(0..=limits::ITEMS as u32), members(), of(long()), of(unix())),
+        (any::<bool>(), of(0..=limits::ARRAY_ITEMS as u32), members(), of(long()), of(unix())),
     )
         .prop_map(
             |((task, status, position, worker, home), (replayed, items, feasible, infeasible, estimated_start))| {

@@ -13,10 +13,22 @@ pub(super) fn workflow_view() -> Any<WorkflowView> {
     let definition = vec(any::<u8>(), 0..100).prop_map(Arc::from);
     (
         (short(), of(unix()), (0..=COUNT, 0..=COUNT), 0..=1000u32, btree_map(short(), 0..=COUNTER, 0..4)),
-        (vec(short(), 0..3), of(vec(step(), 0..4)), vec(short(), 0..3), of(definition)),
+        (vec(short(), 0..3), of(vec(step(), 0..4)), vec(short(), 0..3), of(definition), of(any::<u32>())),
     )
-        .prop_map(|((name, started_at, tasks, ended_milli, tally), (current, steps, critical_path, definition))| {
-            WorkflowView { name, started_at, tasks, ended_milli, tally, current, steps, critical_path, definition }
+        .prop_map(|((name, started_at, tasks, ended_milli, tally), rest)| {
+            let (current, steps, critical_path, definition, next_item) = rest;
+            WorkflowView {
+                name,
+                started_at,
+                tasks,
+                ended_milli,
+                tally,
+                current,
+                steps,
+                critical_path,
+                definition,
+                next_item,
+            }
         })
         .boxed()
 }

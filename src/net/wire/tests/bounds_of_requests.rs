@@ -241,7 +241,7 @@ fn of_an_answer_to_a_change() {
         ("position", |s| s.position = Some(u64::MAX)),
         ("submitted.worker", |s| s.worker = Some(String::new())),
         ("submitted.home", |s| s.home.clear()),
-        ("submitted.items", |s| s.items = Some(limits::ITEMS as u32 + 1)),
+        ("submitted.items", |s| s.items = Some(limits::ARRAY_ITEMS as u32 + 1)),
         ("submitted.feasible", |s| s.feasible = u32::MAX),
         ("submitted.infeasible", |s| s.infeasible = Some(reason())),
     ];
