@@ -221,7 +221,8 @@ impl Started {
         tokio::spawn(audit.clone().keep_flushed(shutdown.clone()));
         let foreign =
             Foreign::start(handle.clone(), executors.desk(), executors.capabilities(), shutdown.clone()).await;
-        let face = Face { gate, audit, meter, hosts, feed, offer, templates: templates.clone() };
+        let (templates_of_face, dashboard) = (templates.clone(), config.api.dashboard);
+        let face = Face { gate, audit, meter, hosts, feed, offer, templates: templates_of_face, dashboard };
         super::door::open(prepared, &face, foreign, &shutdown).await?;
         super::source::start(&config.source, &handle, monitor.metrics.clone(), &shutdown)?;
         let audit = face.audit.clone();
