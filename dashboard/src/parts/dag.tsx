@@ -105,13 +105,13 @@ export function Dag({ graph, steps, workflow }: { graph: Graph; steps: Step[]; w
           const state = step?.status ?? status;
           const about = label.startsWith(`${id}: `) ? label.slice(id.length + 2) : label;
           const parts = step?.tasks != null && step.tasks > 1 ? ` ${step.tasks_ended ?? 0}/${step.tasks}` : "";
+          const [first, second] = [cut(id, 19), cut(`${words(state)}${parts} · ${about}`, 25)];
           const inner = (
             <>
-              <title>{`${label}\n${words(state)}${critical.has(id) ? "\non the critical path" : ""}`}</title>
               <rect width={WIDTH} height={HEIGHT} rx="10" />
               <rect class="mark" x="0" y="12" width="4" height={HEIGHT - 24} rx="2" />
-              <text class="name" x="16" y="23">{cut(id, 19)}</text>
-              <text class="about" x="16" y="41">{cut(`${words(state)}${parts} · ${about}`, 25)}</text>
+              <text class="name" x="16" y="23">{first}</text>{" "}
+              <text class="about" x="16" y="41">{second}</text>
             </>
           );
           const common = {
@@ -122,7 +122,7 @@ export function Dag({ graph, steps, workflow }: { graph: Graph; steps: Step[]; w
           };
           // A step that has not begun is no task yet.
           if (step && step.task_id === null) return <g key={id} {...common}>{inner}</g>;
-          return <a key={id} {...common} href={to(["tasks", step?.task_id ?? `${workflow}/${id}`])} aria-label={`Step ${id}: ${words(state)}`}>{inner}</a>;
+          return <a key={id} {...common} href={to(["tasks", step?.task_id ?? `${workflow}/${id}`])} aria-label={`${first} ${second}: step ${id}${critical.has(id) ? ", on the critical path" : ""}`}>{inner}</a>;
         })}
       </svg>
     </div>

@@ -18,7 +18,7 @@ interface Spot extends SimulationNodeDatum {
 const NAMED = 40;
 
 function radius(nodes: number): number {
-  return nodes <= 8 ? 30 : nodes <= NAMED ? 20 : nodes <= 150 ? 10 : 6;
+  return nodes <= 8 ? 33 : nodes <= NAMED ? 20 : nodes <= 150 ? 10 : 6;
 }
 
 /** Places in a space without edges first, stretched to the box afterwards. */
@@ -140,24 +140,22 @@ function NodeMark({ node, spot, r, named }: { node: FleetNode; spot: Spot; r: nu
   const around = 2 * Math.PI * (r + 4);
   const part = node.slots > 0 ? Math.min(1, node.busy / node.slots) : 0;
   const state = node.health === "down" ? "down" : node.health === "draining" ? "draining" : "up";
-  const about = node.health === "down" ? "lost" : `${node.busy} of ${plural(node.slots, "slot")} busy, owns ${plural(node.owns, "running task")}`;
+  const about = state === "down" ? "lost" : `${state}, owns ${plural(node.owns, "running task")}`;
+  const [name, figure] = [short8(node.id), `${node.busy}/${node.slots}`];
+  const tag = state === "down" ? "lost" : state === "draining" ? "draining" : node.own ? "this node" : "";
+  // A name for those who speak begins with what can be read.
+  const read = (named ? [name, state === "down" ? "" : figure, tag] : [name]).filter(Boolean).join(" ");
   return (
-    <a href={to(["nodes", node.id])} class={`node ${state}`} data-node={node.id} data-health={state} aria-label={`Node ${short8(node.id)}${node.own ? ", this node" : ""}: ${state}, ${about}`}>
-      <title>{`${node.id}\n${state}: ${about}`}</title>
+    <a href={to(["nodes", node.id])} class={`node ${state}`} data-node={node.id} data-health={state} aria-label={`${read}: node, ${about}`}>
       <circle class="halo" cx={spot.x} cy={spot.y} r={r + 4} />
       {state !== "down" && (
         <circle class="load" cx={spot.x} cy={spot.y} r={r + 4} stroke-dasharray={`${around * part} ${around}`} transform={`rotate(-90 ${spot.x} ${spot.y})`} />
       )}
       <circle class="body" cx={spot.x} cy={spot.y} r={r} />
-      {state === "down" ? (
-        <path class="cross" d={cross(spot, r * 0.36)} />
-      ) : (
-        named && <text class="figure" x={spot.x} y={spot.y + 5}>{node.busy}/{node.slots}</text>
-      )}
-      {named && <text class="name" x={spot.x} y={spot.y + r + 21}>{short8(node.id)}</text>}
-      {named && (node.own || state !== "up") && (
-        <text class="about" x={spot.x} y={spot.y + r + 36}>{state === "down" ? "lost" : state === "draining" ? "draining" : "this node"}</text>
-      )}
+      {named && <text class="name" x={spot.x} y={spot.y + r + 21}>{name}</text>}{" "}
+      {state === "down" && <path class="cross" d={cross(spot, r * 0.36)} />}
+      {named && state !== "down" && <text class="figure" x={spot.x} y={spot.y + 5}>{figure}</text>}{" "}
+      {named && tag && <text class="about" x={spot.x} y={spot.y + r + 36}>{tag}</text>}
     </a>
   );
 }
