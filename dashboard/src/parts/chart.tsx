@@ -95,6 +95,12 @@ function faint(of: string, part: number): string {
   return of.startsWith("rgb(") ? of.replace("rgb(", "rgba(").replace(")", `, ${part})`) : of;
 }
 
+/** Seconds are told only where the marks are less than a minute apart. */
+function clock(at: number, fine: boolean): string {
+  const time = moment(at * 1000);
+  return fine ? time : time.replace(/:\d\d$/, "");
+}
+
 function options(host: HTMLElement, series: Series[], height: number, tell: (at: number | null) => void): uPlot.Options {
   const ink = colour(host, "ink");
   const grid = { stroke: colour(host, "line"), width: 1 };
@@ -107,9 +113,9 @@ function options(host: HTMLElement, series: Series[], height: number, tell: (at:
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     padding: [8, 8, 0, 0],
-    scales: { x: { time: true }, y: { range: (_plot, _min, max) => [0, Math.max(4, Math.ceil(max * 1.15))] } },
+    scales: { x: { time: true, range: (_plot, min, max) => (bars && series[0]?.bars ? [min - 40, max + 40] : [min, max]) }, y: { range: (_plot, _min, max) => [0, Math.max(4, Math.ceil(max * 1.15))] } },
     axes: [
-      { ...axis, space: 70, values: (_plot, splits) => splits.map((at) => moment(at * 1000).replace(/:\d\d$/, "")) },
+      { ...axis, size: 30, space: 70, values: (_plot, splits) => splits.map((at) => clock(at, (splits[1] ?? Infinity) - (splits[0] ?? 0) < 60)) },
       { ...axis, size: 44, space: 36, values: (_plot, splits) => splits.map((n) => (Number.isInteger(n) ? compact(n) : "")) },
     ],
     series: [

@@ -225,7 +225,7 @@ function RunningRow({ task }: { task: Task }) {
       <TaskLink id={task.task_id} />
       <span class="row dim small nowrap">
         {task.worker_id && <a class="mono" href={to(["nodes", task.worker_id])}>{task.worker_id}</a>}
-        <span class="figure">{span(between(task.start_time, null, now.value))}</span>
+        <span class="figure">{span(Math.floor(between(task.start_time, null, now.value) ?? 0) || null)}</span>
       </span>
     </li>
   );

@@ -32,7 +32,11 @@ export function TaskPageView({ id }: { id: string }) {
   const problem = source.problem.value;
   return (
     <>
-      <nav class="crumbs" aria-label="Where this is"><a href={to(["tasks"])}>Tasks</a></nav>
+      <nav class="crumbs" aria-label="Where this is">
+        <a href={to(["tasks"])}>Tasks</a>
+        {/* Of an array or a workflow: what is before the last slash names it. */}
+        {id.includes("/") && <a class="mono" href={to(["tasks"], { workflow: id.slice(0, id.lastIndexOf("/")) })}>{id.slice(0, id.lastIndexOf("/"))}</a>}
+      </nav>
       {problem && (problem.code === "not_found"
         ? <Empty title={`There is no task ${id}`}>It may have been forgotten after its time, or the id is another. <a href={to(["tasks"])}>All tasks</a></Empty>
         : <Trouble problem={problem} what="This task could not be read." />)}
@@ -57,7 +61,7 @@ function Body({ status, result }: Whole) {
           </p>
         </div>
         <div class="row wrap">
-          {status.status === "input_required" && <Approve id={status.task_id} />}
+          {status.task_type === "approve" && !ended && <Approve id={status.task_id} />}
           {!ended && status.status !== "running" && <Action operation="task_priority" question={() => changePriority(status.task_id, row?.priority ?? null)}>Change priority</Action>}
           {!ended && <Action operation="task_cancel" danger question={() => cancelTask(status.task_id)}>Cancel</Action>}
           {ended && status.status !== "completed" && <Action operation="task_retry" question={() => retryTask(status.task_id, (id) => go(to(["tasks", id])))}>Try again</Action>}
@@ -65,6 +69,7 @@ function Body({ status, result }: Whole) {
       </div>
       {status.error && <p class={`note pre ${status.status === "completed" ? "" : "tone-bad"}`}><Glyph status="failed" /><span>{status.error}</span></p>}
       {status.progress != null && !ended && <Progress percent={status.progress} message={status.progress_message} />}
+      {status.progress == null && status.progress_message && !ended && <p class="note pre"><Glyph status="running" /><span>{status.progress_message}</span></p>}
       <div class="grid">
         <Card title="Times" class="half"><Timeline status={status} /></Card>
         <Card title="Attempts and ownership" class="half"><Ownership status={status} home={row?.home_node ?? null} /></Card>
@@ -113,7 +118,7 @@ function Timeline({ status }: { status: TaskStatus }) {
   const waited = between(submitted, status.start_time ?? status.end_time, now.value);
   const ran = between(status.start_time, status.end_time, now.value);
   const total = (waited ?? 0) + (ran ?? 0);
-  const part = total > 0 ? (100 * (waited ?? 0)) / total : 100;
+  const part = total > 0 ? Math.round((100 * (waited ?? 0)) / total) : 100;
   const used = status.metrics;
   const facts: [string, ComponentChildren][] = [
     ["Submitted", <Ago key="s" at={submitted} />],
