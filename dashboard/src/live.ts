@@ -149,6 +149,7 @@ async function listen(topics: string[]): Promise<void> {
       for await (const uri of changes(topics, own.signal)) {
         pause = 500;
         line.value = "live";
+        if (uri === null && may.peek().size === 0) void learn();
         if (uri) for (const source of sources) if (source.topics.includes(uri)) source.hint();
       }
     } catch (problem) {

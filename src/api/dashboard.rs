@@ -24,11 +24,7 @@ struct Asset {
 }
 
 const ASSETS: [Asset; 5] = [
-    Asset {
-        name: "",
-        kind: "text/html; charset=utf-8",
-        content: include_bytes!("../../dashboard/dist/index.html"),
-    },
+    Asset { name: "", kind: "text/html; charset=utf-8", content: include_bytes!("../../dashboard/dist/index.html") },
     Asset {
         name: "app.js",
         kind: "text/javascript; charset=utf-8",
@@ -130,7 +126,10 @@ mod tests {
     async fn the_shorter_addresses_lead_to_the_page() {
         for path in ["/", "/dashboard"] {
             let response = asked(path, None).await;
-            assert_eq!((response.status().as_u16(), &response.headers()[header::LOCATION]), (307, &"dashboard/".parse().unwrap()));
+            assert_eq!(
+                (response.status().as_u16(), &response.headers()[header::LOCATION]),
+                (307, &"dashboard/".parse().unwrap())
+            );
         }
     }
 
@@ -145,7 +144,10 @@ mod tests {
             assert!(!page.contains(inline), "{inline} in the page");
         }
         for script in page.split("<script").skip(1) {
-            assert!(script.split("</script>").next().unwrap().ends_with('>'), "a script with text in the page: {script}");
+            assert!(
+                script.split("</script>").next().unwrap().ends_with('>'),
+                "a script with text in the page: {script}"
+            );
         }
     }
 }

@@ -38,11 +38,8 @@ pub(super) async fn run(node: &Node, given: Option<&str>, args: &DashboardArgs) 
     let token = match given.map(from_text) {
         // Whoever has a token of the mesh can make less of it, and need be no admin.
         Some(Ok(own)) => {
-            let caveats = Caveats {
-                role: Some(args.role),
-                expires: Some(wall_clock() + args.expires),
-                ..Caveats::default()
-            };
+            let caveats =
+                Caveats { role: Some(args.role), expires: Some(wall_clock() + args.expires), ..Caveats::default() };
             to_text(&own.attenuate(&caveats).map_err(|e| Exit::usage(format!("--token: {e}")))?)
         }
         Some(Err(_)) | None => made(node, args).await?,

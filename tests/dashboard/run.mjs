@@ -4,7 +4,9 @@
 //
 // MODULES has playwright-core and axe-core (dashboard/ after `npm ci`), TASKMESH
 // is the program, FOLDER gets the nodes' data and the screenshots. CHROMIUM
-// names the browser if it is not /usr/bin/chromium. Nothing is left running.
+// names the browser if it is not /usr/bin/chromium; DIST a folder whose files are
+// tested in place of those in the program, which need not be compiled then.
+// Nothing is left running.
 
 import { createRequire } from "node:module";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";

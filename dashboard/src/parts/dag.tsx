@@ -8,6 +8,12 @@ import { to } from "../route.ts";
 import type { Graph, Step } from "../types.ts";
 import { toneOf } from "./basics.tsx";
 
+/** One task, or the list of those that a step with many is made of. */
+export function stepHref(workflow: string, id: string, step: Step | null): string {
+  const task = step?.task_id ?? `${workflow}/${id}`;
+  return step?.tasks != null ? to(["tasks"], { workflow: task }) : to(["tasks", task]);
+}
+
 /** Above that nobody finds anything in a drawing, and the list of steps does. */
 export const DRAWN = 300;
 
@@ -122,7 +128,7 @@ export function Dag({ graph, steps, workflow }: { graph: Graph; steps: Step[]; w
           };
           // A step that has not begun is no task yet.
           if (step && step.task_id === null) return <g key={id} {...common}>{inner}</g>;
-          return <a key={id} {...common} href={to(["tasks", step?.task_id ?? `${workflow}/${id}`])} aria-label={`${first} ${second}: step ${id}${critical.has(id) ? ", on the critical path" : ""}`}>{inner}</a>;
+          return <a key={id} {...common} href={stepHref(workflow, id, step ?? null)} aria-label={`${first} ${second}: step ${id}${critical.has(id) ? ", on the critical path" : ""}`}>{inner}</a>;
         })}
       </svg>
     </div>

@@ -6,7 +6,7 @@ import { now, useSource } from "../live.ts";
 import { call, Refusal, taskUri } from "../mcp.ts";
 import { Action, cancelWorkflow } from "../parts/ask.tsx";
 import { Ago, Answered, Card, Chip, Empty, Facts, NodeLink, Skeleton, toast, Trouble } from "../parts/basics.tsx";
-import { Dag, DRAWN } from "../parts/dag.tsx";
+import { Dag, DRAWN, stepHref } from "../parts/dag.tsx";
 import { place, to } from "../route.ts";
 import type { Graph, Step, WorkflowPage, WorkflowStatus } from "../types.ts";
 
@@ -143,7 +143,7 @@ function Body({ status, graph }: Whole) {
             })}
           </ol>
         </Card>
-        <Card title="All steps" class="full flush"><Steps steps={steps} /></Card>
+        <Card title="All steps" class="full flush"><Steps workflow={status.workflow_id} steps={steps} /></Card>
         {over && <Left id={status.workflow_id} />}
       </div>
     </>
@@ -153,7 +153,7 @@ function Body({ status, graph }: Whole) {
 /** Rows at once: a workflow may have ten thousand. */
 const ROWS = 100;
 
-function Steps({ steps }: { steps: Step[] }) {
+function Steps({ workflow, steps }: { workflow: string; steps: Step[] }) {
   const [most, show] = useState(ROWS);
   return (
     <>
@@ -163,7 +163,7 @@ function Steps({ steps }: { steps: Step[] }) {
           <tbody>
             {steps.slice(0, most).map((step) => (
               <tr key={step.step_id}>
-                <th scope="row">{step.task_id ? <a class="mono" href={to(["tasks", step.task_id])}>{step.step_id}</a> : <span class="mono">{step.step_id}</span>}{step.error && <small class="block tone-bad">{step.error}</small>}</th>
+                <th scope="row">{step.task_id ? <a class="mono" href={stepHref(workflow, step.step_id, step)}>{step.step_id}</a> : <span class="mono">{step.step_id}</span>}{step.error && <small class="block tone-bad">{step.error}</small>}</th>
                 <td><Chip status={step.status} /></td>
                 <td data-name="Worker" class="mono small">{step.worker_id ?? NONE}</td>
                 <td data-name="Attempt" class="number">{step.attempt}</td>
