@@ -194,11 +194,9 @@ export function start(): void {
     listening = "";
     stream?.abort();
     for (const source of [queue, peers, running]) {
+      source.stop();
+      source.value.value = null;
       if (entered) source.start();
-      else {
-        source.stop();
-        source.value.value = null;
-      }
     }
     if (entered) void learn();
   });

@@ -36,9 +36,11 @@ function headerText(text: string): string {
 }
 
 async function post(method: string, name: string | null, params: Json, capabilities: Json, signal: AbortSignal): Promise<Response> {
+  const shown = token.peek();
+  if (shown === null) throw new Refusal("There is no token to show.", "unauthenticated", false);
   const headers: Record<string, string> = {
     Accept: "application/json, text/event-stream",
-    Authorization: `Bearer ${token.peek() ?? ""}`,
+    Authorization: `Bearer ${shown}`,
     "Content-Type": "application/json",
     "MCP-Protocol-Version": PROTOCOL,
     "Mcp-Method": method,
@@ -55,10 +57,10 @@ async function post(method: string, name: string | null, params: Json, capabilit
     throw new Refusal("This node does not answer. Is it running, and is the network between you well?", "unreachable", true);
   }
   if (response.ok) return response;
-  throw await refusal(response);
+  throw await refusal(response, shown);
 }
 
-async function refusal(response: Response): Promise<Refusal> {
+async function refusal(response: Response, shown: string): Promise<Refusal> {
   const text = await response.text().catch(() => "");
   let envelope: Json = {};
   try {
@@ -68,7 +70,8 @@ async function refusal(response: Response): Promise<Refusal> {
   }
   const said = typeof envelope.error === "string" ? envelope.error : undefined;
   if (response.status === 401) {
-    leave(said ?? "The node does not know this token.");
+    // Another may have been entered meanwhile.
+    if (token.peek() === shown) leave(said ?? "The node does not know this token.");
     return new Refusal(said ?? "Unauthenticated", "unauthenticated", false);
   }
   if (response.status === 403 && said === undefined) {

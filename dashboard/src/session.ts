@@ -2,6 +2,7 @@
 // is sent, or that was pasted. It lives as long as the tab.
 
 import { signal } from "@preact/signals";
+import { become } from "./route.ts";
 
 const KEY = "taskmesh.token";
 /** No token of a mesh is longer; what an authorisation server gives may be. */
@@ -13,13 +14,17 @@ export const refused = signal<string | null>(null);
 
 /** Takes the token out of the address, so that it stays in no history of this tab. */
 export function begin(): void {
-  const given = /^#token=(.+)$/.exec(location.hash)?.[1];
-  if (given) {
-    history.replaceState(null, "", location.pathname + location.search);
-    enter(decodeURIComponent(given));
-  } else {
-    token.value = sessionStorage.getItem(KEY);
-  }
+  token.value = sessionStorage.getItem(KEY);
+  take();
+  // An address that is opened where the page is open already loads nothing.
+  addEventListener("hashchange", take);
+}
+
+function take(): void {
+  const given = /^#token=([^&]+)$/.exec(location.hash)?.[1];
+  if (given === undefined) return;
+  become(location.pathname + location.search);
+  enter(given);
 }
 
 export function enter(text: string): boolean {

@@ -95,7 +95,7 @@ async function followed(page) {
 
 async function escaped(page) {
   const evil = "<img/src=x/onerror=alert(1)>";
-  mesh.submit(2, { task_type: "fail", payload: { message: `${evil}<script>alert(2)</script>` }, task_id: evil, tags: [evil], retry_policy: { max_retries: 0 } });
+  mesh.submit(2, { task_type: "fail", payload: { error: `${evil}<script>alert(2)</script>` }, task_id: evil, tags: [evil], retry_policy: { max_retries: 0 } });
   await page.goto(`${mesh.page(1)}#/tasks?status=failed`);
   await page.getByRole("link", { name: evil }).first().click();
   await page.locator("h1", { hasText: evil }).waitFor();
@@ -119,7 +119,7 @@ async function paused(page) {
   await page.getByRole("button", { name: "Keep as it is" }).click();
   check(mesh.json(2, "queue", "stats").paused === false, "paused without a yes");
   await ask(page, "Pause the queue", "Pause the queue", (dialog) => dialog.getByLabel(/Reason/).fill("new disks"));
-  await page.getByText("The queue is paused").waitFor();
+  await page.getByText("The queue is paused", { exact: true }).waitFor();
   const stats = mesh.json(3, "queue", "stats");
   check(stats.paused && stats.pause_reason === "new disks", JSON.stringify(stats));
 
@@ -133,7 +133,7 @@ async function paused(page) {
 
   await page.goto(`${mesh.page(1)}#/`);
   await ask(page, "Resume the queue", "Resume");
-  await page.getByText("The queue is paused").waitFor({ state: "hidden" });
+  await page.getByText("The queue is paused", { exact: true }).waitFor({ state: "hidden" });
   await page.goto(`${mesh.page(1)}#/tasks/urgent`);
   await page.locator(".title .chip", { hasText: "completed" }).waitFor();
 }
@@ -162,7 +162,7 @@ async function workflow(page) {
   await page.locator("[data-step=publish][data-status=completed]").waitFor();
   const path = await page.locator(".step.critical").evaluateAll((all) => all.map((step) => step.dataset.step));
   check(path.includes("enrich") && !path.includes("sum"), `critical: ${path}`);
-  check((await page.locator(".edge").count()) === 6, "six edges");
+  check((await page.locator(".edge").count()) === 7, "seven edges");
 }
 
 async function viewer() {

@@ -3,7 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { signal } from "@preact/signals";
 import { moment, NONE, plural, short8, span, words } from "../format.ts";
-import { now, refresh } from "../live.ts";
+import { line, now, refresh } from "../live.ts";
 import type { Refusal } from "../mcp.ts";
 import { to } from "../route.ts";
 
@@ -93,6 +93,8 @@ export function Empty({ title, children }: { title: string; children?: Component
 
 /** What went wrong, and what to do. */
 export function Trouble({ problem, what }: { problem: Refusal; what: string }) {
+  // The banner says that already.
+  if (problem.code === "unreachable" && line.value === "lost") return null;
   return (
     <div class="trouble" role="alert">
       <Glyph status="failed" />
