@@ -11,7 +11,7 @@ export function count(n: number | null | undefined): string {
 
 export function compact(n: number | null | undefined): string {
   if (n == null) return NONE;
-  return Math.abs(n) < 10_000 ? plain.format(Math.round(n * 10) / 10) : short.format(n);
+  return Math.abs(n) < 100_000 ? plain.format(Math.round(n * 10) / 10) : short.format(n);
 }
 
 /** Seconds as the two greatest units that matter. */

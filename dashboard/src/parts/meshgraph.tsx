@@ -141,7 +141,7 @@ function NodeMark({ node, spot, r, named }: { node: FleetNode; spot: Spot; r: nu
   const part = node.slots > 0 ? Math.min(1, node.busy / node.slots) : 0;
   const state = node.health === "down" ? "down" : node.health === "draining" ? "draining" : "up";
   const about = state === "down" ? "lost" : `${state}, owns ${plural(node.owns, "running task")}`;
-  const [name, figure] = [short8(node.id), `${node.busy}/${node.slots}`];
+  const [name, figure] = [short8(node.id), node.slots > 0 ? `${node.busy}/${node.slots}` : "–"];
   const tag = state === "down" ? "lost" : state === "draining" ? "draining" : node.own ? "this node" : "";
   // A name for those who speak begins with what can be read.
   const read = (named ? [name, state === "down" ? "" : figure, tag] : [name]).filter(Boolean).join(" ");

@@ -3,7 +3,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { between, count, span } from "../format.ts";
 import { now, queue, useSource } from "../live.ts";
-import { call, complete, type Refusal } from "../mcp.ts";
+import { call, complete, Refusal } from "../mcp.ts";
 import { Ago, Answered, Chip, Empty, Skeleton, TaskLink, Trouble } from "../parts/basics.tsx";
 import { go, place, to } from "../route.ts";
 import type { Stats, Task, TaskPage } from "../types.ts";
@@ -21,7 +21,7 @@ const FILTERS = ["type", "tag", "worker", "workflow", "priority"];
 const LIMIT = 100;
 /** The farthest place that a node counts to by itself; beyond it, each page leads to the next. */
 const REACH = 5_000;
-/** Pages of a thousand on the way to the end of a long list. */
+/** Pages of a thousand on the way to the end of a long list, from the last that is known. */
 const STRIDES = 40;
 
 /** The last known rows: a task's own answer has neither tags nor priority. */
@@ -75,18 +75,21 @@ function remember(task: Task): void {
 /** Finds the way to page `n`, in strides of a thousand; `false`: too far. */
 async function lead(key: string, filter: Args, n: number): Promise<boolean> {
   const led = cursorsOf(key);
-  const reachable = () => n * LIMIT <= REACH || led.has(n);
-  let at = Math.max(REACH / LIMIT, ...[...led.keys()].filter((known) => known <= n && known % 10 === 0));
-  for (let strides = 0; !reachable() && strides < STRIDES; strides += 1) {
-    const cursor = led.get(at);
-    const from = cursor !== undefined ? { cursor } : { offset: at * LIMIT };
+  if (n === 0) return true;
+  let at = Math.max(0, ...[...led.keys()].filter((known) => known <= n));
+  for (let strides = 0; !led.has(n) && strides < STRIDES; strides += 1) {
     const left = Math.min(1_000, (n - at) * LIMIT);
-    const got = await call<TaskPage>("task_list", { ...filter, limit: left, ...from });
-    if (!got.next_cursor) return false;
+    const got = await call<TaskPage>("task_list", { ...filter, limit: left, cursor: led.get(at) });
+    if (!got.next_cursor) throw unfinished(got);
     at += left / LIMIT;
     led.set(at, got.next_cursor);
   }
-  return reachable();
+  return led.has(n);
+}
+
+function unfinished({ nodes_answered, nodes_expected }: TaskPage): Refusal {
+  const why = nodes_answered < nodes_expected ? "Not all nodes answered in time. Try again." : "The list has become shorter.";
+  return new Refusal(why, "unavailable", true);
 }
 
 export function Tasks() {
