@@ -48,7 +48,9 @@ function licences(inputs) {
     const file = readdirSync(folder).find((entry) => /^licen[cs]e/i.test(entry));
     if (!file) throw new Error(`${name} has no licence file`);
     // What a package has bundled itself.
-    const legal = inputs.map((path) => join(here, `${path}.LEGAL.txt`)).find((path) => path.startsWith(folder) && existsSync(path));
+    const legal = inputs
+      .map((path) => join(here, `${path}.LEGAL.txt`))
+      .find((path) => path.startsWith(folder) && existsSync(path));
     const own = [join(folder, file), ...(legal ? [legal] : [])].map((path) => readFileSync(path, "utf8").trim());
     return `${name} ${version} (${license})\n\n${own.join("\n\n")}\n`;
   });
@@ -61,10 +63,14 @@ async function main() {
   if (process.argv.includes("--check")) {
     const committed = existsSync(dist) ? readdirSync(dist).sort() : [];
     const made = [...files.keys()].sort();
-    const differs = made.filter((name) => !committed.includes(name) || !readFileSync(join(dist, name)).equals(files.get(name)));
+    const differs = made.filter(
+      (name) => !committed.includes(name) || !readFileSync(join(dist, name)).equals(files.get(name)),
+    );
     const extra = committed.filter((name) => !files.has(name));
     if (differs.length || extra.length) {
-      console.error(`dashboard/dist is not what the source gives: ${[...differs, ...extra].join(", ")}; run make dashboard`);
+      console.error(
+        `dashboard/dist is not what the source gives: ${[...differs, ...extra].join(", ")}; run make dashboard`,
+      );
       process.exit(1);
     }
     console.log(`dashboard/dist is what the source gives: ${made.length} files`);

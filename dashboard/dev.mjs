@@ -11,7 +11,13 @@ import { bundle } from "./build.mjs";
 
 const [folder, port = "0"] = process.argv.slice(2);
 const node = () => JSON.parse(readFileSync(`${folder}/node.json`, "utf8"));
-const types = { html: "text/html; charset=utf-8", js: "text/javascript", css: "text/css", svg: "image/svg+xml", txt: "text/plain" };
+const types = {
+  html: "text/html; charset=utf-8",
+  js: "text/javascript",
+  css: "text/css",
+  svg: "image/svg+xml",
+  txt: "text/plain",
+};
 // As the node has it: src/api/dashboard.rs.
 const POLICY =
   "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; " +
@@ -22,7 +28,13 @@ const server = createServer(async (asked, answer) => {
   if (asked.url.startsWith("/mcp")) {
     const target = new URL(node().api_url);
     const { host, origin, ...headers } = asked.headers;
-    const onward = request({ host: target.hostname, port: target.port, path: target.pathname, method: asked.method, headers });
+    const onward = request({
+      host: target.hostname,
+      port: target.port,
+      path: target.pathname,
+      method: asked.method,
+      headers,
+    });
     onward.on("response", (given) => {
       answer.writeHead(given.statusCode, given.headers);
       given.pipe(answer);

@@ -97,7 +97,12 @@ export class Source<T> {
 const sources = new Set<Source<unknown>>();
 
 /** A source of a view, as long as it is shown; a new one when `key` changes. */
-export function useSource<T>(key: string, ask: (signal: AbortSignal) => Promise<T>, topics: string[], everyMs: number): Source<T> {
+export function useSource<T>(
+  key: string,
+  ask: (signal: AbortSignal) => Promise<T>,
+  topics: string[],
+  everyMs: number,
+): Source<T> {
   const source = useMemo(() => new Source(ask, topics, everyMs), [key]);
   useEffect(() => {
     source.start();

@@ -33,7 +33,11 @@ function View() {
     case "events":
       return <Events />;
     default:
-      return <Empty title="There is nothing here"><a href={to([])}>To the overview</a></Empty>;
+      return (
+        <Empty title="There is nothing here">
+          <a href={to([])}>To the overview</a>
+        </Empty>
+      );
   }
 }
 
@@ -56,7 +60,9 @@ function App() {
   if (token.value === null) return <Login />;
   return (
     <>
-      <Shell><View /></Shell>
+      <Shell>
+        <View />
+      </Shell>
       <Dialog />
       <Toasts />
     </>

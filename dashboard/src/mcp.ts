@@ -35,7 +35,13 @@ function headerText(text: string): string {
   return `=?base64?${btoa(String.fromCharCode(...bytes))}?=`;
 }
 
-async function post(method: string, name: string | null, params: Json, capabilities: Json, signal: AbortSignal): Promise<Response> {
+async function post(
+  method: string,
+  name: string | null,
+  params: Json,
+  capabilities: Json,
+  signal: AbortSignal,
+): Promise<Response> {
   const shown = token.peek();
   if (shown === null) throw new Refusal("There is no token to show.", "unauthenticated", false);
   const headers: Record<string, string> = {
@@ -50,11 +56,23 @@ async function post(method: string, name: string | null, params: Json, capabilit
   let response: Response;
   try {
     const url = new URL("../mcp", document.baseURI);
-    response = await fetch(url, { method: "POST", headers, body, signal, cache: "no-store", credentials: "omit", redirect: "error" });
+    response = await fetch(url, {
+      method: "POST",
+      headers,
+      body,
+      signal,
+      cache: "no-store",
+      credentials: "omit",
+      redirect: "error",
+    });
   } catch (problem) {
     if (signal.aborted && signal.reason instanceof Refusal) throw signal.reason;
     if (signal.aborted) throw problem;
-    throw new Refusal("This node does not answer. Is it running, and is the network between you well?", "unreachable", true);
+    throw new Refusal(
+      "This node does not answer. Is it running, and is the network between you well?",
+      "unreachable",
+      true,
+    );
   }
   if (response.ok) return response;
   throw await refusal(response, shown);
@@ -83,16 +101,29 @@ async function refusal(response: Response, shown: string): Promise<Refusal> {
   return new Refusal(message, String(envelope.code ?? "internal"), response.status >= 429);
 }
 
-async function ask(method: string, name: string | null, params: Json, outer?: AbortSignal, capabilities: Json = {}): Promise<Json> {
+async function ask(
+  method: string,
+  name: string | null,
+  params: Json,
+  outer?: AbortSignal,
+  capabilities: Json = {},
+): Promise<Json> {
   const late = new AbortController();
-  const timer = setTimeout(() => late.abort(new Refusal("No answer within a minute.", "deadline_exceeded", true)), PATIENCE_MS);
+  const timer = setTimeout(
+    () => late.abort(new Refusal("No answer within a minute.", "deadline_exceeded", true)),
+    PATIENCE_MS,
+  );
   try {
     const signal = outer ? AbortSignal.any([outer, late.signal]) : late.signal;
     const response = await post(method, name, params, capabilities, signal);
     const answer = (await response.json()) as { result?: Json; error?: { message?: string; data?: Json } };
     if (answer.result) return answer.result;
     const { message, data } = answer.error ?? {};
-    throw new Refusal(String(data?.error ?? message ?? "no result"), String(data?.code ?? "internal"), data?.retryable === true);
+    throw new Refusal(
+      String(data?.error ?? message ?? "no result"),
+      String(data?.code ?? "internal"),
+      data?.retryable === true,
+    );
   } finally {
     clearTimeout(timer);
   }
@@ -103,7 +134,11 @@ export async function call<T>(operation: string, args: Json = {}, signal?: Abort
   const result = await ask("tools/call", operation, { name: operation, arguments: args }, signal);
   const content = result.structuredContent as Json | undefined;
   if (content?.success === true) return content as T;
-  throw new Refusal(String(content?.error ?? "The node gave no answer."), String(content?.code ?? "internal"), content?.retryable === true);
+  throw new Refusal(
+    String(content?.error ?? "The node gave no answer."),
+    String(content?.code ?? "internal"),
+    content?.retryable === true,
+  );
 }
 
 /** Names of the operations that this token may call. */
@@ -115,7 +150,12 @@ export async function offered(signal?: AbortSignal): Promise<Set<string>> {
 /** Ids of tasks that begin with `begun`, and whether there may be more. */
 export async function complete(begun: string, signal?: AbortSignal): Promise<{ values: string[]; hasMore: boolean }> {
   const ref = { type: "ref/resource", uri: "mesh://tasks/{id}" };
-  const { completion } = await ask("completion/complete", null, { ref, argument: { name: "id", value: begun } }, signal);
+  const { completion } = await ask(
+    "completion/complete",
+    null,
+    { ref, argument: { name: "id", value: begun } },
+    signal,
+  );
   const { values, hasMore } = completion as { values: string[]; hasMore?: boolean };
   return { values, hasMore: hasMore === true };
 }
@@ -123,12 +163,20 @@ export async function complete(begun: string, signal?: AbortSignal): Promise<{ v
 /** Answers the approval that a step of a workflow waits for. */
 export async function approve(task: string, yes: boolean): Promise<void> {
   const inputResponses = { approve: { action: "accept", content: { approve: yes } } };
-  await ask("tasks/update", task, { taskId: task, inputResponses }, undefined, { extensions: { "io.modelcontextprotocol/tasks": {} } });
+  await ask("tasks/update", task, { taskId: task, inputResponses }, undefined, {
+    extensions: { "io.modelcontextprotocol/tasks": {} },
+  });
 }
 
 /** The URIs of resources that have changed, as the node tells of them, until `signal`. */
 export async function* changes(uris: string[], signal: AbortSignal): AsyncGenerator<string | null> {
-  const response = await post("subscriptions/listen", null, { notifications: { resourceSubscriptions: uris } }, {}, signal);
+  const response = await post(
+    "subscriptions/listen",
+    null,
+    { notifications: { resourceSubscriptions: uris } },
+    {},
+    signal,
+  );
   if (!response.body) return;
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -139,7 +187,11 @@ export async function* changes(uris: string[], signal: AbortSignal): AsyncGenera
     const events = text.split(/\r?\n\r?\n/);
     text = events.pop() ?? "";
     for (const event of events) {
-      const data = event.split(/\r?\n/).filter((line) => line.startsWith("data:")).map((line) => line.slice(5)).join("\n");
+      const data = event
+        .split(/\r?\n/)
+        .filter((line) => line.startsWith("data:"))
+        .map((line) => line.slice(5))
+        .join("\n");
       if (!data) continue;
       const message = JSON.parse(data) as { method?: string; params?: { uri?: string } };
       if (message.method === "notifications/subscriptions/acknowledged") yield null;
@@ -150,5 +202,8 @@ export async function* changes(uris: string[], signal: AbortSignal): AsyncGenera
 
 /** The URI of a task, as the node writes it. */
 export function taskUri(task: string): string {
-  return "mesh://tasks/" + encodeURIComponent(task).replace(/[!'()*]/g, (c) => "%" + c.charCodeAt(0).toString(16).toUpperCase());
+  return (
+    "mesh://tasks/" +
+    encodeURIComponent(task).replace(/[!'()*]/g, (c) => "%" + c.charCodeAt(0).toString(16).toUpperCase())
+  );
 }

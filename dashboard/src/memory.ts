@@ -40,7 +40,13 @@ export const since = Date.now();
 
 let number = 0;
 
-function tell(tone: Tone, kind: Happening["kind"], text: string, subject: string | null = null, href: string | null = null): void {
+function tell(
+  tone: Tone,
+  kind: Happening["kind"],
+  text: string,
+  subject: string | null = null,
+  href: string | null = null,
+): void {
   const happening = { id: (number += 1), at: Date.now(), tone, kind, text, subject, href };
   happenings.value = [happening, ...happenings.peek()].slice(0, HAPPENINGS);
 }
@@ -57,14 +63,18 @@ function watchQueue(): () => void {
     const sample = { at: Date.now(), waiting: waiting(stats), running: stats.running_count };
     samples.value = [...samples.peek(), sample].slice(-SAMPLES);
     if (before) {
-      if (stats.paused && !before.paused) tell("warn", "queue", stats.pause_reason ? `Queue paused: ${stats.pause_reason}` : "Queue paused");
+      if (stats.paused && !before.paused)
+        tell("warn", "queue", stats.pause_reason ? `Queue paused: ${stats.pause_reason}` : "Queue paused");
       if (!stats.paused && before.paused) tell("good", "queue", "Queue resumed");
       const more = waiting(stats) - waiting(before);
-      if (more >= 10) tell("info", "queue", `${count(more)} more tasks wait`, null, to(["tasks"], { status: "queued" }));
+      if (more >= 10)
+        tell("info", "queue", `${count(more)} more tasks wait`, null, to(["tasks"], { status: "queued" }));
       const failed = stats.failed_count - before.failed_count;
-      if (failed > 0) tell("bad", "task", `${plural(failed, "task")} failed`, null, to(["tasks"], { status: "failed" }));
+      if (failed > 0)
+        tell("bad", "task", `${plural(failed, "task")} failed`, null, to(["tasks"], { status: "failed" }));
       const ended = stats.completed_count - before.completed_count;
-      if (ended > NAMED) tell("good", "task", `${plural(ended, "task")} completed`, null, to(["tasks"], { status: "completed" }));
+      if (ended > NAMED)
+        tell("good", "task", `${plural(ended, "task")} completed`, null, to(["tasks"], { status: "completed" }));
     }
     before = stats;
   });
@@ -97,7 +107,8 @@ function watchTasks(): () => void {
     const after = new Map(page.tasks.map((task) => [task.task_id, task]));
     if (before) {
       const begun = page.tasks.filter((task) => !before?.has(task.task_id));
-      for (const task of begun.slice(0, NAMED)) tell("info", "task", "Started", task.task_id, to(["tasks", task.task_id]));
+      for (const task of begun.slice(0, NAMED))
+        tell("info", "task", "Started", task.task_id, to(["tasks", task.task_id]));
       if (begun.length > NAMED) tell("info", "task", `${count(begun.length - NAMED)} more tasks started`);
       const left = [...before.keys()].filter((id) => !after.has(id));
       if (left.length <= NAMED) void ended(left);
@@ -113,7 +124,8 @@ async function ended(ids: string[]): Promise<void> {
     const href = to(["tasks", id]);
     if (status?.status === "completed") tell("good", "task", "Completed", id, href);
     // Failures are counted from the queue.
-    if (status?.status === "cancelled" || status?.status === "expired") tell("warn", "task", status.status === "cancelled" ? "Cancelled" : "Expired", id, href);
+    if (status?.status === "cancelled" || status?.status === "expired")
+      tell("warn", "task", status.status === "cancelled" ? "Cancelled" : "Expired", id, href);
   }
 }
 

@@ -10,7 +10,12 @@ export interface Worker {
   completed_tasks: number | null;
   failed_tasks: number | null;
   last_seen: string | null;
-  metrics: { cpu_percent: number | null; memory_mb: number | null; load1: number | null; free_slots: number | null } | null;
+  metrics: {
+    cpu_percent: number | null;
+    memory_mb: number | null;
+    load1: number | null;
+    free_slots: number | null;
+  } | null;
 }
 
 export interface Stats {

@@ -18,18 +18,37 @@ export class Mesh {
   async start(count) {
     await this.up(1);
     await Promise.all(Array.from({ length: count - 1 }, (_, n) => this.up(n + 2)));
-    await until(() => this.json(1, "peer", "list").peers.filter((p) => p.status === "connected").length === count - 1, "all are connected");
-    await until(() => this.json(1, "queue", "stats", "--include-worker-stats").worker_stats.length === count, "all workers are known");
+    await until(
+      () => this.json(1, "peer", "list").peers.filter((p) => p.status === "connected").length === count - 1,
+      "all are connected",
+    );
+    await until(
+      () => this.json(1, "queue", "stats", "--include-worker-stats").worker_stats.length === count,
+      "all workers are known",
+    );
   }
 
   async up(n) {
     const log = openSync(`${this.folder}/${n}.log`, "a");
     const join = n === 1 ? [] : ["--join", this.info(1).invite];
-    const args = ["up", "--data-dir", this.data(n), "--listen", "/ip4/127.0.0.1/tcp/0", "--api", "127.0.0.1:0", "--metrics", "127.0.0.1:0"];
-    const node = spawn(this.taskmesh, [...args, "--slots", "4", "--exec-allow", "sh", ...join], { stdio: ["ignore", log, log] });
+    const args = [
+      "up",
+      "--data-dir",
+      this.data(n),
+      "--listen",
+      "/ip4/127.0.0.1/tcp/0",
+      "--api",
+      "127.0.0.1:0",
+      "--metrics",
+      "127.0.0.1:0",
+    ];
+    const node = spawn(this.taskmesh, [...args, "--slots", "4", "--exec-allow", "sh", ...join], {
+      stdio: ["ignore", log, log],
+    });
     this.nodes.set(n, node);
     await until(() => {
-      if (node.exitCode !== null) throw new Error(`node ${n} ended: ${readFileSync(`${this.folder}/${n}.log`, "utf8")}`);
+      if (node.exitCode !== null)
+        throw new Error(`node ${n} ended: ${readFileSync(`${this.folder}/${n}.log`, "utf8")}`);
       return existsSync(`${this.data(n)}/node.json`);
     }, `node ${n} is up`);
   }
@@ -52,7 +71,11 @@ export class Mesh {
   }
 
   call(n, ...args) {
-    return execFileSync(this.taskmesh, ["--data-dir", this.data(n), ...args], { encoding: "utf8", stdio: ["ignore", "pipe", "inherit"], maxBuffer: 1 << 26 });
+    return execFileSync(this.taskmesh, ["--data-dir", this.data(n), ...args], {
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "inherit"],
+      maxBuffer: 1 << 26,
+    });
   }
 
   json(n, ...args) {

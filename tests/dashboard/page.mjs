@@ -18,19 +18,23 @@ async function freshly(context, folder) {
 
 export class Page {
   static async open(browser, url, options = {}) {
-    const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme: "light", ...options });
-    context.setDefaultTimeout(15_000);
+    const context = await browser.newContext({
+      viewport: { width: 1280, height: 900 },
+      colorScheme: "light",
+      ...options,
+    });
+    context.setDefaultTimeout(30_000);
     const opened = new Page();
     opened.context = context;
     opened.page = await context.newPage();
     opened.wrong = [];
     opened.page.requests = [];
-    opened.page.wrong = opened.wrong;
     opened.page.on("request", (request) => opened.page.requests.push(request.url()));
     opened.page.on("pageerror", (error) => opened.wrong.push(`error: ${error.stack}`));
     opened.page.on("dialog", (dialog) => opened.wrong.push(`dialog: ${dialog.message()}`) && dialog.dismiss());
     opened.page.on("console", (said) => {
-      if (["error", "warning"].includes(said.type())) opened.wrong.push(`console: ${said.text()} ${said.location().url}`);
+      if (["error", "warning"].includes(said.type()))
+        opened.wrong.push(`console: ${said.text()} ${said.location().url}`);
     });
     if (process.env.DIST) await freshly(context, process.env.DIST);
     await opened.page.goto(url);
@@ -48,10 +52,4 @@ export class Page {
     this.well(expected);
     await this.context.close();
   }
-}
-
-/** A node that was killed refuses connections: the browser says so by itself. */
-export async function newer(page) {
-  const refused = page.wrong.filter((said) => /ERR_CONNECTION_REFUSED|ERR_INCOMPLETE_CHUNKED|ERR_CONNECTION_RESET|ERR_EMPTY_RESPONSE/.test(said));
-  page.wrong.splice(0, page.wrong.length, ...page.wrong.filter((said) => !refused.includes(said)));
 }

@@ -12,7 +12,7 @@ import { createRequire } from "node:module";
 import { mkdirSync, readFileSync, rmSync } from "node:fs";
 import { pathToFileURL } from "node:url";
 import { Mesh } from "./mesh.mjs";
-import { Page, check, newer } from "./page.mjs";
+import { Page, check } from "./page.mjs";
 
 const [modules, taskmesh, folder] = process.argv.slice(2);
 const require = createRequire(pathToFileURL(`${modules}/`));
@@ -34,7 +34,10 @@ async function test(what, body) {
 
 async function main() {
   await mesh.start(3);
-  browser = await chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args: ["--no-sandbox", "--disable-gpu"] });
+  browser = await chromium.launch({
+    executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
+    args: ["--no-sandbox", "--disable-gpu"],
+  });
   const opened = await Page.open(browser, mesh.dashboard(1));
   const { page } = opened;
 
@@ -52,8 +55,8 @@ async function main() {
   await test("nothing is wider than a phone", () => narrow(page));
   await test("a killed node turns red, on the page of every node", () => killed(page));
   await test("a worker is drained", () => drained(page));
-  await test("what does not answer says so", () => silent(page));
   opened.well();
+  await test("what does not answer says so", () => silent(opened));
   console.log(`all well in ${Math.round((Date.now() - began) / 1000)} s`);
 }
 
@@ -72,7 +75,10 @@ async function opens({ page }) {
   await page.getByRole("heading", { name: "Overview" }).waitFor();
   await page.locator("[data-line=live]").waitFor();
   check(!page.url().includes("token"), `the token stays in ${page.url()}`);
-  check(await page.evaluate(() => sessionStorage.length === 1 && localStorage.length === 0), "the token is kept elsewhere");
+  check(
+    await page.evaluate(() => sessionStorage.length === 1 && localStorage.length === 0),
+    "the token is kept elsewhere",
+  );
   await page.locator(".mesh [data-health=up]").nth(2).waitFor();
   await page.reload();
   await page.locator("[data-line=live]").waitFor();
@@ -95,7 +101,13 @@ async function followed(page) {
 
 async function escaped(page) {
   const evil = "<img/src=x/onerror=alert(1)>";
-  mesh.submit(2, { task_type: "fail", payload: { error: `${evil}<script>alert(2)</script>` }, task_id: evil, tags: [evil], retry_policy: { max_retries: 0 } });
+  mesh.submit(2, {
+    task_type: "fail",
+    payload: { error: `${evil}<script>alert(2)</script>` },
+    task_id: evil,
+    tags: [evil],
+    retry_policy: { max_retries: 0 },
+  });
   await page.goto(`${mesh.page(1)}#/tasks?status=failed`);
   await page.getByRole("link", { name: evil }).first().click();
   await page.locator("h1", { hasText: evil }).waitFor();
@@ -153,8 +165,23 @@ async function cancelled(page) {
 
 async function workflow(page) {
   const step = (step_id, ms, ...depends_on) => ({ step_id, action: "sleep", inputs: { ms }, depends_on });
-  const steps = [step("fetch", 400), step("clean", 300, "fetch"), step("enrich", 2_500, "fetch"), step("sum", 200, "clean"), step("plot", 300, "clean", "enrich"), step("publish", 200, "sum", "plot")];
-  mesh.call(2, "workflow", "submit", "Nightly report", "--workflow-id", "nightly", ...steps.flatMap((s) => ["--step", JSON.stringify(s)]));
+  const steps = [
+    step("fetch", 400),
+    step("clean", 300, "fetch"),
+    step("enrich", 2_500, "fetch"),
+    step("sum", 200, "clean"),
+    step("plot", 300, "clean", "enrich"),
+    step("publish", 200, "sum", "plot"),
+  ];
+  mesh.call(
+    2,
+    "workflow",
+    "submit",
+    "Nightly report",
+    "--workflow-id",
+    "nightly",
+    ...steps.flatMap((s) => ["--step", JSON.stringify(s)]),
+  );
   await page.goto(`${mesh.page(1)}#/workflows`);
   await page.reload();
   await page.getByRole("link", { name: "Nightly report" }).click();
@@ -183,15 +210,26 @@ async function viewer() {
 
 async function many({ page }) {
   const items = Array.from({ length: 10_000 }, (_, n) => ({ n }));
-  mesh.submit(1, { task_type: "echo", payload: {}, task_id: "many", tags: ["many"], not_before: "2099-01-01T00:00:00Z", items });
+  mesh.submit(1, {
+    task_type: "echo",
+    payload: {},
+    task_id: "many",
+    tags: ["many"],
+    not_before: "2099-01-01T00:00:00Z",
+    items,
+  });
   await page.goto(`${mesh.page(1)}#/tasks?tag=many`);
   const shown = page.locator(".pager [role=status]");
-  await shown.filter({ hasText: "1 to 100 of 10,000" }).waitFor({ timeout: 30_000 });
+  await shown.filter({ hasText: "1 to 100 of 10,000" }).waitFor();
   await page.evaluate(() => {
     window.shifts = 0;
     window.longest = 0;
-    new PerformanceObserver((list) => list.getEntries().forEach((e) => (window.shifts += e.hadRecentInput ? 0 : e.value))).observe({ type: "layout-shift" });
-    new PerformanceObserver((list) => list.getEntries().forEach((e) => (window.longest = Math.max(window.longest, e.duration)))).observe({ type: "longtask" });
+    new PerformanceObserver((list) =>
+      list.getEntries().forEach((e) => (window.shifts += e.hadRecentInput ? 0 : e.value)),
+    ).observe({ type: "layout-shift" });
+    new PerformanceObserver((list) =>
+      list.getEntries().forEach((e) => (window.longest = Math.max(window.longest, e.duration))),
+    ).observe({ type: "longtask" });
   });
   const times = [];
   const turn = async (button, text) => {
@@ -201,7 +239,8 @@ async function many({ page }) {
     await page.locator("section[aria-busy=false]").waitFor();
     times.push(Date.now() - from);
   };
-  for (let n = 1; n <= 12; n += 1) await turn("Next", `${(100 * n + 1).toLocaleString("en")} to ${(100 * n + 100).toLocaleString("en")} of`);
+  for (let n = 1; n <= 12; n += 1)
+    await turn("Next", `${(100 * n + 1).toLocaleString("en")} to ${(100 * n + 100).toLocaleString("en")} of`);
   await turn("Previous", "1,101 to 1,200");
   await turn("Newest", "9,901 to 10,000");
   check((await page.locator("tbody tr").count()) === 100, "a hundred rows");
@@ -221,12 +260,18 @@ async function keyboard(page) {
   await page.reload();
   await page.getByRole("heading", { name: "Nodes" }).waitFor();
   await page.keyboard.press("Tab");
-  check((await page.evaluate(() => document.activeElement?.textContent)) === "Skip to the content", "the first stop leads to the content");
+  check(
+    (await page.evaluate(() => document.activeElement?.textContent)) === "Skip to the content",
+    "the first stop leads to the content",
+  );
   await page.goto(`${mesh.page(1)}#/tasks`);
   await page.getByRole("heading", { name: "Tasks" }).waitFor();
   await page.keyboard.press("/");
   await page.keyboard.type("endle");
-  await page.getByRole("region", { name: "Matching ids" }).getByRole("link", { name: "endless", exact: true }).waitFor();
+  await page
+    .getByRole("region", { name: "Matching ids" })
+    .getByRole("link", { name: "endless", exact: true })
+    .waitFor();
   await page.keyboard.type("ss-retry-1");
   await page.keyboard.press("Enter");
   await page.locator("h1", { hasText: "endless-retry-1" }).waitFor();
@@ -246,7 +291,9 @@ async function accessible(page) {
   const looked = async (what) => {
     const found = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
     const bad = found.violations.filter(({ impact }) => impact === "serious" || impact === "critical");
-    const text = bad.map((v) => `${v.id}: ${v.nodes.map((n) => `${n.target} ${n.failureSummary}`).join("; ")}`).join("\n");
+    const text = bad
+      .map((v) => `${v.id}: ${v.nodes.map((n) => `${n.target} ${n.failureSummary}`).join("; ")}`)
+      .join("\n");
     check(bad.length === 0, `${what}:\n${text}`);
     runs += 1;
   };
@@ -255,7 +302,12 @@ async function accessible(page) {
     await page.locator("main h1").waitFor();
     await page.locator(".skeleton").first().waitFor({ state: "detached" });
     if (runs === 0) await page.evaluate(axe);
-    for (const [colorScheme, width, height] of [["light", 1280, 900], ["dark", 1280, 900], ["light", 390, 844], ["dark", 390, 844]]) {
+    for (const [colorScheme, width, height] of [
+      ["light", 1280, 900],
+      ["dark", 1280, 900],
+      ["light", 390, 844],
+      ["dark", 390, 844],
+    ]) {
       await page.setViewportSize({ width, height });
       await page.emulateMedia({ colorScheme, reducedMotion: "reduce" });
       await looked(`/${view}, ${colorScheme}, ${width} wide`);
@@ -290,14 +342,18 @@ async function narrow(page) {
 async function drained(page) {
   const worker = mesh.worker(2);
   await page.goto(`${mesh.page(1)}#/nodes`);
-  const row = page.locator("tr", { has: page.getByRole("link", { name: worker, exact: true }) }).filter({ has: page.getByRole("button", { name: "Drain" }) });
+  const row = page
+    .locator("tr", { has: page.getByRole("link", { name: worker, exact: true }) })
+    .filter({ has: page.getByRole("button", { name: "Drain" }) });
   await row.getByRole("button", { name: "Drain" }).click();
   // It has tasks that go on for a minute: they are handed back after a second.
   await page.getByLabel(/^Seconds until/).fill("1");
   await page.getByRole("button", { name: "Drain the worker" }).click();
   await page.getByText(/takes no more tasks|drains/).waitFor();
   await row.waitFor({ state: "detached" });
-  const known = mesh.json(1, "queue", "stats", "--include-worker-stats").worker_stats.find((w) => w.worker_id === worker);
+  const known = mesh
+    .json(1, "queue", "stats", "--include-worker-stats")
+    .worker_stats.find((w) => w.worker_id === worker);
   check(known === undefined || known.status === "draining", JSON.stringify(known));
 }
 
@@ -313,14 +369,17 @@ async function killed(page) {
   await page.screenshot({ path: `${screens}/overview.png` });
   const from = Date.now();
   await mesh.kill(3);
-  await page.locator(`.mesh [data-node="${lost}"][data-health=down]`).waitFor({ timeout: 30_000 });
+  await page.locator(`.mesh [data-node="${lost}"][data-health=down]`).waitFor();
   const seen = Date.now() - from;
   const red = await page.locator(`.mesh [data-node="${lost}"] .body`).evaluate((mark) => getComputedStyle(mark).stroke);
   const [r, g, b] = red.match(/\d+/g).map(Number);
   check(r > 150 && g < 100 && b < 100, `its colour is ${red}`);
   await page.getByText("Node lost").first().waitFor();
-  const other = await Page.open(browser, mesh.dashboard(2), { colorScheme: "dark", viewport: { width: 390, height: 844 } });
-  await other.page.locator(`.mesh [data-node="${lost}"][data-health=down]`).waitFor({ timeout: 30_000 });
+  const other = await Page.open(browser, mesh.dashboard(2), {
+    colorScheme: "dark",
+    viewport: { width: 390, height: 844 },
+  });
+  await other.page.locator(`.mesh [data-node="${lost}"][data-health=down]`).waitFor();
   check((await other.page.locator(".mesh [data-node]").count()) === 3, "every node shows the whole mesh");
   await other.page.evaluate(() => scrollTo({ top: document.querySelector(".mesh").getBoundingClientRect().top - 140 }));
   await other.page.screenshot({ path: `${screens}/phone.png` });
@@ -328,11 +387,13 @@ async function killed(page) {
   return `red after ${(seen / 1000).toFixed(1)} s`;
 }
 
-async function silent(page) {
+async function silent(opened) {
+  const { page } = opened;
   await mesh.kill(1);
-  await page.getByRole("alert").filter({ hasText: "does not answer" }).waitFor({ timeout: 30_000 });
-  check(await page.locator(".mesh").isVisible(), "what was known is shown still");
-  await newer(page);
+  await page.getByRole("alert").filter({ hasText: "does not answer" }).waitFor();
+  check((await page.locator("tr[data-node]").count()) === 3, "what was known is shown still");
+  // A node that is gone refuses connections: the browser says so by itself.
+  opened.well(/net::ERR_/);
 }
 
 let status = 0;

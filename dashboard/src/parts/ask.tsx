@@ -74,7 +74,11 @@ export function Dialog() {
     const text = (name: string) => String(form.get(name) ?? "").trim() || undefined;
     working.value = true;
     try {
-      const said = await question.act({ text, number: (name) => Number(text(name)), check: (name) => form.get(name) === "on" });
+      const said = await question.act({
+        text,
+        number: (name) => Number(text(name)),
+        check: (name) => form.get(name) === "on",
+      });
       asked.value = null;
       toast("good", said);
       refresh();
@@ -90,11 +94,23 @@ export function Dialog() {
         <form onSubmit={submit}>
           <h2 id="dialog-title">{question.title}</h2>
           <p class="dim">{question.about}</p>
-          {question.fields?.map((field) => <FieldRow key={field.name} field={field} />)}
-          {problem.value && <p class="note tone-bad" role="alert">{problem.value}</p>}
+          {question.fields?.map((field) => (
+            <FieldRow key={field.name} field={field} />
+          ))}
+          {problem.value && (
+            <p class="note tone-bad" role="alert">
+              {problem.value}
+            </p>
+          )}
           <div class="row end">
-            <button type="button" class="button" onClick={() => (asked.value = null)}>Keep as it is</button>
-            <button type="submit" class={question.danger ? "button danger solid" : "button solid"} disabled={working.value}>
+            <button type="button" class="button" onClick={() => (asked.value = null)}>
+              Keep as it is
+            </button>
+            <button
+              type="submit"
+              class={question.danger ? "button danger solid" : "button solid"}
+              disabled={working.value}
+            >
               {working.value ? "Working…" : question.verb}
             </button>
           </div>
@@ -109,7 +125,10 @@ function FieldRow({ field }: { field: Field }) {
     return (
       <label class="check">
         <input type="checkbox" name={field.name} />
-        <span>{field.label}{field.hint && <small class="dim">{field.hint}</small>}</span>
+        <span>
+          {field.label}
+          {field.hint && <small class="dim">{field.hint}</small>}
+        </span>
       </label>
     );
   }
@@ -117,9 +136,19 @@ function FieldRow({ field }: { field: Field }) {
   return (
     <label class="field">
       <span>{field.label}</span>
-      {number
-        ? <input type="number" name={field.name} defaultValue={field.value} required min="0.000001" step="any" autocomplete="off" />
-        : <input type="text" name={field.name} defaultValue={field.value} maxLength={1_000} autocomplete="off" />}
+      {number ? (
+        <input
+          type="number"
+          name={field.name}
+          defaultValue={field.value}
+          required
+          min="0.000001"
+          step="any"
+          autocomplete="off"
+        />
+      ) : (
+        <input type="text" name={field.name} defaultValue={field.value} maxLength={1_000} autocomplete="off" />
+      )}
       {field.hint && <small class="dim">{field.hint}</small>}
     </label>
   );
@@ -136,7 +165,11 @@ export function cancelTask(id: string): Question {
       { name: "force", label: "Kill its program instead of asking", kind: "check" },
     ],
     act: async ({ text, check }) => {
-      const { status } = await call<{ status: string }>("task_cancel", { task_id: id, reason: text("reason"), force: check("force") });
+      const { status } = await call<{ status: string }>("task_cancel", {
+        task_id: id,
+        reason: text("reason"),
+        force: check("force"),
+      });
       return status === "cancelled" ? `${id} is cancelled` : `${id} was asked to stop`;
     },
   };
@@ -160,9 +193,20 @@ export function changePriority(id: string, priority: number | null): Question {
     title: "Change the priority?",
     about: `${id} takes another place in the queue. Higher runs earlier.`,
     verb: "Change it",
-    fields: [{ name: "priority", label: "New priority", kind: "number", value: priority === null ? "" : String(priority), hint: "Above 0; 1 is usual." }],
+    fields: [
+      {
+        name: "priority",
+        label: "New priority",
+        kind: "number",
+        value: priority === null ? "" : String(priority),
+        hint: "Above 0; 1 is usual.",
+      },
+    ],
     act: async ({ number }) => {
-      const done = await call<{ old_priority: number; new_priority: number }>("task_priority", { task_id: id, new_priority: number("priority") });
+      const done = await call<{ old_priority: number; new_priority: number }>("task_priority", {
+        task_id: id,
+        new_priority: number("priority"),
+      });
       return `Priority ${done.old_priority} is now ${done.new_priority}`;
     },
   };
@@ -202,7 +246,11 @@ export function drainWorker(worker: string): Question {
     danger: true,
     fields: [{ name: "timeout", label: "Seconds until what still runs is handed back", kind: "number", value: "300" }],
     act: async ({ number }) => {
-      const done = await call<{ status: string }>("worker_unregister", { worker_id: worker, graceful: true, timeout: Math.round(number("timeout")) });
+      const done = await call<{ status: string }>("worker_unregister", {
+        worker_id: worker,
+        graceful: true,
+        timeout: Math.round(number("timeout")),
+      });
       return done.status === "draining" ? `${worker} drains` : `${worker} takes no more tasks`;
     },
   };
@@ -219,7 +267,11 @@ export function cancelWorkflow(id: string): Question {
       { name: "force", label: "Kill what runs instead of asking", kind: "check" },
     ],
     act: async ({ text, check }) => {
-      const done = await call<{ cancelled_steps: string[] }>("workflow_cancel", { workflow_id: id, reason: text("reason"), force: check("force") });
+      const done = await call<{ cancelled_steps: string[] }>("workflow_cancel", {
+        workflow_id: id,
+        reason: text("reason"),
+        force: check("force"),
+      });
       return `${id} is cancelled, with ${done.cancelled_steps.length} steps`;
     },
   };

@@ -102,7 +102,9 @@ export function Trouble({ problem, what }: { problem: Refusal; what: string }) {
         <p class="strong">{what}</p>
         <p>{problem.message}</p>
       </div>
-      <button type="button" class="button" onClick={refresh}>Try again</button>
+      <button type="button" class="button" onClick={refresh}>
+        Try again
+      </button>
     </div>
   );
 }
@@ -111,7 +113,9 @@ export function Trouble({ problem, what }: { problem: Refusal; what: string }) {
 export function Skeleton({ lines = 3 }: { lines?: number }) {
   return (
     <div class="skeleton" role="status" aria-label="Loading">
-      {Array.from({ length: lines }, (_, n) => <i key={n} />)}
+      {Array.from({ length: lines }, (_, n) => (
+        <i key={n} />
+      ))}
     </div>
   );
 }
@@ -123,13 +127,21 @@ export function Ago({ at }: { at: string | number | null }) {
   const age = Math.max(0, (now.value - time) / 1000);
   return (
     <time dateTime={new Date(time).toISOString()} title={new Date(time).toLocaleString()}>
-      {age < 5 ? "just now" : age < 86_400 ? `${span(age < 60 ? Math.floor(age) : Math.floor(age / 60) * 60).replace(/ 0 s| 0 min/, "")} ago` : moment(time)}
+      {age < 5
+        ? "just now"
+        : age < 86_400
+          ? `${span(age < 60 ? Math.floor(age) : Math.floor(age / 60) * 60).replace(/ 0 s| 0 min/, "")} ago`
+          : moment(time)}
     </time>
   );
 }
 
 export function TaskLink({ id }: { id: string }) {
-  return <a class="mono task-link" href={to(["tasks", id])} title={id}>{id}</a>;
+  return (
+    <a class="mono task-link" href={to(["tasks", id])} title={id}>
+      {id}
+    </a>
+  );
 }
 
 export function NodeLink({ id, own = false }: { id: string; own?: boolean }) {

@@ -101,7 +101,12 @@ function clock(at: number, fine: boolean): string {
   return fine ? time : time.replace(/:\d\d$/, "");
 }
 
-function options(host: HTMLElement, series: Series[], height: number, tell: (at: number | null) => void): uPlot.Options {
+function options(
+  host: HTMLElement,
+  series: Series[],
+  height: number,
+  tell: (at: number | null) => void,
+): uPlot.Options {
   const ink = colour(host, "ink");
   const grid = { stroke: colour(host, "line"), width: 1 };
   const font = `11px ${getComputedStyle(host).fontFamily}`;
@@ -113,16 +118,30 @@ function options(host: HTMLElement, series: Series[], height: number, tell: (at:
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
     padding: [8, 8, 0, 0],
-    scales: { x: { time: true, range: (_plot, min, max) => (bars && series[0]?.bars ? [min - 40, max + 40] : [min, max]) }, y: { range: (_plot, _min, max) => [0, Math.max(4, Math.ceil(max * 1.15))] } },
+    scales: {
+      x: { time: true, range: (_plot, min, max) => (bars && series[0]?.bars ? [min - 40, max + 40] : [min, max]) },
+      y: { range: (_plot, _min, max) => [0, Math.max(4, Math.ceil(max * 1.15))] },
+    },
     axes: [
-      { ...axis, size: 30, space: 70, values: (_plot, splits) => splits.map((at) => clock(at, (splits[1] ?? Infinity) - (splits[0] ?? 0) < 60)) },
-      { ...axis, size: 44, space: 36, values: (_plot, splits) => splits.map((n) => (Number.isInteger(n) ? compact(n) : "")) },
+      {
+        ...axis,
+        size: 30,
+        space: 70,
+        values: (_plot, splits) => splits.map((at) => clock(at, (splits[1] ?? Infinity) - (splits[0] ?? 0) < 60)),
+      },
+      {
+        ...axis,
+        size: 44,
+        space: 36,
+        values: (_plot, splits) => splits.map((n) => (Number.isInteger(n) ? compact(n) : "")),
+      },
     ],
     series: [
       {},
       ...series.map((s) => {
         const stroke = colour(host, s.colour);
-        if (s.bars && bars) return { label: s.label, stroke, fill: faint(stroke, 0.85), width: 0, paths: bars, points: { show: false } };
+        if (s.bars && bars)
+          return { label: s.label, stroke, fill: faint(stroke, 0.85), width: 0, paths: bars, points: { show: false } };
         return { label: s.label, stroke, fill: faint(stroke, 0.12), width: 2, points: { show: false } };
       }),
     ],

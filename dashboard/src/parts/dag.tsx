@@ -41,14 +41,18 @@ function drawn(graph: Graph, direction: "LR" | "TB"): Drawn {
   const edges = graph.edges.filter((edge) => known.has(edge.from) && known.has(edge.to));
   for (const { from, to } of edges) layers.setEdge(from, to);
   layout(layers);
-  const boxes = new Map(graph.nodes.map(({ id }) => {
-    const { x, y } = layers.node(id) as Box;
-    return [id, { x, y }];
-  }));
+  const boxes = new Map(
+    graph.nodes.map(({ id }) => {
+      const { x, y } = layers.node(id) as Box;
+      return [id, { x, y }];
+    }),
+  );
   const lines = edges.map(({ from, to }) => {
     const { points } = layers.edge(from, to) as { points: Box[] };
     // From the middle of one side to the middle of the other; between them as dagre leads around boxes.
-    const ends = [boxes.get(from), boxes.get(to)].map((box, n) => side(box ?? { x: 0, y: 0 }, direction, n === 0 ? 1 : -1));
+    const ends = [boxes.get(from), boxes.get(to)].map((box, n) =>
+      side(box ?? { x: 0, y: 0 }, direction, n === 0 ? 1 : -1),
+    );
     const [first = { x: 0, y: 0 }, last = { x: 0, y: 0 }] = ends;
     return { from, to, path: smooth([first, ...points.slice(1, -1), last], direction) };
   });
@@ -68,7 +72,10 @@ function smooth(points: Box[], direction: "LR" | "TB"): string {
   let last = first;
   for (const point of rest) {
     const [mx, my] = [(last.x + point.x) / 2, (last.y + point.y) / 2];
-    path += direction === "LR" ? `C${mx} ${last.y} ${mx} ${point.y} ${point.x} ${point.y}` : `C${last.x} ${my} ${point.x} ${my} ${point.x} ${point.y}`;
+    path +=
+      direction === "LR"
+        ? `C${mx} ${last.y} ${mx} ${point.y} ${point.x} ${point.y}`
+        : `C${last.x} ${my} ${point.x} ${my} ${point.x} ${point.y}`;
     last = point;
   }
   return path;
@@ -96,13 +103,28 @@ export function Dag({ graph, steps, workflow }: { graph: Graph; steps: Step[]; w
           <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto">
             <path class="tip" d="M0 0 8 4 0 8z" />
           </marker>
-          <marker id="arrow-critical" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="5" markerHeight="5" orient="auto">
+          <marker
+            id="arrow-critical"
+            viewBox="0 0 8 8"
+            refX="7"
+            refY="4"
+            markerWidth="5"
+            markerHeight="5"
+            orient="auto"
+          >
             <path class="tip critical" d="M0 0 8 4 0 8z" />
           </marker>
         </defs>
         {lines.map(({ from, to, path }) => {
           const on = follows.has(`${from} ${to}`);
-          return <path key={`${from} ${to}`} class={on ? "edge critical" : "edge"} d={path} marker-end={on ? "url(#arrow-critical)" : "url(#arrow)"} />;
+          return (
+            <path
+              key={`${from} ${to}`}
+              class={on ? "edge critical" : "edge"}
+              d={path}
+              marker-end={on ? "url(#arrow-critical)" : "url(#arrow)"}
+            />
+          );
         })}
         {graph.nodes.map(({ id, label, status }) => {
           const place = boxes.get(id);
@@ -116,8 +138,12 @@ export function Dag({ graph, steps, workflow }: { graph: Graph; steps: Step[]; w
             <>
               <rect width={WIDTH} height={HEIGHT} rx="10" />
               <rect class="mark" x="0" y="12" width="4" height={HEIGHT - 24} rx="2" />
-              <text class="name" x="16" y="23">{first}</text>{" "}
-              <text class="about" x="16" y="41">{second}</text>
+              <text class="name" x="16" y="23">
+                {first}
+              </text>{" "}
+              <text class="about" x="16" y="41">
+                {second}
+              </text>
             </>
           );
           const common = {
@@ -127,8 +153,22 @@ export function Dag({ graph, steps, workflow }: { graph: Graph; steps: Step[]; w
             "data-status": state,
           };
           // A step that has not begun is no task yet.
-          if (step && step.task_id === null) return <g key={id} {...common}>{inner}</g>;
-          return <a key={id} {...common} href={stepHref(workflow, id, step ?? null)} aria-label={`${first} ${second}: step ${id}${critical.has(id) ? ", on the critical path" : ""}`}>{inner}</a>;
+          if (step && step.task_id === null)
+            return (
+              <g key={id} {...common}>
+                {inner}
+              </g>
+            );
+          return (
+            <a
+              key={id}
+              {...common}
+              href={stepHref(workflow, id, step ?? null)}
+              aria-label={`${first} ${second}: step ${id}${critical.has(id) ? ", on the critical path" : ""}`}
+            >
+              {inner}
+            </a>
+          );
         })}
       </svg>
     </div>

@@ -41,11 +41,13 @@ function places(ids: string[], width: number, height: number): Map<string, Spot>
   // Room for names below and beside; figures of few nodes are not drawn apart for its own sake.
   const [side, above, below] = [r + 30, r + 12, r + 46];
   const room = { x: Math.min(width - 2 * side, 2.1 * (height - above - below)), y: height - above - below };
-  return new Map(spots.map((spot) => {
-    const x = wide > 1 ? (width - room.x) / 2 + ((spot.x - left) / wide) * room.x : width / 2;
-    const y = high > 1 ? above + ((spot.y - top) / high) * room.y : above + room.y / 2;
-    return [spot.id, { ...spot, x, y }];
-  }));
+  return new Map(
+    spots.map((spot) => {
+      const x = wide > 1 ? (width - room.x) / 2 + ((spot.x - left) / wide) * room.x : width / 2;
+      const y = high > 1 ? above + ((spot.y - top) / high) * room.y : above + room.y / 2;
+      return [spot.id, { ...spot, x, y }];
+    }),
+  );
 }
 
 export function MeshGraph({ nodes, flows }: { nodes: FleetNode[]; flows: Flow[] }) {
@@ -60,7 +62,17 @@ export function MeshGraph({ nodes, flows }: { nodes: FleetNode[]; flows: Flow[] 
   }, []);
   const height = width < 480 ? 340 : 380;
   const ids = nodes.map((node) => node.id).join(" ");
-  const spots = useMemo(() => (width > 0 ? places(nodes.map((n) => n.id), width, height) : null), [ids, width, height]);
+  const spots = useMemo(
+    () =>
+      width > 0
+        ? places(
+            nodes.map((n) => n.id),
+            width,
+            height,
+          )
+        : null,
+    [ids, width, height],
+  );
   return (
     <div class="mesh" ref={box}>
       {spots && <Drawing nodes={nodes} flows={flows} spots={spots} width={width} height={height} />}
@@ -87,21 +99,44 @@ function Drawing({ nodes, flows, spots, width, height }: DrawingProps) {
   });
   const up = nodes.filter((node) => node.health !== "down").length;
   return (
-    <svg width={width} height={height} viewBox={`0 0 ${width} ${height}`} role="group" aria-label={`The mesh: ${up} of ${plural(nodes.length, "node")} up`}>
+    <svg
+      width={width}
+      height={height}
+      viewBox={`0 0 ${width} ${height}`}
+      role="group"
+      aria-label={`The mesh: ${up} of ${plural(nodes.length, "node")} up`}
+    >
       <defs>
-        <marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto-start-reverse">
+        <marker
+          id="tip"
+          viewBox="0 0 8 8"
+          refX="7"
+          refY="4"
+          markerWidth="7"
+          markerHeight="7"
+          orient="auto-start-reverse"
+        >
           <path class="tip" d="M0 0 8 4 0 8z" />
         </marker>
       </defs>
-      {home && linked.map(({ node, spot }) => (
-        <line key={node.id} class={`link ${node.health}`} x1={home.x} y1={home.y} x2={spot.x} y2={spot.y} />
+      {home &&
+        linked.map(({ node, spot }) => (
+          <line key={node.id} class={`link ${node.health}`} x1={home.x} y1={home.y} x2={spot.x} y2={spot.y} />
+        ))}
+      {flows.map((flow) => (
+        <FlowLine key={`${flow.owner} ${flow.executor}`} flow={flow} spots={spots} r={r} />
       ))}
-      {flows.map((flow) => <FlowLine key={`${flow.owner} ${flow.executor}`} flow={flow} spots={spots} r={r} />)}
-      {home && named && linked.map(({ node, spot }) => {
-        const latency = node.peer?.metrics.latency_ms;
-        if (node.health === "down" || latency == null) return null;
-        return <text key={node.id} class="latency" x={(home.x + spot.x) / 2} y={(home.y + spot.y) / 2 + 4}>{millis(latency)}</text>;
-      })}
+      {home &&
+        named &&
+        linked.map(({ node, spot }) => {
+          const latency = node.peer?.metrics.latency_ms;
+          if (node.health === "down" || latency == null) return null;
+          return (
+            <text key={node.id} class="latency" x={(home.x + spot.x) / 2} y={(home.y + spot.y) / 2 + 4}>
+              {millis(latency)}
+            </text>
+          );
+        })}
       {nodes.map((node) => {
         const spot = spots.get(node.id);
         return spot && <NodeMark key={node.id} node={node} spot={spot} r={r} named={named} />;
@@ -131,7 +166,9 @@ function FlowLine({ flow, spots, r }: { flow: Flow; spots: Map<string, Spot>; r:
       <title>{`${short8(flow.executor)} runs ${plural(flow.tasks, "task")} of ${short8(flow.owner)}`}</title>
       <path d={`M${x1} ${y1}Q${cx} ${cy} ${x2} ${y2}`} stroke-width={heavy} marker-end="url(#tip)" />
       <circle cx={lx} cy={ly} r="9" />
-      <text x={lx} y={ly + 4}>{flow.tasks}</text>
+      <text x={lx} y={ly + 4}>
+        {flow.tasks}
+      </text>
     </g>
   );
 }
@@ -146,16 +183,41 @@ function NodeMark({ node, spot, r, named }: { node: FleetNode; spot: Spot; r: nu
   // A name for those who speak begins with what can be read.
   const read = (named ? [name, state === "down" ? "" : figure, tag] : [name]).filter(Boolean).join(" ");
   return (
-    <a href={to(["nodes", node.id])} class={`node ${state}`} data-node={node.id} data-health={state} aria-label={`${read}: node, ${about}`}>
+    <a
+      href={to(["nodes", node.id])}
+      class={`node ${state}`}
+      data-node={node.id}
+      data-health={state}
+      aria-label={`${read}: node, ${about}`}
+    >
       <circle class="halo" cx={spot.x} cy={spot.y} r={r + 4} />
       {state !== "down" && (
-        <circle class="load" cx={spot.x} cy={spot.y} r={r + 4} stroke-dasharray={`${around * part} ${around}`} transform={`rotate(-90 ${spot.x} ${spot.y})`} />
+        <circle
+          class="load"
+          cx={spot.x}
+          cy={spot.y}
+          r={r + 4}
+          stroke-dasharray={`${around * part} ${around}`}
+          transform={`rotate(-90 ${spot.x} ${spot.y})`}
+        />
       )}
       <circle class="body" cx={spot.x} cy={spot.y} r={r} />
-      {named && <text class="name" x={spot.x} y={spot.y + r + 21}>{name}</text>}{" "}
+      {named && (
+        <text class="name" x={spot.x} y={spot.y + r + 21}>
+          {name}
+        </text>
+      )}{" "}
       {state === "down" && <path class="cross" d={cross(spot, r * 0.36)} />}
-      {named && state !== "down" && <text class="figure" x={spot.x} y={spot.y + 5}>{figure}</text>}{" "}
-      {named && tag && <text class="about" x={spot.x} y={spot.y + r + 36}>{tag}</text>}
+      {named && state !== "down" && (
+        <text class="figure" x={spot.x} y={spot.y + 5}>
+          {figure}
+        </text>
+      )}{" "}
+      {named && tag && (
+        <text class="about" x={spot.x} y={spot.y + r + 36}>
+          {tag}
+        </text>
+      )}
     </a>
   );
 }

@@ -5,21 +5,30 @@ import { moment } from "../format.ts";
 import { happenings, since, type Happening } from "../memory.ts";
 import { Empty } from "../parts/basics.tsx";
 
-const KINDS = [["all", "All"], ["node", "Nodes"], ["task", "Tasks"], ["queue", "Queue"]] as const;
+const KINDS = [
+  ["all", "All"],
+  ["node", "Nodes"],
+  ["task", "Tasks"],
+  ["queue", "Queue"],
+] as const;
 
 export function Events() {
   const [kind, choose] = useState<string>("all");
   const list = happenings.value.filter((h) => kind === "all" || h.kind === kind);
   return (
     <>
-      <div class="title"><h1>Events</h1></div>
+      <div class="title">
+        <h1>Events</h1>
+      </div>
       <p class="dim lead">
         What this page has seen since {moment(since)}: nodes that come and go, tasks that start and end, the queue.
         Nodes keep no such list. Who called what is in <code>taskmesh audit</code>.
       </p>
       <div class="segments" role="group" aria-label="Kind">
         {KINDS.map(([name, label]) => (
-          <button key={name} type="button" aria-pressed={kind === name} onClick={() => choose(name)}>{label}</button>
+          <button key={name} type="button" aria-pressed={kind === name} onClick={() => choose(name)}>
+            {label}
+          </button>
         ))}
       </div>
       <section class="card" aria-label="Events">
@@ -38,9 +47,22 @@ export function Happenings({ list, most }: { list: Happening[]; most: number }) 
           <i class={`dot tone-${h.tone}`} aria-hidden="true" />
           <span class="grow">
             {h.subject === null && h.href ? <a href={h.href}>{h.text}</a> : h.text}
-            {h.subject !== null && <> {h.href ? <a class="mono task-link" href={h.href}>{h.subject}</a> : <span class="mono">{h.subject}</span>}</>}
+            {h.subject !== null && (
+              <>
+                {" "}
+                {h.href ? (
+                  <a class="mono task-link" href={h.href}>
+                    {h.subject}
+                  </a>
+                ) : (
+                  <span class="mono">{h.subject}</span>
+                )}
+              </>
+            )}
           </span>
-          <time class="dim small figure" dateTime={new Date(h.at).toISOString()}>{moment(h.at)}</time>
+          <time class="dim small figure" dateTime={new Date(h.at).toISOString()}>
+            {moment(h.at)}
+          </time>
         </li>
       ))}
     </ol>

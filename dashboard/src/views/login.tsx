@@ -18,14 +18,35 @@ export function Login() {
         <Logo />
         <h1>Open the dashboard</h1>
         <p>Run this on the machine of a node. It prints an address with a token that ends by itself:</p>
-        <pre tabIndex={0} aria-label="Command">taskmesh dashboard</pre>
-        {refused.value && <p class="note tone-bad" role="alert"><Glyph status="failed" /><span>{refused.value}</span></p>}
+        <pre tabIndex={0} aria-label="Command">
+          taskmesh dashboard
+        </pre>
+        {refused.value && (
+          <p class="note tone-bad" role="alert">
+            <Glyph status="failed" />
+            <span>{refused.value}</span>
+          </p>
+        )}
         <label class="field">
           <span>Or paste a token</span>
-          <input name="token" type="password" required autocomplete="off" spellcheck={false} placeholder="tmt_…" aria-invalid={bad} />
-          {bad && <small class="tone-bad" role="alert">A token is one line without spaces.</small>}
+          <input
+            name="token"
+            type="password"
+            required
+            autocomplete="off"
+            spellcheck={false}
+            placeholder="tmt_…"
+            aria-invalid={bad}
+          />
+          {bad && (
+            <small class="tone-bad" role="alert">
+              A token is one line without spaces.
+            </small>
+          )}
         </label>
-        <button type="submit" class="button solid">Open</button>
+        <button type="submit" class="button solid">
+          Open
+        </button>
         <p class="dim small">It is kept in this tab alone, and goes nowhere but to this node.</p>
       </form>
     </main>

@@ -20,16 +20,24 @@ export function Overview() {
     <>
       <div class="title">
         <h1>Overview</h1>
-        {stats && (stats.paused
-          ? <Action operation="queue_resume" question={resumeQueue}>Resume the queue</Action>
-          : <Action operation="queue_pause" question={pauseQueue}>Pause the queue</Action>)}
+        {stats &&
+          (stats.paused ? (
+            <Action operation="queue_resume" question={resumeQueue}>
+              Resume the queue
+            </Action>
+          ) : (
+            <Action operation="queue_pause" question={pauseQueue}>
+              Pause the queue
+            </Action>
+          ))}
       </div>
       {problem && <Trouble problem={problem} what="The state of the mesh is not known." />}
       {stats?.paused && (
         <p class="note tone-warn" role="status">
           <Glyph status="expired" />
           <span>
-            <b>The queue is paused</b> <Ago at={stats.paused_at} />{stats.pause_reason ? `: ${stats.pause_reason}` : "."} Nothing new starts on any node.
+            <b>The queue is paused</b> <Ago at={stats.paused_at} />
+            {stats.pause_reason ? `: ${stats.pause_reason}` : "."} Nothing new starts on any node.
           </span>
         </p>
       )}
@@ -52,18 +60,55 @@ export function Overview() {
 function Tiles({ stats }: { stats: Stats | null }) {
   const n = (pick: (stats: Stats) => number | null | undefined) => (stats ? compact(pick(stats)) : " ");
   const waiting = stats && stats.queued_count + stats.delayed_count + stats.blocked_count;
-  const parts = stats && [
-    [stats.delayed_count, "delayed"],
-    [stats.blocked_count, "blocked"],
-  ].filter(([n]) => n).map(([n, what]) => `${count(n as number)} ${what}`).join(", ");
+  const parts =
+    stats &&
+    [
+      [stats.delayed_count, "delayed"],
+      [stats.blocked_count, "blocked"],
+    ]
+      .filter(([n]) => n)
+      .map(([n, what]) => `${count(n as number)} ${what}`)
+      .join(", ");
   return (
     <ul class="tiles" aria-label="Figures">
-      <Tile name="Waiting" value={n(() => waiting)} note={parts || (stats?.oldest_queued_age != null ? `oldest ${span(stats.oldest_queued_age)}` : "nothing is held up")} status="queued" href={to(["tasks"], { status: "queued" })} />
-      <Tile name="Running" value={n((s) => s.running_count)} note={stats?.average_execution_time != null ? `${span(stats.average_execution_time)} a run` : "no run lately"} status="running" href={to(["tasks"], { status: "running" })} />
+      <Tile
+        name="Waiting"
+        value={n(() => waiting)}
+        note={
+          parts || (stats?.oldest_queued_age != null ? `oldest ${span(stats.oldest_queued_age)}` : "nothing is held up")
+        }
+        status="queued"
+        href={to(["tasks"], { status: "queued" })}
+      />
+      <Tile
+        name="Running"
+        value={n((s) => s.running_count)}
+        note={stats?.average_execution_time != null ? `${span(stats.average_execution_time)} a run` : "no run lately"}
+        status="running"
+        href={to(["tasks"], { status: "running" })}
+      />
       <Tile name="Ended a minute" value={n((s) => s.throughput)} note="over 5 minutes" status="submitted" plain />
-      <Tile name="Waits for a start" value={stats ? span(stats.average_wait_time) : " "} note="mean of 5 minutes" status="submitted" plain />
-      <Tile name="Completed" value={n((s) => s.completed_count)} note="and still kept" status="completed" href={to(["tasks"], { status: "completed" })} />
-      <Tile name="Failed" value={n((s) => s.failed_count)} note={stats && stats.expired_count > 0 ? `${count(stats.expired_count)} expired` : "attempts used up"} status={stats && stats.failed_count > 0 ? "failed" : "skipped"} href={to(["tasks"], { status: "failed" })} />
+      <Tile
+        name="Waits for a start"
+        value={stats ? span(stats.average_wait_time) : " "}
+        note="mean of 5 minutes"
+        status="submitted"
+        plain
+      />
+      <Tile
+        name="Completed"
+        value={n((s) => s.completed_count)}
+        note="and still kept"
+        status="completed"
+        href={to(["tasks"], { status: "completed" })}
+      />
+      <Tile
+        name="Failed"
+        value={n((s) => s.failed_count)}
+        note={stats && stats.expired_count > 0 ? `${count(stats.expired_count)} expired` : "attempts used up"}
+        status={stats && stats.failed_count > 0 ? "failed" : "skipped"}
+        href={to(["tasks"], { status: "failed" })}
+      />
     </ul>
   );
 }
@@ -80,12 +125,25 @@ interface TileProps {
 function Tile({ name, value, note, status, href, plain = false }: TileProps) {
   const inner: ComponentChildren = (
     <>
-      <span class="tile-name">{!plain && <Glyph status={status} />}{name}</span>
+      <span class="tile-name">
+        {!plain && <Glyph status={status} />}
+        {name}
+      </span>
       <b>{value}</b>
       <small>{note}</small>
     </>
   );
-  return <li>{href ? <a class="tile" href={href}>{inner}</a> : <div class="tile">{inner}</div>}</li>;
+  return (
+    <li>
+      {href ? (
+        <a class="tile" href={href}>
+          {inner}
+        </a>
+      ) : (
+        <div class="tile">{inner}</div>
+      )}
+    </li>
+  );
 }
 
 function MeshCard() {
@@ -94,17 +152,35 @@ function MeshCard() {
   const tasks = running.value.value?.tasks ?? [];
   const workers = stats?.worker_stats ?? [];
   const problem = peers.problem.value;
-  if (!known || !stats) return <Card title="Mesh" class="wide tall">{problem ? <Trouble problem={problem} what="The peers are not known." /> : <Skeleton lines={8} />}</Card>;
+  if (!known || !stats)
+    return (
+      <Card title="Mesh" class="wide tall">
+        {problem ? <Trouble problem={problem} what="The peers are not known." /> : <Skeleton lines={8} />}
+      </Card>
+    );
   const nodes = fleet(known.peers, workers, tasks);
   const lost = nodes.filter((node) => node.health === "down").length;
-  const aside = <span class={lost > 0 ? "tone-bad strong" : "dim"}>{lost > 0 ? `${plural(lost, "node")} lost` : plural(nodes.length, "node")}</span>;
+  const aside = (
+    <span class={lost > 0 ? "tone-bad strong" : "dim"}>
+      {lost > 0 ? `${plural(lost, "node")} lost` : plural(nodes.length, "node")}
+    </span>
+  );
   return (
     <Card title="Mesh" aside={aside} class="wide tall">
       <MeshGraph nodes={nodes} flows={flows(tasks, workers)} />
       <p class="key dim">
-        <span><i class="key-ring" />slots in use</span>
-        <span><i class="key-link" />link of this node, ping round trip</span>
-        <span><i class="key-flow" />owner → who runs its tasks</span>
+        <span>
+          <i class="key-ring" />
+          slots in use
+        </span>
+        <span>
+          <i class="key-link" />
+          link of this node, ping round trip
+        </span>
+        <span>
+          <i class="key-flow" />
+          owner → who runs its tasks
+        </span>
       </p>
     </Card>
   );
@@ -136,17 +212,29 @@ function WorkersCard({ stats }: { stats: Stats | null }) {
   return (
     <Card title="Workers" aside={<a href={to(["nodes"])}>All nodes</a>} class="narrow tall">
       {!stats && <Skeleton lines={6} />}
-      {stats && workers.length === 0 && <Empty title="No workers">Start a node with <code>taskmesh up</code>; one with <code>--slots 0</code> has none.</Empty>}
+      {stats && workers.length === 0 && (
+        <Empty title="No workers">
+          Start a node with <code>taskmesh up</code>; one with <code>--slots 0</code> has none.
+        </Empty>
+      )}
       <ul class="rows scroll" tabIndex={workers.length > 6 ? 0 : undefined} aria-label="Workers">
         {workers.map((worker) => (
           <li key={worker.worker_id}>
             <div class="row between">
-              <a class="mono" href={to(["nodes", worker.node])}>{worker.worker_id}</a>
+              <a class="mono" href={to(["nodes", worker.node])}>
+                {worker.worker_id}
+              </a>
               <Chip status={worker.status} />
             </div>
             <div class="row between small dim">
-              <Meter value={worker.running_tasks ?? 0} of={worker.max_concurrent_tasks} label={`${worker.running_tasks ?? "unknown"} of ${worker.max_concurrent_tasks} slots`} />
-              <span class="figure">{count(worker.running_tasks)} of {count(worker.max_concurrent_tasks)}</span>
+              <Meter
+                value={worker.running_tasks ?? 0}
+                of={worker.max_concurrent_tasks}
+                label={`${worker.running_tasks ?? "unknown"} of ${worker.max_concurrent_tasks} slots`}
+              />
+              <span class="figure">
+                {count(worker.running_tasks)} of {count(worker.max_concurrent_tasks)}
+              </span>
             </div>
           </li>
         ))}
@@ -156,7 +244,10 @@ function WorkersCard({ stats }: { stats: Stats | null }) {
           <h3>Why tasks wait</h3>
           <ul class="rows tight">
             {waiting.slice(0, 4).map(([reason, tasks]) => (
-              <li key={reason} class="row between"><span>{REASONS[reason] ?? words(reason)}</span><b class="figure">{count(tasks)}</b></li>
+              <li key={reason} class="row between">
+                <span>{REASONS[reason] ?? words(reason)}</span>
+                <b class="figure">{count(tasks)}</b>
+              </li>
             ))}
           </ul>
         </>
@@ -167,11 +258,24 @@ function WorkersCard({ stats }: { stats: Stats | null }) {
 
 function DepthCard() {
   const list = samples.value;
-  const data: [number[], number[], number[]] = [list.map((s) => s.at / 1000), list.map((s) => s.waiting), list.map((s) => s.running)];
+  const data: [number[], number[], number[]] = [
+    list.map((s) => s.at / 1000),
+    list.map((s) => s.waiting),
+    list.map((s) => s.running),
+  ];
   return (
     <Card title="Queue" aside={<span class="dim">since this page was opened</span>} class="half">
-      {list.length === 0 ? <Skeleton lines={5} /> : (
-        <Chart title="Tasks that wait and run" data={data} series={[{ label: "Waiting", colour: "wait" }, { label: "Running", colour: "run" }]} />
+      {list.length === 0 ? (
+        <Skeleton lines={5} />
+      ) : (
+        <Chart
+          title="Tasks that wait and run"
+          data={data}
+          series={[
+            { label: "Waiting", colour: "wait" },
+            { label: "Running", colour: "run" },
+          ]}
+        />
       )}
     </Card>
   );
@@ -181,20 +285,37 @@ function EndedCard({ stats }: { stats: Stats | null }) {
   const minutes = stats?.historical ?? [];
   const last = minutes.at(-1);
   const filled = last ? filledUp(minutes) : [];
-  const data: [number[], number[], number[]] = [filled.map((m) => m.at), filled.map((m) => m.ended), filled.map((m) => m.failed)];
+  const data: [number[], number[], number[]] = [
+    filled.map((m) => m.at),
+    filled.map((m) => m.ended),
+    filled.map((m) => m.failed),
+  ];
   return (
     <Card title="Throughput" aside={<span class="dim">ended in each minute of the last hour</span>} class="half">
-      {!stats ? <Skeleton lines={5} /> : minutes.length === 0 ? (
-        <Empty title="Nothing ended in the last hour">Hand something in: <code>taskmesh submit -- sha256sum /etc/hostname</code></Empty>
+      {!stats ? (
+        <Skeleton lines={5} />
+      ) : minutes.length === 0 ? (
+        <Empty title="Nothing ended in the last hour">
+          Hand something in: <code>taskmesh submit -- sha256sum /etc/hostname</code>
+        </Empty>
       ) : (
-        <Chart title="Tasks that ended in each minute" data={data} series={[{ label: "Ended", colour: "good", bars: true }, { label: "of these failed", colour: "bad", bars: true }]} />
+        <Chart
+          title="Tasks that ended in each minute"
+          data={data}
+          series={[
+            { label: "Ended", colour: "good", bars: true },
+            { label: "of these failed", colour: "bad", bars: true },
+          ]}
+        />
       )}
     </Card>
   );
 }
 
 /** Minutes in which nothing ended are left out of the answer: they are zero. */
-function filledUp(minutes: { minute: string; ended: number; failed: number }[]): { at: number; ended: number; failed: number }[] {
+function filledUp(
+  minutes: { minute: string; ended: number; failed: number }[],
+): { at: number; ended: number; failed: number }[] {
   const known = new Map(minutes.map((m) => [Math.floor(Date.parse(m.minute) / 60_000), m]));
   const end = Math.floor(Date.now() / 60_000);
   return Array.from({ length: 60 }, (_, n) => {
@@ -207,12 +328,20 @@ function filledUp(minutes: { minute: string; ended: number; failed: number }[]):
 function RunningCard() {
   const page = running.value.value;
   return (
-    <Card title="Running now" aside={<a href={to(["tasks"], { status: "running" })}>{page ? `All ${count(page.total_count)}` : "All"}</a>} class="half">
-      {!page ? <Skeleton lines={5} /> : page.tasks.length === 0 ? (
+    <Card
+      title="Running now"
+      aside={<a href={to(["tasks"], { status: "running" })}>{page ? `All ${count(page.total_count)}` : "All"}</a>}
+      class="half"
+    >
+      {!page ? (
+        <Skeleton lines={5} />
+      ) : page.tasks.length === 0 ? (
         <Empty title="Nothing runs">Tasks show up here while they run.</Empty>
       ) : (
         <ul class="rows">
-          {page.tasks.slice(0, 7).map((task) => <RunningRow key={task.task_id} task={task} />)}
+          {page.tasks.slice(0, 7).map((task) => (
+            <RunningRow key={task.task_id} task={task} />
+          ))}
         </ul>
       )}
     </Card>
@@ -224,7 +353,11 @@ function RunningRow({ task }: { task: Task }) {
     <li class="row between">
       <TaskLink id={task.task_id} />
       <span class="row dim small nowrap">
-        {task.worker_id && <a class="mono" href={to(["nodes", task.worker_id])}>{task.worker_id}</a>}
+        {task.worker_id && (
+          <a class="mono" href={to(["nodes", task.worker_id])}>
+            {task.worker_id}
+          </a>
+        )}
         <span class="figure">{span(Math.floor(between(task.start_time, null, now.value) ?? 0) || null)}</span>
       </span>
     </li>

@@ -6,7 +6,19 @@ import { between, bytes, count, moment, NONE, plural, pretty, short8, span, word
 import { may, now, peers, queue, running, useSource } from "../live.ts";
 import { approve, call, Refusal, taskUri } from "../mcp.ts";
 import { Action, ask, cancelTask, changePriority, retryTask } from "../parts/ask.tsx";
-import { Ago, Card, Chip, Empty, Facts, Glyph, NodeLink, Skeleton, TaskLink, toast, Trouble } from "../parts/basics.tsx";
+import {
+  Ago,
+  Card,
+  Chip,
+  Empty,
+  Facts,
+  Glyph,
+  NodeLink,
+  Skeleton,
+  TaskLink,
+  toast,
+  Trouble,
+} from "../parts/basics.tsx";
 import { fleet } from "../fleet.ts";
 import { go, to } from "../route.ts";
 import type { TaskResult, TaskStatus } from "../types.ts";
@@ -35,12 +47,26 @@ export function TaskPageView({ id }: { id: string }) {
       <nav class="crumbs" aria-label="Where this is">
         <a href={to(["tasks"])}>Tasks</a>
         {/* Of an array or a workflow: what is before the last slash names it. */}
-        {id.includes("/") && <a class="mono" href={to(["tasks"], { workflow: id.slice(0, id.lastIndexOf("/")) })}>{id.slice(0, id.lastIndexOf("/"))}</a>}
+        {id.includes("/") && (
+          <a class="mono" href={to(["tasks"], { workflow: id.slice(0, id.lastIndexOf("/")) })}>
+            {id.slice(0, id.lastIndexOf("/"))}
+          </a>
+        )}
       </nav>
-      {problem && (problem.code === "not_found"
-        ? <Empty title={`There is no task ${id}`}>It may have been forgotten after its time, or the id is another. <a href={to(["tasks"])}>All tasks</a></Empty>
-        : <Trouble problem={problem} what="This task could not be read." />)}
-      {!got && !problem && <><h1 class="mono id">{id}</h1><Skeleton lines={8} /></>}
+      {problem &&
+        (problem.code === "not_found" ? (
+          <Empty title={`There is no task ${id}`}>
+            It may have been forgotten after its time, or the id is another. <a href={to(["tasks"])}>All tasks</a>
+          </Empty>
+        ) : (
+          <Trouble problem={problem} what="This task could not be read." />
+        ))}
+      {!got && !problem && (
+        <>
+          <h1 class="mono id">{id}</h1>
+          <Skeleton lines={8} />
+        </>
+      )}
       {got && <Body {...got} />}
     </>
   );
@@ -56,23 +82,57 @@ function Body({ status, result }: Whole) {
           <h1 class="mono id">{status.task_id}</h1>
           <p class="row wrap">
             <Chip status={status.status} />
-            <span class="dim">{status.task_type}{row ? `, priority ${row.priority}` : ""}{status.queue_position != null ? `, place ${count(status.queue_position)} in the queue of its owner` : ""}</span>
-            {row?.tags.map((tag) => <a key={tag} class="tag" href={to(["tasks"], { tag })}>{tag}</a>)}
+            <span class="dim">
+              {status.task_type}
+              {row ? `, priority ${row.priority}` : ""}
+              {status.queue_position != null ? `, place ${count(status.queue_position)} in the queue of its owner` : ""}
+            </span>
+            {row?.tags.map((tag) => (
+              <a key={tag} class="tag" href={to(["tasks"], { tag })}>
+                {tag}
+              </a>
+            ))}
           </p>
         </div>
         <div class="row wrap">
           {status.task_type === "approve" && !ended && <Approve id={status.task_id} />}
-          {!ended && status.status !== "running" && <Action operation="task_priority" question={() => changePriority(status.task_id, row?.priority ?? null)}>Change priority</Action>}
-          {!ended && <Action operation="task_cancel" danger question={() => cancelTask(status.task_id)}>Cancel</Action>}
-          {ended && status.status !== "completed" && <Action operation="task_retry" question={() => retryTask(status.task_id, (id) => go(to(["tasks", id])))}>Try again</Action>}
+          {!ended && status.status !== "running" && (
+            <Action operation="task_priority" question={() => changePriority(status.task_id, row?.priority ?? null)}>
+              Change priority
+            </Action>
+          )}
+          {!ended && (
+            <Action operation="task_cancel" danger question={() => cancelTask(status.task_id)}>
+              Cancel
+            </Action>
+          )}
+          {ended && status.status !== "completed" && (
+            <Action operation="task_retry" question={() => retryTask(status.task_id, (id) => go(to(["tasks", id])))}>
+              Try again
+            </Action>
+          )}
         </div>
       </div>
-      {status.error && <p class={`note pre ${status.status === "completed" ? "" : "tone-bad"}`}><Glyph status="failed" /><span>{status.error}</span></p>}
+      {status.error && (
+        <p class={`note pre ${status.status === "completed" ? "" : "tone-bad"}`}>
+          <Glyph status="failed" />
+          <span>{status.error}</span>
+        </p>
+      )}
       {status.progress != null && !ended && <Progress percent={status.progress} message={status.progress_message} />}
-      {status.progress == null && status.progress_message && !ended && <p class="note pre"><Glyph status="running" /><span>{status.progress_message}</span></p>}
+      {status.progress == null && status.progress_message && !ended && (
+        <p class="note pre">
+          <Glyph status="running" />
+          <span>{status.progress_message}</span>
+        </p>
+      )}
       <div class="grid">
-        <Card title="Times" class="half"><Timeline status={status} /></Card>
-        <Card title="Attempts and ownership" class="half"><Ownership status={status} home={row?.home_node ?? null} /></Card>
+        <Card title="Times" class="half">
+          <Timeline status={status} />
+        </Card>
+        <Card title="Attempts and ownership" class="half">
+          <Ownership status={status} home={row?.home_node ?? null} />
+        </Card>
         {!ended && status.explanation && <Explanation of={status.explanation} />}
         {status.schedule && <Schedule of={status.schedule} />}
         {ended && <Result id={status.task_id} result={result} />}
@@ -97,8 +157,12 @@ function Approve({ id }: { id: string }) {
     });
   return (
     <>
-      <button type="button" class="button solid" onClick={answer(true)}>Approve</button>
-      <button type="button" class="button danger" onClick={answer(false)}>Reject</button>
+      <button type="button" class="button solid" onClick={answer(true)}>
+        Approve
+      </button>
+      <button type="button" class="button danger" onClick={answer(false)}>
+        Reject
+      </button>
     </>
   );
 }
@@ -128,15 +192,36 @@ function Timeline({ status }: { status: TaskStatus }) {
     ["Ended", moment(status.end_time, now.value)],
   ];
   if (used?.delayed_until) facts.push(["Waits until", moment(used.delayed_until, now.value)]);
-  if (used?.cpu_user_ms != null) facts.push(["Processor", `${span((used.cpu_user_ms + (used.cpu_system_ms ?? 0)) / 1000)}`]);
+  if (used?.cpu_user_ms != null)
+    facts.push(["Processor", `${span((used.cpu_user_ms + (used.cpu_system_ms ?? 0)) / 1000)}`]);
   if (used?.max_rss_kib != null) facts.push(["Memory, at most", bytes(used.max_rss_kib * 1024)]);
   return (
     <>
-      <svg class="timeline" viewBox="0 0 100 8" preserveAspectRatio="none" role="img" aria-label={`Waited ${span(waited)}, ran ${span(ran)}`}>
+      <svg
+        class="timeline"
+        viewBox="0 0 100 8"
+        preserveAspectRatio="none"
+        role="img"
+        aria-label={`Waited ${span(waited)}, ran ${span(ran)}`}
+      >
         <rect class="waited" width={String(part)} height="8" />
-        <rect class={status.status === "failed" ? "ran bad" : "ran"} x={String(part)} width={String(100 - part)} height="8" />
+        <rect
+          class={status.status === "failed" ? "ran bad" : "ran"}
+          x={String(part)}
+          width={String(100 - part)}
+          height="8"
+        />
       </svg>
-      <p class="key dim"><span><i class="swatch wait" />waited</span><span><i class={`swatch ${status.status === "failed" ? "bad" : "run"}`} />ran</span></p>
+      <p class="key dim">
+        <span>
+          <i class="swatch wait" />
+          waited
+        </span>
+        <span>
+          <i class={`swatch ${status.status === "failed" ? "bad" : "run"}`} />
+          ran
+        </span>
+      </p>
       <Facts of={facts} />
     </>
   );
@@ -147,48 +232,111 @@ function Ownership({ status, home }: { status: TaskStatus; home: string | null }
   const nodes = fleet(peers.value.value?.peers ?? [], queue.value.value?.worker_stats ?? [], []);
   const health = new Map(nodes.map((node) => [node.id, node]));
   const at = queue.value.value?.worker_stats?.find((worker) => worker.worker_id === status.worker_id);
-  const attempts = metrics ? [`${plural(status.attempt, "grant")}`, `${count(metrics.failures)} failed`, `${count(metrics.crashes)} lost with a node`].join(", ") : count(status.attempt);
+  const attempts = metrics
+    ? [
+        `${plural(status.attempt, "grant")}`,
+        `${count(metrics.failures)} failed`,
+        `${count(metrics.crashes)} lost with a node`,
+      ].join(", ")
+    : count(status.attempt);
   return (
-    <Facts of={[
-      ["Attempts", attempts],
-      ["Worker", status.worker_id ? <a key="w" class="mono" href={to(["nodes", at?.node ?? status.worker_id])}>{status.worker_id}</a> : NONE],
-      ["Fence", metrics ? <span key="f">ownership <b class="figure">{metrics.epoch}</b>, attempt <b class="figure">{status.attempt}</b></span> : NONE],
-      ["Owner", home ? <NodeLink key="o" id={home} own={health.get(home)?.own} /> : <span key="o" class="dim">one of the holders</span>],
-      ["Holders", metrics ? (
-        <ul key="h" class="holders">
-          {metrics.holders.map((holder) => (
-            <li key={holder}>
-              <Glyph status={health.get(holder)?.health ?? "disconnected"} />
-              <NodeLink id={holder} own={health.get(holder)?.own} />
-              <span class="hidden">{health.get(holder)?.health ?? "unknown"}</span>
-            </li>
-          ))}
-        </ul>
-      ) : NONE],
-      ...(status.retry_of ? [["Tries again", <TaskLink key="r" id={status.retry_of} />] as [string, ComponentChildren]] : []),
-      ...(status.retried_as ? [["Tried again as", <TaskLink key="a" id={status.retried_as} />] as [string, ComponentChildren]] : []),
-    ]} />
+    <Facts
+      of={[
+        ["Attempts", attempts],
+        [
+          "Worker",
+          status.worker_id ? (
+            <a key="w" class="mono" href={to(["nodes", at?.node ?? status.worker_id])}>
+              {status.worker_id}
+            </a>
+          ) : (
+            NONE
+          ),
+        ],
+        [
+          "Fence",
+          metrics ? (
+            <span key="f">
+              ownership <b class="figure">{metrics.epoch}</b>, attempt <b class="figure">{status.attempt}</b>
+            </span>
+          ) : (
+            NONE
+          ),
+        ],
+        [
+          "Owner",
+          home ? (
+            <NodeLink key="o" id={home} own={health.get(home)?.own} />
+          ) : (
+            <span key="o" class="dim">
+              one of the holders
+            </span>
+          ),
+        ],
+        [
+          "Holders",
+          metrics ? (
+            <ul key="h" class="holders">
+              {metrics.holders.map((holder) => (
+                <li key={holder}>
+                  <Glyph status={health.get(holder)?.health ?? "disconnected"} />
+                  <NodeLink id={holder} own={health.get(holder)?.own} />
+                  <span class="hidden">{health.get(holder)?.health ?? "unknown"}</span>
+                </li>
+              ))}
+            </ul>
+          ) : (
+            NONE
+          ),
+        ],
+        ...(status.retry_of
+          ? [["Tries again", <TaskLink key="r" id={status.retry_of} />] as [string, ComponentChildren]]
+          : []),
+        ...(status.retried_as
+          ? [["Tried again as", <TaskLink key="a" id={status.retried_as} />] as [string, ComponentChildren]]
+          : []),
+      ]}
+    />
   );
 }
 
 function Explanation({ of }: { of: NonNullable<TaskStatus["explanation"]> }) {
   return (
-    <Card title={of.reason ? "Why it waits" : "What happens next"} aside={of.reason && <span class="tag">{words(of.reason)}</span>} class="full">
+    <Card
+      title={of.reason ? "Why it waits" : "What happens next"}
+      aside={of.reason && <span class="tag">{words(of.reason)}</span>}
+      class="full"
+    >
       <p>{sentence(of.summary)}</p>
-      <p class="dim">Next: {of.next}{of.next_at ? <>, at {moment(of.next_at, now.value)}</> : null}.</p>
+      <p class="dim">
+        Next: {of.next}
+        {of.next_at ? <>, at {moment(of.next_at, now.value)}</> : null}.
+      </p>
       {of.nodes.length > 0 && (
-        <div class="table plain"><table>
-          <thead><tr><th scope="col">Node</th><th scope="col">Worker</th><th scope="col">Why not there</th></tr></thead>
-          <tbody>
-            {of.nodes.map((node) => (
-              <tr key={node.node + (node.worker_id ?? "")}>
-                <th scope="row"><NodeLink id={node.node} /></th>
-                <td data-name="Worker" class="mono small">{node.worker_id ?? NONE}</td>
-                <td data-name="Why not there">{words(node.reason)}</td>
+        <div class="table plain">
+          <table>
+            <thead>
+              <tr>
+                <th scope="col">Node</th>
+                <th scope="col">Worker</th>
+                <th scope="col">Why not there</th>
               </tr>
-            ))}
-          </tbody>
-        </table></div>
+            </thead>
+            <tbody>
+              {of.nodes.map((node) => (
+                <tr key={node.node + (node.worker_id ?? "")}>
+                  <th scope="row">
+                    <NodeLink id={node.node} />
+                  </th>
+                  <td data-name="Worker" class="mono small">
+                    {node.worker_id ?? NONE}
+                  </td>
+                  <td data-name="Why not there">{words(node.reason)}</td>
+                </tr>
+              ))}
+            </tbody>
+          </table>
+        </div>
       )}
     </Card>
   );
@@ -203,23 +351,34 @@ function sentence(text: string): string {
 function Schedule({ of }: { of: NonNullable<TaskStatus["schedule"]> }) {
   return (
     <Card title="Schedule" class="full">
-      <Facts of={[
-        ["Pattern", <code key="c">{of.cron}</code>],
-        ["Zone", of.timezone],
-        ["Each tick", of.task_type],
-        ["Ticks so far", count(of.ticks)],
-        ["Last", of.last_task_id ? <TaskLink key="l" id={of.last_task_id} /> : NONE],
-        ["Next", moment(of.next_tick, now.value)],
-      ]} />
+      <Facts
+        of={[
+          ["Pattern", <code key="c">{of.cron}</code>],
+          ["Zone", of.timezone],
+          ["Each tick", of.task_type],
+          ["Ticks so far", count(of.ticks)],
+          ["Last", of.last_task_id ? <TaskLink key="l" id={of.last_task_id} /> : NONE],
+          ["Next", moment(of.next_tick, now.value)],
+        ]}
+      />
     </Card>
   );
 }
 
 function Result({ id, result }: { id: string; result: TaskResult | null }) {
-  if (!result) return <Card title="Result" class="full"><Skeleton lines={4} /></Card>;
+  if (!result)
+    return (
+      <Card title="Result" class="full">
+        <Skeleton lines={4} />
+      </Card>
+    );
   const nothing = result.result == null && !result.output;
   return (
-    <Card title="Result" aside={result.output_bytes != null && <span class="dim">{bytes(result.output_bytes)} of output</span>} class="full">
+    <Card
+      title="Result"
+      aside={result.output_bytes != null && <span class="dim">{bytes(result.output_bytes)} of output</span>}
+      class="full"
+    >
       {nothing && <p class="dim">It left nothing.</p>}
       {result.result != null && <Text label="Result" text={pretty(result.result)} name={`${id}.json`} />}
       {result.output && <Output key={result.output_cid} id={id} first={result} />}
@@ -244,8 +403,16 @@ function Output({ id, first }: { id: string; first: TaskResult }) {
   const text = parts.map((part) => part.output ?? "").join("");
   return (
     <>
-      <Text label={first.output_encoding === "base64" ? "Output, in base64" : "Output"} text={text} name={`${id}.txt`} />
-      {next !== null && <button type="button" class="button" disabled={busy} onClick={() => void more()}>Show more of the output</button>}
+      <Text
+        label={first.output_encoding === "base64" ? "Output, in base64" : "Output"}
+        text={text}
+        name={`${id}.txt`}
+      />
+      {next !== null && (
+        <button type="button" class="button" disabled={busy} onClick={() => void more()}>
+          Show more of the output
+        </button>
+      )}
     </>
   );
 }
@@ -253,7 +420,11 @@ function Output({ id, first }: { id: string; first: TaskResult }) {
 function Logs({ text, live }: { text: string | null; live: boolean }) {
   return (
     <Card title="Log" aside={live && <span class="dim">the end of it, as it comes</span>} class="full">
-      {text ? <Text label="Log" text={text} follow={live} /> : <p class="dim">{live ? "Nothing was written yet." : "Nothing was written."}</p>}
+      {text ? (
+        <Text label="Log" text={text} follow={live} />
+      ) : (
+        <p class="dim">{live ? "Nothing was written yet." : "Nothing was written."}</p>
+      )}
     </Card>
   );
 }
@@ -286,8 +457,18 @@ function Text({ label, text, name, follow = false }: TextProps) {
       <div class="row between">
         <span class="small dim">{label}</span>
         <span class="row">
-          <button type="button" class="button quiet" onClick={() => void navigator.clipboard?.writeText(text).then(() => toast("good", "Copied"))}>Copy</button>
-          {name && <button type="button" class="button quiet" onClick={save}>Save</button>}
+          <button
+            type="button"
+            class="button quiet"
+            onClick={() => void navigator.clipboard?.writeText(text).then(() => toast("good", "Copied"))}
+          >
+            Copy
+          </button>
+          {name && (
+            <button type="button" class="button quiet" onClick={save}>
+              Save
+            </button>
+          )}
         </span>
       </div>
       <pre

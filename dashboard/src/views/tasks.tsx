@@ -9,7 +9,19 @@ import { go, place, to } from "../route.ts";
 import type { Stats, Task, TaskPage } from "../types.ts";
 
 const STATES: [string, string, (stats: Stats) => number][] = [
-  ["", "All", (s) => s.queued_count + s.delayed_count + s.blocked_count + s.running_count + s.completed_count + s.failed_count + s.cancelled_count + s.expired_count],
+  [
+    "",
+    "All",
+    (s) =>
+      s.queued_count +
+      s.delayed_count +
+      s.blocked_count +
+      s.running_count +
+      s.completed_count +
+      s.failed_count +
+      s.cancelled_count +
+      s.expired_count,
+  ],
   ["queued", "Waiting", (s) => s.queued_count + s.delayed_count + s.blocked_count],
   ["running", "Running", (s) => s.running_count],
   ["completed", "Completed", (s) => s.completed_count],
@@ -31,7 +43,10 @@ type Args = Record<string, unknown>;
 
 function filterOf(query: URLSearchParams): Args {
   const text = (name: string) => query.get(name) || undefined;
-  const tags = query.getAll("tag").flatMap((tag) => tag.split(",")).filter(Boolean);
+  const tags = query
+    .getAll("tag")
+    .flatMap((tag) => tag.split(","))
+    .filter(Boolean);
   const priority = Number(query.get("priority"));
   return {
     status_filter: text("status"),
@@ -88,7 +103,8 @@ async function lead(key: string, filter: Args, n: number): Promise<boolean> {
 }
 
 function unfinished({ nodes_answered, nodes_expected }: TaskPage): Refusal {
-  const why = nodes_answered < nodes_expected ? "Not all nodes answered in time. Try again." : "The list has become shorter.";
+  const why =
+    nodes_answered < nodes_expected ? "Not all nodes answered in time. Try again." : "The list has become shorter.";
   return new Refusal(why, "unavailable", true);
 }
 
@@ -106,17 +122,29 @@ export function Tasks() {
   const filtered = Object.values(filter).some((value) => value !== undefined);
   return (
     <>
-      <div class="title"><h1>Tasks</h1></div>
+      <div class="title">
+        <h1>Tasks</h1>
+      </div>
       <Search query={query} />
       <States query={query} />
       {source.problem.value && <Trouble problem={source.problem.value} what="The tasks could not be listed." />}
       {list && <Answered answered={list.nodes_answered} expected={list.nodes_expected} />}
       <section class="card flush" aria-label="Tasks" aria-busy={!got}>
-        {!list ? !source.problem.value && <Skeleton lines={12} /> : list.tasks.length === 0 ? (
-          filtered
-            ? <Empty title="No task is like that"><a href={to(["tasks"])}>Show all tasks</a></Empty>
-            : <Empty title="No tasks yet">Hand one in: <code>taskmesh submit -- sha256sum /etc/hostname</code></Empty>
-        ) : <Table tasks={list.tasks} />}
+        {!list ? (
+          !source.problem.value && <Skeleton lines={12} />
+        ) : list.tasks.length === 0 ? (
+          filtered ? (
+            <Empty title="No task is like that">
+              <a href={to(["tasks"])}>Show all tasks</a>
+            </Empty>
+          ) : (
+            <Empty title="No tasks yet">
+              Hand one in: <code>taskmesh submit -- sha256sum /etc/hostname</code>
+            </Empty>
+          )
+        ) : (
+          <Table tasks={list.tasks} />
+        )}
         {list && list.tasks.length > 0 && <Pager list={list} n={n} filterKey={key} filter={filter} query={query} />}
       </section>
     </>
@@ -124,7 +152,9 @@ export function Tasks() {
 }
 
 function hrefOf(query: URLSearchParams, change: Record<string, string | undefined>): string {
-  const kept = Object.fromEntries(["status", ...FILTERS].map((name) => [name, query.getAll(name).join(",") || undefined]));
+  const kept = Object.fromEntries(
+    ["status", ...FILTERS].map((name) => [name, query.getAll(name).join(",") || undefined]),
+  );
   return to(["tasks"], { ...kept, ...change });
 }
 
@@ -134,7 +164,11 @@ function States({ query }: { query: URLSearchParams }) {
   return (
     <nav class="segments" aria-label="State">
       {STATES.map(([status, label, of]) => (
-        <a key={status} href={hrefOf(query, { status: status || undefined })} aria-current={chosen === status ? "true" : undefined}>
+        <a
+          key={status}
+          href={hrefOf(query, { status: status || undefined })}
+          aria-current={chosen === status ? "true" : undefined}
+        >
           {label} <small class="figure">{stats ? count(of(stats)) : ""}</small>
         </a>
       ))}
@@ -143,7 +177,9 @@ function States({ query }: { query: URLSearchParams }) {
 }
 
 function Search({ query }: { query: URLSearchParams }) {
-  const written = FILTERS.flatMap((name) => query.getAll(name).flatMap((value) => value.split(",").map((one) => `${name}:${one}`))).join(" ");
+  const written = FILTERS.flatMap((name) =>
+    query.getAll(name).flatMap((value) => value.split(",").map((one) => `${name}:${one}`)),
+  ).join(" ");
   const [text, write] = useState(written);
   const [found, find] = useState<{ values: string[]; hasMore: boolean } | null>(null);
   const box = useRef<HTMLInputElement>(null);
@@ -192,17 +228,36 @@ function Search({ query }: { query: URLSearchParams }) {
     <form class="search" role="search" onSubmit={submit}>
       <label>
         <span class="hidden">Search tasks</span>
-        <svg viewBox="0 0 16 16" aria-hidden="true"><circle cx="7" cy="7" r="4.5" /><path d="m10.5 10.5 3.5 3.5" /></svg>
-        <input ref={box} type="search" value={text} onInput={(event) => write(event.currentTarget.value)} placeholder="Id, or type: tag: worker: workflow: priority:" autocomplete="off" spellcheck={false} enterkeyhint="search" />
+        <svg viewBox="0 0 16 16" aria-hidden="true">
+          <circle cx="7" cy="7" r="4.5" />
+          <path d="m10.5 10.5 3.5 3.5" />
+        </svg>
+        <input
+          ref={box}
+          type="search"
+          value={text}
+          onInput={(event) => write(event.currentTarget.value)}
+          placeholder="Id, or type: tag: worker: workflow: priority:"
+          autocomplete="off"
+          spellcheck={false}
+          enterkeyhint="search"
+        />
         <kbd aria-hidden="true">/</kbd>
       </label>
       {begun && found && (
         <div class="found card" role="region" aria-label="Matching ids">
           {found.values.length === 0 ? (
-            <p class="dim">No id of those looked through begins with “{begun}”{found.hasMore ? ": the first thousand of each state. Enter opens a task by its whole id." : "."}</p>
+            <p class="dim">
+              No id of those looked through begins with “{begun}”
+              {found.hasMore ? ": the first thousand of each state. Enter opens a task by its whole id." : "."}
+            </p>
           ) : (
             <ul class="rows tight">
-              {found.values.slice(0, 8).map((id) => <li key={id}><TaskLink id={id} /></li>)}
+              {found.values.slice(0, 8).map((id) => (
+                <li key={id}>
+                  <TaskLink id={id} />
+                </li>
+              ))}
               {(found.values.length > 8 || found.hasMore) && <li class="dim small">and more: go on writing</li>}
             </ul>
           )}
@@ -221,11 +276,17 @@ function Table({ tasks }: { tasks: Task[] }) {
             <th scope="col">Task</th>
             <th scope="col">State</th>
             <th scope="col">Type</th>
-            <th scope="col" class="number">Priority</th>
+            <th scope="col" class="number">
+              Priority
+            </th>
             <th scope="col">Worker</th>
-            <th scope="col" class="number">Attempt</th>
+            <th scope="col" class="number">
+              Attempt
+            </th>
             <th scope="col">Submitted</th>
-            <th scope="col" class="number">Ran</th>
+            <th scope="col" class="number">
+              Ran
+            </th>
           </tr>
         </thead>
         <tbody>
@@ -233,15 +294,33 @@ function Table({ tasks }: { tasks: Task[] }) {
             <tr key={task.task_id}>
               <th scope="row">
                 <TaskLink id={task.task_id} />
-                {task.tags.map((tag) => <a key={tag} class="tag" href={to(["tasks"], { tag })}>{tag}</a>)}
+                {task.tags.map((tag) => (
+                  <a key={tag} class="tag" href={to(["tasks"], { tag })}>
+                    {tag}
+                  </a>
+                ))}
               </th>
-              <td><Chip status={task.status} /></td>
+              <td>
+                <Chip status={task.status} />
+              </td>
               <td data-name="Type">{task.task_type}</td>
-              <td data-name="Priority" class="number">{task.priority}</td>
-              <td data-name="Worker" class="mono small">{task.worker_id ?? "–"}</td>
-              <td data-name="Attempt" class="number">{task.attempt}</td>
-              <td data-name="Submitted" class="nowrap"><Ago at={task.submitted_at} /></td>
-              <td data-name="Ran" class="number nowrap">{task.start_time && (task.end_time || task.status === "running") ? span(between(task.start_time, task.end_time, now.value)) : "–"}</td>
+              <td data-name="Priority" class="number">
+                {task.priority}
+              </td>
+              <td data-name="Worker" class="mono small">
+                {task.worker_id ?? "–"}
+              </td>
+              <td data-name="Attempt" class="number">
+                {task.attempt}
+              </td>
+              <td data-name="Submitted" class="nowrap">
+                <Ago at={task.submitted_at} />
+              </td>
+              <td data-name="Ran" class="number nowrap">
+                {task.start_time && (task.end_time || task.status === "running")
+                  ? span(between(task.start_time, task.end_time, now.value))
+                  : "–"}
+              </td>
             </tr>
           ))}
         </tbody>
@@ -273,11 +352,16 @@ function Pager({ list, n, filterKey, filter, query }: PagerProps) {
     }
   };
   const button = (label: string, to: number, off: boolean) => (
-    <button type="button" class="button" disabled={off} onClick={() => void turn(to)}>{label}</button>
+    <button type="button" class="button" disabled={off} onClick={() => void turn(to)}>
+      {label}
+    </button>
   );
   return (
     <nav class="pager" aria-label="Pages">
-      <span class="dim figure" role="status">{leading ?? `${count(from)} to ${count(from + list.returned_count - 1)} of ${count(list.total_count)}, oldest first`}</span>
+      <span class="dim figure" role="status">
+        {leading ??
+          `${count(from)} to ${count(from + list.returned_count - 1)} of ${count(list.total_count)}, oldest first`}
+      </span>
       <span class="row">
         {button("Oldest", 0, n === 0)}
         {button("Previous", n - 1, n === 0)}
@@ -287,4 +371,3 @@ function Pager({ list, n, filterKey, filter, query }: PagerProps) {
     </nav>
   );
 }
-
