@@ -9,12 +9,13 @@
 // Nothing is left running.
 
 import { createRequire } from "node:module";
-import { mkdirSync, readFileSync, rmSync } from "node:fs";
+import { mkdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { Mesh } from "./mesh.mjs";
 import { Page, check } from "./page.mjs";
 
-const [modules, taskmesh, folder] = process.argv.slice(2);
+const [modules, taskmesh, folder] = process.argv.slice(2).map((path) => resolve(path));
 const require = createRequire(pathToFileURL(`${modules}/`));
 const { chromium } = require("playwright-core");
 const axe = readFileSync(require.resolve("axe-core/axe.min.js"), "utf8");
@@ -89,7 +90,7 @@ async function opens({ page }) {
 async function followed(page) {
   await page.goto(`${mesh.page(1)}#/tasks`);
   await page.getByRole("heading", { name: "Tasks" }).waitFor();
-  const script = "echo to the log >&2; echo $((6 * 7)); sleep 2";
+  const script = "echo to the log >&2; echo $((6 * 7)); sleep 1";
   mesh.submit(2, { task_type: "exec", payload: { argv: ["sh", "-c", script] }, task_id: "answer", tags: ["seen"] });
   await page.getByRole("link", { name: "answer", exact: true }).click();
   await page.locator("h1", { hasText: "answer" }).waitFor();
@@ -164,29 +165,26 @@ async function cancelled(page) {
 }
 
 async function workflow(page) {
-  const step = (step_id, ms, ...depends_on) => ({ step_id, action: "sleep", inputs: { ms }, depends_on });
+  const step = (step_id, action, inputs, ...depends_on) => ({ step_id, action, inputs, depends_on });
+  // One step goes on until this file is there: all else has ended then, and it is the critical one.
+  const gate = `${folder}/gate`;
   const steps = [
-    step("fetch", 400),
-    step("clean", 300, "fetch"),
-    step("enrich", 2_500, "fetch"),
-    step("sum", 200, "clean"),
-    step("plot", 300, "clean", "enrich"),
-    step("publish", 200, "sum", "plot"),
+    step("fetch", "sleep", { ms: 200 }),
+    step("clean", "sleep", { ms: 100 }, "fetch"),
+    step("enrich", "exec", { argv: ["sh", "-c", `until [ -e '${gate}' ]; do sleep 0.1; done`] }, "fetch"),
+    step("sum", "sleep", { ms: 100 }, "clean"),
+    step("plot", "sleep", { ms: 100 }, "clean", "enrich"),
+    step("publish", "sleep", { ms: 100 }, "sum", "plot"),
   ];
-  mesh.call(
-    2,
-    "workflow",
-    "submit",
-    "Nightly report",
-    "--workflow-id",
-    "nightly",
-    ...steps.flatMap((s) => ["--step", JSON.stringify(s)]),
-  );
+  const given = steps.flatMap((step) => ["--step", JSON.stringify(step)]);
+  mesh.call(2, "workflow", "submit", "Nightly report", "--workflow-id", "nightly", ...given);
   await page.goto(`${mesh.page(1)}#/workflows`);
   await page.reload();
   await page.getByRole("link", { name: "Nightly report" }).click();
   await page.locator("[data-step=enrich][data-status=running]").waitFor();
+  await page.locator("[data-step=sum][data-status=completed]").waitFor();
   await page.screenshot({ path: `${screens}/workflow.png` });
+  writeFileSync(gate, "");
   await page.locator("[data-step=publish][data-status=completed]").waitFor();
   const path = await page.locator(".step.critical").evaluateAll((all) => all.map((step) => step.dataset.step));
   check(path.includes("enrich") && !path.includes("sum"), `critical: ${path}`);
