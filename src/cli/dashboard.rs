@@ -27,10 +27,10 @@ pub(super) struct DashboardArgs {
     /// How long it may be used, such as 15m or 8h; at most 366d.
     #[arg(long, value_name = "SPAN", default_value = "8h", value_parser = span)]
     expires: Millis,
+    /// Whose it is: what is done on the page is in the audit log under this name.
+    #[arg(long, default_value = "dashboard")]
+    name: String,
 }
-
-/// The subject of the tokens that are made for it.
-const NAME: &str = "dashboard";
 
 /// Prints the address. `given` is the token that was named for this call.
 pub(super) async fn run(node: &Node, given: Option<&str>, args: &DashboardArgs) -> Result<(), Exit> {
@@ -54,7 +54,7 @@ pub(super) async fn run(node: &Node, given: Option<&str>, args: &DashboardArgs) 
 
 async fn made(node: &Node, args: &DashboardArgs) -> Result<String, Exit> {
     let wanted = Wanted {
-        name: NAME.to_owned(),
+        name: args.name.clone(),
         role: args.role.name().to_owned(),
         expires_in: Some(args.expires.0 / 1_000),
         limits: Limits::default(),
