@@ -14,6 +14,10 @@ interface Spot extends SimulationNodeDatum {
   y: number;
 }
 
+/** So few nodes stand at the corners of a figure, more around the one that is asked. */
+const CORNERS = 4;
+/** Above that, latency is told in the list of nodes alone. */
+const LABELLED = 16;
 /** Above that, names and figures would cover each other. */
 const NAMED = 40;
 
@@ -22,11 +26,13 @@ function radius(nodes: number): number {
 }
 
 /** Places in a space without edges first, stretched to the box afterwards. */
-function places(ids: string[], width: number, height: number): Map<string, Spot> {
+function places(ids: string[], own: string | undefined, width: number, height: number): Map<string, Spot> {
   const r = radius(ids.length);
   const spots: Spot[] = ids.map((id, n) => {
     const angle = (2 * Math.PI * n) / ids.length - Math.PI / 2;
-    return { id, x: 100 * Math.cos(angle), y: 100 * Math.sin(angle) };
+    const spot = { id, x: 100 * Math.cos(angle), y: 100 * Math.sin(angle) };
+    // All links are its own: amid the others they cross nothing.
+    return id === own && ids.length > CORNERS ? { id, x: 0, y: 0, fx: 0, fy: 0 } : spot;
   });
   forceSimulation(spots)
     .force("apart", forceManyBody().strength(-600))
@@ -40,7 +46,10 @@ function places(ids: string[], width: number, height: number): Map<string, Spot>
   const [wide, high] = [Math.max(...xs) - left, Math.max(...ys) - top];
   // Room for names below and beside; figures of few nodes are not drawn apart for its own sake.
   const [side, above, below] = [r + 30, r + 12, r + 46];
-  const room = { x: Math.min(width - 2 * side, 2.1 * (height - above - below)), y: height - above - below };
+  const room = {
+    x: Math.min(width - 2 * side, (ids.length > CORNERS ? 3 : 2.1) * (height - above - below)),
+    y: height - above - below,
+  };
   return new Map(
     spots.map((spot) => {
       const x = wide > 1 ? (width - room.x) / 2 + ((spot.x - left) / wide) * room.x : width / 2;
@@ -67,6 +76,7 @@ export function MeshGraph({ nodes, flows }: { nodes: FleetNode[]; flows: Flow[] 
       width > 0
         ? places(
             nodes.map((n) => n.id),
+            nodes.find((n) => n.own)?.id,
             width,
             height,
           )
@@ -100,6 +110,7 @@ function Drawing({ nodes, flows, spots, width, height }: DrawingProps) {
   const up = nodes.filter((node) => node.health !== "down").length;
   return (
     <svg
+      class={named ? "" : "crowd"}
       width={width}
       height={height}
       viewBox={`0 0 ${width} ${height}`}
@@ -124,10 +135,10 @@ function Drawing({ nodes, flows, spots, width, height }: DrawingProps) {
           <line key={node.id} class={`link ${node.health}`} x1={home.x} y1={home.y} x2={spot.x} y2={spot.y} />
         ))}
       {flows.map((flow) => (
-        <FlowLine key={`${flow.owner} ${flow.executor}`} flow={flow} spots={spots} r={r} />
+        <FlowLine key={`${flow.owner} ${flow.executor}`} flow={flow} spots={spots} r={r} named={named} />
       ))}
       {home &&
-        named &&
+        nodes.length <= LABELLED &&
         linked.map(({ node, spot }) => {
           const latency = node.peer?.metrics.latency_ms;
           if (node.health === "down" || latency == null) return null;
@@ -145,7 +156,14 @@ function Drawing({ nodes, flows, spots, width, height }: DrawingProps) {
   );
 }
 
-function FlowLine({ flow, spots, r }: { flow: Flow; spots: Map<string, Spot>; r: number }) {
+interface FlowProps {
+  flow: Flow;
+  spots: Map<string, Spot>;
+  r: number;
+  named: boolean;
+}
+
+function FlowLine({ flow, spots, r, named }: FlowProps) {
   const [from, to] = [spots.get(flow.owner), spots.get(flow.executor)];
   if (!from || !to) return null;
   const [dx, dy] = [to.x - from.x, to.y - from.y];
@@ -165,10 +183,12 @@ function FlowLine({ flow, spots, r }: { flow: Flow; spots: Map<string, Spot>; r:
     <g class="flow">
       <title>{`${short8(flow.executor)} runs ${plural(flow.tasks, "task")} of ${short8(flow.owner)}`}</title>
       <path d={`M${x1} ${y1}Q${cx} ${cy} ${x2} ${y2}`} stroke-width={heavy} marker-end="url(#tip)" />
-      <circle cx={lx} cy={ly} r="9" />
-      <text x={lx} y={ly + 4}>
-        {flow.tasks}
-      </text>
+      {named && <circle cx={lx} cy={ly} r="9" />}
+      {named && (
+        <text x={lx} y={ly + 4}>
+          {flow.tasks}
+        </text>
+      )}
     </g>
   );
 }
