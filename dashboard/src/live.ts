@@ -4,7 +4,7 @@
 
 import { effect, signal, type ReadonlySignal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { call, changes, offered, Refusal } from "./mcp.ts";
+import { ahead, call, changes, offered, Refusal } from "./mcp.ts";
 import { token } from "./session.ts";
 import type { Peer, Stats, TaskPage } from "./types.ts";
 
@@ -187,7 +187,7 @@ async function learn(): Promise<void> {
 
 export function start(): void {
   setInterval(() => {
-    if (!document.hidden) now.value = Date.now();
+    if (!document.hidden) now.value = Date.now() + ahead;
   }, 1_000);
   document.addEventListener("visibilitychange", () => {
     rewire();

@@ -20,6 +20,16 @@ export class Refusal extends Error {
 
 type Json = Record<string, unknown>;
 
+/** How far the node's clock is ahead of the browser's, in ms: ages are of its times. */
+export let ahead = 0;
+
+function compare(response: Response): void {
+  const told = Date.parse(response.headers.get("date") ?? "");
+  const by = told - Date.now();
+  // The header has whole seconds, and the answer took a while.
+  if (Number.isFinite(by)) ahead = Math.abs(by) < 2_500 ? 0 : by;
+}
+
 function meta(capabilities: Json): Json {
   return {
     "io.modelcontextprotocol/protocolVersion": PROTOCOL,
@@ -74,6 +84,7 @@ async function post(
       true,
     );
   }
+  compare(response);
   if (response.ok) return response;
   throw await refusal(response, shown);
 }

@@ -317,7 +317,7 @@ function filledUp(
   minutes: { minute: string; ended: number; failed: number }[],
 ): { at: number; ended: number; failed: number }[] {
   const known = new Map(minutes.map((m) => [Math.floor(Date.parse(m.minute) / 60_000), m]));
-  const end = Math.floor(Date.now() / 60_000);
+  const end = Math.floor(now.peek() / 60_000);
   return Array.from({ length: 60 }, (_, n) => {
     const minute = end - 59 + n;
     const { ended, failed } = known.get(minute) ?? { ended: 0, failed: 0 };
