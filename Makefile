@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-workflow test check fix sim sim-long sim-big fuzz conformance bench bless run run3 doc release dist deb
+.PHONY: help dashboard demo demo-workflow test check fix sim sim-long sim-big fuzz conformance bench bless run run3 doc release dist deb
 SHELL := /bin/bash
 
 CARGO ?= cargo
@@ -58,6 +58,9 @@ fuzz: ## Fuzz every reader of bytes from outside, FUZZ_S=30 seconds each
 conformance: ## The official MCP conformance suite, both requirement sets (npm brings Node and the suite)
 	$(CARGO) build --example conformance --features conformance
 	.ci/conformance $(TARGET)/debug/examples/conformance $(TARGET)/conformance
+
+dashboard: ## Check and bundle the page that nodes serve: dashboard/src to dashboard/dist (needs Node 20 and npm)
+	cd dashboard && npm ci --loglevel error && npx tsc && node build.mjs
 
 bench: ## All benchmarks (release build; a quiet machine gives better figures)
 	$(CARGO) bench --workspace

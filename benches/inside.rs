@@ -116,6 +116,7 @@ async fn start(folder: PathBuf, config: Config) -> Inside {
         feed: Feed::default(),
         offer: Offer::default(),
         templates: Default::default(),
+        dashboard: false,
     };
     let doors = Doors { open: Door::Tcp(listener), address, local: None };
     tokio::spawn(serve(doors, face, stop.clone()));

@@ -171,6 +171,8 @@ pub struct Api {
     pub toolsets: Vec<String>,
     /// Only operations that change nothing are offered.
     pub read_only: bool,
+    /// The dashboard is served beside it.
+    pub dashboard: bool,
 }
 
 /// The worker that a node starts with.
@@ -392,6 +394,7 @@ impl Config {
                 hosts: Vec::new(),
                 toolsets: Vec::new(),
                 read_only: false,
+                dashboard: true,
             },
             p2p: P2p::default(),
             source: ForeignQueue { queue: String::new(), types: Vec::new(), token_file: None, lease_s: 60 },

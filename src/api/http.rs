@@ -13,7 +13,7 @@ use super::auth::{self, Gate, Visitor};
 use super::budget::{Budget, Full, Memory, weight};
 use super::mcp::Facade;
 use super::serve::{self, Door, until};
-use super::{Feed, Meter};
+use super::{Feed, Meter, dashboard};
 use crate::ops::{Code, Failure, Offer};
 use crate::templates::Shelf;
 use axum::Router;
@@ -70,6 +70,8 @@ pub struct Face {
     pub offer: Offer,
     /// Those that submissions may name.
     pub templates: Shelf,
+    /// Whether the dashboard is served beside it.
+    pub dashboard: bool,
 }
 
 /// The doors of the MCP endpoint: the one at an address, and a socket for
@@ -145,10 +147,11 @@ pub(super) fn router(
         sessions: Sessions::new(sessions),
     };
     let found = metadata(&face.gate);
+    let page = if face.dashboard { dashboard::routes() } else { Router::new() };
     let admin = auth::admin::routes(face.gate.clone(), face.audit.clone());
     let cache = super::cache::routes(face.gate, face.audit);
     let guarded = Router::new().route_service(PATH, service).merge(admin).merge(cache);
-    guarded.layer(middleware::from_fn_with_state(Arc::new(guard), admit)).merge(found)
+    guarded.layer(middleware::from_fn_with_state(Arc::new(guard), admit)).merge(found).merge(page)
 }
 
 /// How a client that has no token finds the server that gives one (RFC 9728).

@@ -1,5 +1,5 @@
-//! The faces: MCP over HTTP, stdio and libp2p, metrics and health over HTTP, and the
-//! client that the command line speaks MCP with. They translate and guard;
+//! The faces: MCP over HTTP, stdio and libp2p, the dashboard, metrics and health
+//! over HTTP, and the client that the command line speaks MCP with. They translate and guard;
 //! what an operation means is in `ops` and in the core.
 
 pub mod audit;
@@ -7,6 +7,7 @@ pub mod auth;
 mod budget;
 pub mod cache;
 pub mod client;
+pub mod dashboard;
 pub mod http;
 mod mcp;
 pub mod p2p;

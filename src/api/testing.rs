@@ -132,8 +132,8 @@ impl Endpoint {
         let feed = Feed::default();
         let meter = Arc::new(meter);
         let kept = gate.clone();
-        let face =
-            Face { gate, audit, meter, hosts: Vec::new(), feed: feed.clone(), offer, templates: Default::default() };
+        let (hosts, templates) = (Vec::new(), Default::default());
+        let face = Face { gate, audit, meter, hosts, feed: feed.clone(), offer, templates, dashboard: true };
         let sessions = Arc::new(sessions::manager());
         let router = router(face, SocketAddr::from(([127, 0, 0, 1], 0)), sessions.clone(), &shutdown);
         let local = UnixListener::bind(folder.path().join("api.sock")).expect("a socket");

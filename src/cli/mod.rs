@@ -14,6 +14,7 @@ pub mod run;
 
 mod audit;
 mod cache;
+mod dashboard;
 mod door;
 mod follow;
 mod health;
@@ -77,6 +78,10 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Command::Health(args) => {
             let folder = load(&global, &[])?.node.data_dir;
             on_small_runtime(health::run(Form::of(global.json), &folder, &args))
+        }
+        Command::Dashboard(args) => {
+            let given = global.token.clone();
+            on_runtime(&global, async |node| dashboard::run(&node, given.as_deref(), &args).await)
         }
         Command::Invite => on_runtime(&global, async |node| invite(&node)),
         Command::Submit(args) => on_runtime(&global, async |node| submit::run(&node, &args).await),

@@ -407,6 +407,9 @@ fn banner(prepared: &Prepared, info: &NodeInfo) -> String {
     if let Some(fingerprint) = &info.fingerprint {
         line("", &format!("with the certificate {fingerprint}"));
     }
+    if prepared.config.api.dashboard {
+        line("dashboard", "`taskmesh dashboard` prints its address, with a token for it");
+    }
     line("metrics", &format!("{}/metrics", info.metrics_url));
     line("data", &folder.to_string());
     if prepared.config.exec.allow.is_empty() {

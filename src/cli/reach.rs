@@ -167,6 +167,14 @@ impl Node {
         client.admin(method, path, body).await.map_err(Exit::from)
     }
 
+    /// Where its MCP endpoint is; `None`: it is reached over libp2p.
+    pub(super) fn url(&self) -> Option<&str> {
+        match &self.line {
+            Line::Http(client) => Some(client.url()),
+            Line::Door { .. } => None,
+        }
+    }
+
     /// Calls one operation; the answer is its object.
     pub(super) async fn call(&self, name: &str, arguments: Value) -> Result<Value, Exit> {
         match &self.line {

@@ -213,7 +213,7 @@ impl Started {
             let metrics = monitor.metrics.clone();
             Arc::new(move |operation: &str, code: &str, took: Duration| metrics.call(operation, code, took))
         };
-        let (hosts, offer) = (config.api.hosts.clone(), offer(&config.api)?);
+        let (hosts, offer, dashboard) = (config.api.hosts.clone(), offer(&config.api)?, config.api.dashboard);
         let root = RootKey::of_mesh(&prepared.mesh_key);
         let external = external(&config.auth, &running).map_err(|e| anyhow!("{e}"))?;
         let gate = Gate::new(handle.clone(), root, &prepared.token, external).map_err(|e| anyhow!("{e}"))?;
@@ -221,7 +221,7 @@ impl Started {
         tokio::spawn(audit.clone().keep_flushed(shutdown.clone()));
         let foreign =
             Foreign::start(handle.clone(), executors.desk(), executors.capabilities(), shutdown.clone()).await;
-        let face = Face { gate, audit, meter, hosts, feed, offer, templates: templates.clone() };
+        let face = Face { gate, audit, meter, hosts, feed, offer, templates: templates.clone(), dashboard };
         super::door::open(prepared, &face, foreign, &shutdown).await?;
         super::source::start(&config.source, &handle, monitor.metrics.clone(), &shutdown)?;
         let audit = face.audit.clone();

@@ -101,7 +101,7 @@ impl LimitArgs {
     }
 }
 
-fn role(text: &str) -> Result<Role, String> {
+pub(super) fn role(text: &str) -> Result<Role, String> {
     text.parse().map_err(|e| format!("{e}"))
 }
 

@@ -86,6 +86,11 @@ pub(super) enum Command {
     Submit(Box<super::submit::SubmitArgs>),
     /// Print the invite for other nodes; it holds the mesh's key.
     Invite,
+    /// Print the address of the dashboard, with a token that ends by itself.
+    ///
+    /// The mesh in a browser: nodes, tasks, workflows, events, and what an
+    /// operator does about them. Any node shows all of it.
+    Dashboard(super::dashboard::DashboardArgs),
     /// Print the interface's content id and its descriptor.
     ///
     /// The id names the operations of this version: two programs with the same

@@ -240,6 +240,18 @@ pub static SETTINGS: &[Setting] = &[
             |c| Value::Boolean(c.api.read_only),
         ),
     ),
+    setting(
+        "api.dashboard",
+        Kind::Flag,
+        "Serve the dashboard at /dashboard/, beside the MCP endpoint.",
+        (
+            |c, v| {
+                c.api.dashboard = v == Raw::Flag(true);
+                Ok(())
+            },
+            |c| Value::Boolean(c.api.dashboard),
+        ),
+    ),
     like(
         setting(
             "source.queue",

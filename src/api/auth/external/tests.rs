@@ -257,6 +257,7 @@ async fn its_bearer_is_let_in_under_a_name_of_its_own_and_found_by_who_has_no_to
         feed: Default::default(),
         offer: Default::default(),
         templates: Default::default(),
+        dashboard: false,
     };
     let address = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
     let router = http::router(face, address, Arc::new(http::sessions::manager()), &Default::default());
