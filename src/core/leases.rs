@@ -137,8 +137,10 @@ impl Node {
         let record = &kept.slot.record;
         let TaskState::Leased { executor, .. } = record.body.state else { return };
         let Some(lease) = &kept.lease else { return };
-        let restarted =
-            self.boot_of(executor) != lease.boot || (executor == self.id && !self.executions.contains_key(task));
+        // A grant to itself that waits for a majority is not there yet.
+        let given = lease.taken_over || lease.sent_at.is_some();
+        let unknown_here = executor == self.id && given && !self.executions.contains_key(task);
+        let restarted = self.boot_of(executor) != lease.boot || unknown_here;
         let patience = if kept.slot.spec.exclusive { 3 } else { 1 };
         // One that said that it would go runs nothing any more; an exclusive
         // task does not take its word for it.

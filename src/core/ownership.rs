@@ -70,6 +70,8 @@ pub(crate) struct Lease {
     pub(crate) granted_at: Millis,
     /// Granted without room, which its executor is to keep free for it.
     pub(crate) ahead: bool,
+    /// By another owner, or by this node before it was started again.
+    pub(crate) taken_over: bool,
     pub(crate) sent_at: Option<Millis>,
     pub(crate) confirmed_at: Option<Millis>,
     pub(crate) started_at: Option<Unix>,
@@ -83,6 +85,7 @@ impl Lease {
             boot,
             granted_at,
             ahead: false,
+            taken_over: false,
             sent_at: None,
             confirmed_at: None,
             started_at: None,

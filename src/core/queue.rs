@@ -310,7 +310,7 @@ impl Node {
         let TaskState::Leased { executor, .. } = self.kept[task].slot.record.body.state else { return };
         let (boot, granted_at) = (self.boot_of(executor), self.now);
         let kept = self.kept.get_mut(task).expect("taken over");
-        kept.lease = Some(Box::new(Lease::new(boot, granted_at)));
+        kept.lease = Some(Box::new(Lease { taken_over: true, ..Lease::new(boot, granted_at) }));
         self.await_confirmation_of(task);
     }
 

@@ -73,7 +73,8 @@ async fn what_failed_of_a_large_array_is_tried_again_alone() {
         assert_eq!((&line["index"], &line["status"]), (&json!(n), &json!(status)), "{line}");
     }
 
-    let retried = fleet.nodes[2].ask("task_retry", json!({"task_id": "a", "retry_config": {"max_retries": FAILS}})).await;
+    let retried =
+        fleet.nodes[2].ask("task_retry", json!({"task_id": "a", "retry_config": {"max_retries": FAILS}})).await;
     assert_eq!(retried["retry_task_id"], "a-retry-1");
     let ended = over(&fleet.nodes[1], "a-retry-1").await;
     let counts = json!({"items": 11, "completed": 11, "failed": 0, "cancelled": 0, "expired": 0});

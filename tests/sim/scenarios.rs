@@ -156,6 +156,25 @@ fn an_exclusive_task_survives_its_owner_without_a_second_run() {
 }
 
 #[test]
+fn a_grant_of_an_owner_to_itself_is_not_lost_while_it_waits_for_a_majority() {
+    let mut world = settled(120, 3);
+    let exclusive = Spec { exclusive: true, ..plain_spec(Program::Good, 50, false) };
+    let mut tasks = Vec::new();
+    for n in 0..300 {
+        tasks.push(submit(&mut world, n % 3, &format!("a{n}"), exclusive.clone()));
+        // At every time between two ticks.
+        world.run_until(world.now + 37);
+    }
+    world.run_until(world.now + 30_000);
+    assert_eq!(world.tally.leases_lost, 0, "nothing is wrong with any node");
+    for task in tasks {
+        assert_eq!(newest(&world, &task).body.crashes, 0, "{task}");
+        assert_completed(&world, &task);
+    }
+    fine(world);
+}
+
+#[test]
 fn a_pause_reaches_nodes_that_were_away_and_new_ones() {
     let mut world = World::new(&Plan::calm(8, 5));
     for node in 0..4 {
