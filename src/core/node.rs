@@ -554,6 +554,6 @@ impl Node {
     pub fn open_tasks(&self) -> usize {
         let (blocked, ready) = self.waiting_items();
         let open = self.counts.iter().filter(|(status, _)| !status.terminal()).map(|(_, n)| *n as usize);
-        open.sum::<usize>() + (blocked + ready) as usize
+        open.sum::<usize>() + self.workflows.open + (blocked + ready) as usize
     }
 }

@@ -146,6 +146,14 @@ pub(crate) fn merge_page(mut page: TaskPage, filter: &TaskFilter, answered: u32,
     page
 }
 
+pub(crate) fn waiting(stats: &Stats) -> u64 {
+    [Status::Queued, Status::Blocked, Status::Delayed].iter().filter_map(|s| stats.counts.get(s)).sum()
+}
+
+pub(crate) fn running(stats: &Stats) -> u64 {
+    [Status::Leased, Status::Running].iter().filter_map(|s| stats.counts.get(s)).sum()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -186,12 +194,4 @@ mod tests {
         seen.sort();
         assert_eq!(seen, all);
     }
-}
-
-pub(crate) fn waiting(stats: &Stats) -> u64 {
-    [Status::Queued, Status::Blocked, Status::Delayed].iter().filter_map(|s| stats.counts.get(s)).sum()
-}
-
-pub(crate) fn running(stats: &Stats) -> u64 {
-    [Status::Leased, Status::Running].iter().filter_map(|s| stats.counts.get(s)).sum()
 }

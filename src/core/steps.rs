@@ -34,6 +34,8 @@ pub(crate) struct Workflows {
     pub(crate) running: BTreeMap<TaskId, Running>,
     /// And the arrays.
     pub(crate) arrays: BTreeMap<TaskId, Array>,
+    /// How many of both have not ended.
+    pub(crate) open: usize,
     /// Items of one array that the mesh has room for.
     pub(crate) at_once: usize,
     /// Something happened that may let a step begin.
@@ -192,6 +194,7 @@ impl Node {
             self.closed.insert((closed.at, workflow.clone()));
             return;
         }
+        self.workflows.open += 1;
         if let Some(deadline) = deadline {
             self.due.insert((deadline, workflow.clone()));
         }
@@ -213,6 +216,7 @@ impl Node {
             self.closed.remove(&(closed.at, workflow.clone()));
             return;
         }
+        self.workflows.open = self.workflows.open.saturating_sub(1);
         self.stop_awaiting(workflow);
     }
 

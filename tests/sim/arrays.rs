@@ -3,7 +3,6 @@
 
 use crate::agenda::{Event, Time};
 use crate::executor::Program;
-use crate::link::Cut;
 use crate::oracle::Asked;
 use crate::scenarios::{assert_completed, fine, newest, owner_of, part, settled, submit};
 use crate::workload::{Act, plain_spec};
@@ -156,7 +155,7 @@ fn a_minority_begins_no_items() {
     let before = begun(&world);
     world.run_until(world.now + 12_000);
     assert!(begun(&world) <= before + 6, "no more than were under way: {before} and {}", begun(&world));
-    world.net.cut = Cut::Open;
+    world.mend_network();
     world.run_until(world.now + 90_000);
     assert_completed(&world, &task);
     fine(world);

@@ -104,7 +104,7 @@ impl Array {
 
     /// The next that others are to be asked about, so that `room` of them can
     /// begin.
-    fn to_ask(&mut self, room: usize) -> Vec<usize> {
+    fn next_to_ask(&mut self, room: usize) -> Vec<usize> {
         let mut places = Vec::new();
         while self.asked.len() < room.min(ASKED) && self.ask_from < self.items.len() {
             let place = self.ask_from;
@@ -152,7 +152,7 @@ impl Array {
     }
 
     /// The next of those under way to look after, around and around.
-    fn to_tend(&mut self) -> Vec<usize> {
+    fn next_to_tend(&mut self) -> Vec<usize> {
         let (from, all) = (self.tended, &self.under_way);
         let places: Vec<_> = all.range(from..).chain(all.range(..from)).take(TENDED).copied().collect();
         self.tended = places.last().map_or(0, |last| last + 1);
@@ -160,7 +160,7 @@ impl Array {
     }
 
     /// Some that have ended, four times within `span` all of them.
-    fn to_keep(&mut self, now: Millis, span: Millis) -> Vec<usize> {
+    fn next_to_keep(&mut self, now: Millis, span: Millis) -> Vec<usize> {
         let (since, from) = self.keep;
         let from = match from {
             Some(from) => from,
@@ -249,7 +249,7 @@ impl Node {
         if !array.wary {
             return Some(array.next).filter(|next| *next < array.items.len());
         }
-        for place in array.to_ask(at_once - array.under_way.len()) {
+        for place in array.next_to_ask(at_once - array.under_way.len()) {
             let item = task.item(array.items.index(place) as usize).expect("checked when it was taken");
             if self.kept.contains_key(&item) || self.damaged.contains(&item) {
                 array.unborn.insert(place);
@@ -385,7 +385,7 @@ impl Node {
         let (now, span) = (self.now, self.config.retention);
         let (mut items, mut others) = (Vec::new(), Vec::new());
         for (task, array) in &mut self.workflows.arrays {
-            let (tended, kept) = (array.to_tend(), array.to_keep(now, span));
+            let (tended, kept) = (array.next_to_tend(), array.next_to_keep(now, span));
             let id = |place: usize| task.item(array.items.index(place) as usize).ok();
             items.extend(tended.into_iter().filter_map(id));
             others.extend(array.asked.iter().copied().chain(kept).filter_map(id));

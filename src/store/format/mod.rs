@@ -131,10 +131,10 @@ pub(super) struct Envelope<'a> {
 /// Appends the envelope of `entry` to `out`.
 pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) -> Result<(), TooLarge> {
     match entry {
-        Entry::Spec(_, spec) => match spec.cache {
-            Some(caching) => seal(Kind::Spec, v4::Spec::from((&**spec, caching)), out),
-            None => seal_as(Kind::Spec, 3, v3::Spec::from(&**spec), out),
-        },
+        Entry::Spec(_, spec) if spec.cache.is_some() || spec.trace.is_some() => {
+            seal(Kind::Spec, v4::Spec::from(&**spec), out)
+        }
+        Entry::Spec(_, spec) => seal_as(Kind::Spec, 3, v3::Spec::from(&**spec), out),
         Entry::Record { pledge, record } => match record.body.state.closed().and_then(|c| c.cached_from.as_ref()) {
             Some(source) => seal(Kind::Record, v4::Slot::from((*pledge, &**record, source)), out),
             None => seal_as(Kind::Record, 1, v1::Slot::from((*pledge, &**record)), out),

@@ -242,6 +242,7 @@ fn newest_entries() -> Vec<(String, Entry)> {
     let source = Source { task: TaskId::new("earlier").unwrap(), attempt: 2 };
     let report = Report { result: Data::Inline(Arc::from(&b"42"[..])), ..Report::default() };
     let cache = Some(Caching { mode: Mode::ReadWrite, scope: Some(Scope([0x5c; 32])) });
+    let trace = Some(text("00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01"));
     let closed = Closed {
         outcome: Outcome::Completed,
         at: Unix(1_000),
@@ -260,7 +261,7 @@ fn newest_entries() -> Vec<(String, Entry)> {
         expires: Unix(1_800_000_000_000),
     };
     vec![
-        ("spec".to_owned(), Entry::Spec(TaskId::new("job-1").unwrap(), Spec { cache, ..golden_spec() }.into())),
+        ("spec".to_owned(), Entry::Spec(TaskId::new("job-1").unwrap(), Spec { cache, trace, ..golden_spec() }.into())),
         ("record".to_owned(), golden_record(TaskState::Done(Arc::new(closed)))),
         ("result".to_owned(), Entry::Cached(Arc::new(cached))),
     ]

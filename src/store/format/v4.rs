@@ -1,6 +1,7 @@
-//! What came with results for later tasks, frozen as [`v1`](super::v1) is: what
-//! a task does with them (version 4 of a spec), from where it has its own
-//! (version 2 of a record), and the results themselves.
+//! What came with results for later tasks and with traces, frozen as
+//! [`v1`](super::v1) is: what a task does with results and the trace that it
+//! belongs to (version 4 of a spec), from where it has its own result (version 2
+//! of a record), and the results themselves.
 //!
 //! A spec or a record that has nothing to do with them is written in the version
 //! before, so that a store without any stays one that an older program reads.
@@ -17,7 +18,8 @@ use taskmesh_core::{Ballot, Record, Spec as CoreSpec, TaskState, Unix, limits};
 #[derive(Encode, BorrowDecode)]
 pub(super) struct Spec<'a> {
     first: v3::Spec<'a>,
-    cache: Caching,
+    cache: Option<Caching>,
+    trace: Option<&'a str>,
 }
 
 #[derive(Encode, BorrowDecode)]
@@ -27,15 +29,34 @@ struct Caching {
     scope: Option<[u8; 32]>,
 }
 
-impl<'a> From<(&'a CoreSpec, CoreCaching)> for Spec<'a> {
-    fn from((spec, caching): (&'a CoreSpec, CoreCaching)) -> Spec<'a> {
+impl From<CoreCaching> for Caching {
+    fn from(caching: CoreCaching) -> Caching {
         let mode = match caching.mode {
             Mode::Read => 1,
             Mode::Write => 2,
             Mode::ReadWrite => 3,
         };
-        let scope = caching.scope.map(|scope| scope.0);
-        Spec { first: v3::Spec::from(spec), cache: Caching { mode, scope } }
+        Caching { mode, scope: caching.scope.map(|scope| scope.0) }
+    }
+}
+
+impl TryFrom<Caching> for CoreCaching {
+    type Error = Flaw;
+
+    fn try_from(caching: Caching) -> Result<CoreCaching, Flaw> {
+        let mode = match caching.mode {
+            1 => Mode::Read,
+            2 => Mode::Write,
+            3 => Mode::ReadWrite,
+            other => return Err(Flaw::Damaged(format!("{other} is no use of results"))),
+        };
+        Ok(CoreCaching { mode, scope: caching.scope.map(Scope) })
+    }
+}
+
+impl<'a> From<&'a CoreSpec> for Spec<'a> {
+    fn from(spec: &'a CoreSpec) -> Spec<'a> {
+        Spec { first: v3::Spec::from(spec), cache: spec.cache.map(Caching::from), trace: spec.trace.as_deref() }
     }
 }
 
@@ -43,14 +64,10 @@ impl TryFrom<Spec<'_>> for CoreSpec {
     type Error = Flaw;
 
     fn try_from(spec: Spec<'_>) -> Result<CoreSpec, Flaw> {
-        let mode = match spec.cache.mode {
-            1 => Mode::Read,
-            2 => Mode::Write,
-            3 => Mode::ReadWrite,
-            other => return Err(Flaw::Damaged(format!("{other} is no use of results"))),
-        };
-        let cache = Some(CoreCaching { mode, scope: spec.cache.scope.map(Scope) });
-        Ok(CoreSpec { cache, ..spec.first.try_into()? })
+        bounded("trace", spec.trace.map_or(0, str::len), limits::TEXT_BYTES)?;
+        let cache = spec.cache.map(CoreCaching::try_from).transpose()?;
+        let trace = spec.trace.map(Arc::from);
+        Ok(CoreSpec { cache, trace, ..spec.first.try_into()? })
     }
 }
 

@@ -62,7 +62,7 @@ pub(crate) fn spec(chance: &mut Prng) -> Spec {
         retry_of: maybe(chance, task_id),
         submitted_at: unix(chance),
         submitter: maybe(chance, text),
-        trace: None,
+        trace: maybe(chance, text),
         cache: maybe(chance, caching),
     }
 }
