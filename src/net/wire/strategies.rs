@@ -207,11 +207,12 @@ fn command() -> Any<Command> {
 }
 
 fn query() -> Any<Query> {
-    let detail = (any::<[bool; 4]>(), of(any::<u32>())).prop_map(|([report, live, explain, steps], items)| Detail {
+    let detail = (any::<[bool; 5]>(), of(any::<u32>())).prop_map(|([report, live, explain, steps, spec], items)| Detail {
         report,
         live,
         explain,
         steps,
+        spec,
         items,
     });
     prop_oneof![
