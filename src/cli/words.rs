@@ -53,9 +53,14 @@ pub(super) fn line(text: &str, width: usize) -> String {
     plain[..width.saturating_sub(1)].iter().chain(['…'].iter()).collect()
 }
 
-/// `3 tasks`, `1 task`.
+/// `3 tasks`, `1 task`, `2 copies`.
 pub(super) fn count(n: u64, noun: &str) -> String {
-    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+    match (n, noun.strip_suffix('y')) {
+        (1, _) => format!("1 {noun}"),
+        (_, Some(stem)) => format!("{n} {stem}ies"),
+        (_, None) if noun.ends_with('s') => format!("{n} {noun}es"),
+        (_, None) => format!("{n} {noun}s"),
+    }
 }
 
 #[cfg(test)]
@@ -84,6 +89,7 @@ mod tests {
         assert_eq!(line("a\nb\u{1b}[2J", 20), "a b [2J");
         assert_eq!(line("abcdef", 4), "abc…");
         assert_eq!((tail("12D3KooWDpJ7As7B"), tail("ab")), ("DpJ7As7B", "ab"));
-        assert_eq!([count(1, "task"), count(0, "task")], ["1 task", "0 tasks"]);
+        let counts = [count(1, "task"), count(0, "task"), count(2, "copy"), count(3, "address")];
+        assert_eq!(counts, ["1 task", "0 tasks", "2 copies", "3 addresses"]);
     }
 }

@@ -71,7 +71,8 @@ impl Running {
     }
 
     async fn prints(&self, part: &str) {
-        let seen = eventually(PATIENCE, format!("{part:?} is printed"), async || self.printed().contains(part).then_some(()));
+        let seen =
+            eventually(PATIENCE, format!("{part:?} is printed"), async || self.printed().contains(part).then_some(()));
         seen.await;
     }
 
@@ -133,7 +134,8 @@ async fn status_and_members_show_the_mesh_on_any_node() {
     let task = json!({"task_id": "runs", "task_type": "exec", "payload": gate.program("on", "off", 0)});
     submit(&fleet.nodes[0], task).await;
     let label = json!({"labels": {"node": "nowhere"}});
-    submit(&fleet.nodes[0], json!({"task_id": "waits", "task_type": "echo", "payload": {}, "requirements": label})).await;
+    submit(&fleet.nodes[0], json!({"task_id": "waits", "task_type": "echo", "payload": {}, "requirements": label}))
+        .await;
     runs(&fleet.nodes[0], "runs").await;
     for node in &fleet.nodes {
         let seen = eventually(PATIENCE, format!("{} shows all of it", node.name()), async || {
@@ -143,7 +145,8 @@ async fn status_and_members_show_the_mesh_on_any_node() {
             (up == 3 && copies && seen["queue"]["running_count"] == 1).then_some(seen)
         });
         let seen = seen.await;
-        let names: Vec<&str> = seen["members"].as_array().expect("members").iter().filter_map(|m| m["name"].as_str()).collect();
+        let names: Vec<&str> =
+            seen["members"].as_array().expect("members").iter().filter_map(|m| m["name"].as_str()).collect();
         assert_eq!((names[0], names.len()), (node.name().as_str(), 3), "the node that was asked, then the others");
         assert_eq!(seen["members"][1]["program"], json!(concat!("taskmesh/", env!("CARGO_PKG_VERSION"))));
         assert_eq!((&seen["running"][0]["task_id"], &seen["waiting"][0]["task_id"]), (&json!("runs"), &json!("waits")));
@@ -174,7 +177,8 @@ async fn the_log_of_a_task_is_followed_from_any_node_to_its_end() {
         "retry_policy": {"max_retries": 0}});
     submit(&fleet.nodes[0], task).await;
     runs(&fleet.nodes[0], "talks").await;
-    let following: Vec<Running> = fleet.nodes.iter().map(|node| Running::start(node, &["logs", "talks", "--follow"])).collect();
+    let following: Vec<Running> =
+        fleet.nodes.iter().map(|node| Running::start(node, &["logs", "talks", "--follow"])).collect();
     for one in &following {
         one.prints("one\n").await;
     }
@@ -219,7 +223,8 @@ async fn a_drained_node_ends_what_it_runs_and_takes_no_more() {
     let fleet = Fleet::start(3).await;
     let gate = Gate::new();
     let here = json!({"labels": {"node": "n2"}});
-    let task = json!({"task_id": "last", "task_type": "exec", "payload": gate.program("a", "b", 0), "requirements": here});
+    let task =
+        json!({"task_id": "last", "task_type": "exec", "payload": gate.program("a", "b", 0), "requirements": here});
     submit(&fleet.nodes[0], task).await;
     runs(&fleet.nodes[0], "last").await;
     let unknown = taskmesh(&fleet.nodes[0], &["drain", "n9"]);
@@ -260,7 +265,19 @@ async fn doctor_finds_a_mesh_well_and_names_what_is_not() {
     let well = well.await;
     assert_eq!(well.status, 0, "{}", well.out);
     let report = well.json();
-    for name in ["data folder", "identity", "node", "ports", "seeds", "members", "versions", "clock", "gossip", "copies", "records"] {
+    for name in [
+        "data folder",
+        "identity",
+        "node",
+        "ports",
+        "seeds",
+        "members",
+        "versions",
+        "clock",
+        "gossip",
+        "copies",
+        "records",
+    ] {
         assert_eq!(check(&report, name).0, "ok", "{name} in {report:#}");
     }
     assert_eq!(check(&report, "reachability").0, "warning", "loopback alone");
@@ -321,14 +338,17 @@ async fn everything_leaves_one_mesh_and_goes_on_in_another() {
     ] {
         submit(&old.nodes[0], task).await;
     }
-    old.nodes[1].ask("workflow_submit", json!({"workflow_id": "flow", "name": "w", "steps": steps, "params": {"p": 1}})).await;
+    old.nodes[1]
+        .ask("workflow_submit", json!({"workflow_id": "flow", "name": "w", "steps": steps, "params": {"p": 1}}))
+        .await;
     old.nodes[0].result("done", PATIENCE).await;
     let file = old.folder().join("mesh.jsonl");
     let path = file.to_str().expect("text");
     let written = taskmesh(&old.nodes[2], &["export", path]);
     assert!(written.status == 0 && written.err.contains("1 ended"), "{}{}", written.out, written.err);
     let text = std::fs::read_to_string(&file).expect("a file");
-    let result: Vec<&str> = text.lines().filter(|line| line.contains("\"result\"") && line.contains("as it was")).collect();
+    let result: Vec<&str> =
+        text.lines().filter(|line| line.contains("\"result\"") && line.contains("as it was")).collect();
     assert_eq!(result.len(), 1, "{text}");
     let open = taskmesh(&old.nodes[2], &["export", "--open-only"]);
     assert!(!open.out.contains("as it was") && open.out.lines().count() + 1 == text.lines().count(), "{}", open.out);
@@ -337,7 +357,11 @@ async fn everything_leaves_one_mesh_and_goes_on_in_another() {
     let dry = taskmesh(&new.nodes[0], &["import", path, "--dry-run", "--json"]).json();
     let first = taskmesh(&new.nodes[0], &["import", path]);
     assert_eq!(first.status, 0, "{}{}", first.out, first.err);
-    assert!(first.out.contains(&format!("{} submitted, 0 there already, 0 refused", dry["submitted"])), "{}", first.out);
+    assert!(
+        first.out.contains(&format!("{} submitted, 0 there already, 0 refused", dry["submitted"])),
+        "{}",
+        first.out
+    );
     for id in ["after", "new-year", "flow"] {
         assert_eq!(submission(&new.nodes[0], id).await, submission(&old.nodes[1], id).await, "{id}");
     }

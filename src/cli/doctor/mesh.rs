@@ -197,10 +197,7 @@ impl Named<'_> {
         let (damaged, repaired) = (sum("taskmesh_records_damaged_total"), sum("taskmesh_records_repaired_total"));
         match damaged {
             n if n > repaired => {
-                let says = format!(
-                    "{} damaged on a disk, {repaired:.0} of them repaired",
-                    count(n as u64, "copy").replace("copys", "copies")
-                );
+                let says = format!("{} damaged on a disk, {repaired:.0} of them repaired", count(n as u64, "copy"));
                 Finding::warning(CHECK, says, "the log of the node names them; check its disk (`smartctl`, `dmesg`)")
             }
             n if n > 0.0 => Finding::ok(CHECK, format!("{n:.0} were damaged on a disk, and all are repaired")),

@@ -65,10 +65,7 @@ pub(super) async fn listening(info: &NodeInfo) -> Vec<Finding> {
     vec![match &silent[..] {
         [] => Finding::ok(
             PORTS,
-            format!(
-                "{} for other nodes, all open from here",
-                count(tcp.len() as u64, "TCP address").replace("addresss", "addresses")
-            ),
+            format!("{} for other nodes, all open from here", count(tcp.len() as u64, "TCP address")),
         ),
         _ => {
             let next = "a firewall of this machine, or an address that is gone: restart the node";
