@@ -43,7 +43,7 @@ pub(super) async fn run(node: &Node, args: &DrainArgs) -> Result<(), Exit> {
     if !args.wait {
         show(&left);
         let text = format!(
-            "takes no more work; {} still run there, --wait stays until none does",
+            "takes no more work; still running there: {} (--wait stays until nothing is)",
             count(left.len() as u64, "task")
         );
         return told(node, member, &workers, &text);

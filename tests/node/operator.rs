@@ -230,7 +230,7 @@ async fn a_drained_node_ends_what_it_runs_and_takes_no_more() {
     let unknown = taskmesh(&fleet.nodes[0], &["drain", "n9"]);
     assert!(unknown.status == 3 && unknown.err.contains("n0, n1, n2"), "{}", unknown.err);
     let first = taskmesh(&fleet.nodes[0], &["drain", "n2"]);
-    assert!(first.status == 0 && first.out.contains("1 task still run there"), "{}{}", first.out, first.err);
+    assert!(first.status == 0 && first.out.contains("still running there: 1 task"), "{}{}", first.out, first.err);
     assert!(first.err.contains("last on worker-") && first.err.contains("SIGTERM"), "{}", first.err);
     let members = taskmesh(&fleet.nodes[1], &["members", "--json"]).json();
     let drained = members["members"].as_array().expect("members").iter().find(|m| m["name"] == "n2").cloned();

@@ -233,7 +233,8 @@ mod tests {
     use crate::config::Inputs;
 
     fn config() -> Config {
-        Config::load(&Inputs::default()).expect("the defaults")
+        let folder = ("--data-dir".to_owned(), "node.data_dir".to_owned(), "/d".to_owned());
+        Config::load(&Inputs { flags: vec![folder], ..Inputs::default() }).expect("the defaults")
     }
 
     fn healthy() -> Survey {

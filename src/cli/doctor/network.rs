@@ -229,7 +229,8 @@ mod tests {
     use crate::config::Inputs;
 
     fn config(settings: &[(&str, &str)]) -> Config {
-        let flags = settings.iter().map(|(k, v)| ("--set".into(), (*k).to_owned(), (*v).to_owned()));
+        let settings = [("node.data_dir", "/d")].into_iter().chain(settings.iter().copied());
+        let flags = settings.map(|(k, v)| ("--set".into(), (*k).to_owned(), (*v).to_owned()));
         Config::load(&Inputs { flags: flags.collect(), ..Inputs::default() }).unwrap()
     }
 

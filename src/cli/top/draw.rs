@@ -194,11 +194,12 @@ fn show(frame: &mut Frame<'_>, area: Rect, table: Table<'static>, state: &mut Ta
 }
 
 fn footer(app: &App, frame: &mut Frame<'_>, area: Rect) {
+    let filter = if app.pane == Pane::Tasks { &app.tasks.filter } else { &app.nodes.filter };
     let line = match (&app.mode, &app.notice) {
-        (Mode::Filtering, _) => Line::from(format!("filter: {}_   Enter keeps it, Esc clears it", app.filter)),
+        (Mode::Filtering, _) => Line::from(format!("filter: {filter}_   Enter keeps it, Esc clears it")),
         (_, Some(notice)) => Line::styled(words::line(notice, 200), Style::new().fg(Color::Yellow)),
         (_, None) if app.frozen => Line::styled("frozen: Space goes on", Style::new().fg(Color::Yellow)),
-        (_, None) if !app.filter.is_empty() => Line::from(format!("filter: {}   Esc clears it", app.filter)),
+        (_, None) if !filter.is_empty() => Line::from(format!("filter: {filter}   Esc clears it")),
         (_, None) => Line::from("q quit  Tab tasks/nodes  s sort  r reverse  / filter  c cancel  Space freeze  ? help"),
     };
     frame.render_widget(Paragraph::new(line), area);

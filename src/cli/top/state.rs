@@ -75,6 +75,8 @@ pub(super) struct Place {
     /// Index in the orders.
     pub(super) order: usize,
     pub(super) reversed: bool,
+    /// Only rows with this in one of their names.
+    pub(super) filter: String,
     /// The id of the selected row, which may move.
     pub(super) selected: Option<String>,
     pub(super) table: TableState,
@@ -86,7 +88,6 @@ pub(super) struct App {
     pub(super) data: Data,
     pub(super) pane: Pane,
     pub(super) mode: Mode,
-    pub(super) filter: String,
     pub(super) tasks: Place,
     pub(super) nodes: Place,
     /// The last word on what was done, or on what failed.
@@ -137,8 +138,8 @@ impl App {
     fn looking(&mut self, code: KeyCode) -> Wish {
         match code {
             KeyCode::Char('q') => return Wish::Quit,
-            KeyCode::Esc if self.filter.is_empty() => return Wish::Quit,
-            KeyCode::Esc => self.filter.clear(),
+            KeyCode::Esc if self.place().filter.is_empty() => return Wish::Quit,
+            KeyCode::Esc => self.place().filter.clear(),
             KeyCode::Char('?' | 'h') => self.mode = Mode::Helping,
             KeyCode::Char('/') => self.mode = Mode::Filtering,
             KeyCode::Char('c') if self.pane == Pane::Tasks => match self.selected() {
@@ -168,11 +169,11 @@ impl App {
         match code {
             KeyCode::Enter => self.mode = Mode::Looking,
             KeyCode::Esc => {
-                self.filter.clear();
+                self.place().filter.clear();
                 self.mode = Mode::Looking;
             }
-            KeyCode::Backspace => drop(self.filter.pop()),
-            KeyCode::Char(c) if self.filter.chars().count() < FILTER => self.filter.push(c),
+            KeyCode::Backspace => drop(self.place().filter.pop()),
+            KeyCode::Char(c) if self.place().filter.chars().count() < FILTER => self.place().filter.push(c),
             _ => {}
         }
     }
@@ -224,7 +225,7 @@ impl App {
     pub(super) fn shown_tasks(&self) -> Vec<&Value> {
         let passes = |task: &&Value| {
             let fields = ["task_id", "task_type", "status", "worker_id"];
-            self.passes(fields.iter().map(|field| text(task, field)))
+            passes(&self.tasks.filter, fields.iter().map(|field| text(task, field)))
         };
         let mut tasks: Vec<&Value> = self.data.tasks.iter().filter(passes).collect();
         let name = TASK_ORDERS[self.tasks.order];
@@ -243,8 +244,9 @@ impl App {
 
     /// The nodes that the filter passes, in their order.
     pub(super) fn shown_nodes(&self) -> Vec<&Member> {
-        let passes =
-            |member: &&Member| self.passes([member.shown().as_str(), &member.peer_id, member.state.name()].into_iter());
+        let passes = |member: &&Member| {
+            passes(&self.nodes.filter, [member.shown().as_str(), &member.peer_id, member.state.name()].into_iter())
+        };
         let mut nodes: Vec<&Member> = self.data.survey.members.iter().filter(passes).collect();
         let cpu = |m: &Member| m.workers.iter().find_map(|w| w["metrics"]["cpu_percent"].as_f64()).unwrap_or(-1.0);
         let order = |a: &&Member, b: &&Member| -> Ordering {
@@ -260,11 +262,6 @@ impl App {
         reversed(nodes, self.nodes.reversed)
     }
 
-    fn passes<'a>(&self, mut fields: impl Iterator<Item = &'a str>) -> bool {
-        let wanted = self.filter.to_lowercase();
-        wanted.is_empty() || fields.any(|field| field.to_lowercase().contains(&wanted))
-    }
-
     /// Seconds that a task has run, or has waited.
     pub(super) fn age(&self, task: &Value) -> f64 {
         let since = ["start_time", "submitted_at"].iter().find_map(|field| task[*field].as_str());
@@ -276,6 +273,12 @@ impl App {
     pub(super) fn age_text(&self, task: &Value) -> String {
         words::span(self.age(task))
     }
+}
+
+/// Whether one of these has the text of a filter in it.
+fn passes<'a>(filter: &str, mut fields: impl Iterator<Item = &'a str>) -> bool {
+    let wanted = filter.to_lowercase();
+    wanted.is_empty() || fields.any(|field| field.to_lowercase().contains(&wanted))
 }
 
 /// A field of text; none is as good as empty.
