@@ -95,6 +95,18 @@ impl Drop for Running {
     }
 }
 
+/// Nodes that have the names of their folders: `n0`, `n1`, `n2`.
+async fn named(settings: &[(&str, &str)]) -> Fleet {
+    let mut fleet = Fleet::empty(settings).await;
+    for n in 0..3 {
+        let plan = fleet.plan().set("node.name", &format!("n{n}"));
+        fleet.nodes.push(Node::spawn(plan));
+        fleet.nodes[n].up().await;
+    }
+    fleet.settled().await;
+    fleet
+}
+
 /// Tells by its file that a program may end.
 struct Gate(tempfile::TempDir);
 
@@ -129,7 +141,7 @@ async fn runs(node: &Node, task: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn status_and_members_show_the_mesh_on_any_node() {
-    let mut fleet = Fleet::with(3, &[("worker.slots", "2")]).await;
+    let mut fleet = named(&[("worker.slots", "2")]).await;
     let gate = Gate::new();
     let task = json!({"task_id": "runs", "task_type": "exec", "payload": gate.program("on", "off", 0)});
     submit(&fleet.nodes[0], task).await;
@@ -220,7 +232,7 @@ async fn what_happens_is_told_on_any_node() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_ends_what_it_runs_and_takes_no_more() {
-    let fleet = Fleet::start(3).await;
+    let fleet = named(&[]).await;
     let gate = Gate::new();
     let here = json!({"labels": {"node": "n2"}});
     let task =
