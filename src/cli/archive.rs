@@ -112,17 +112,20 @@ struct Thing {
 /// Everything in the mesh, in the order of submission; what a workflow made
 /// comes back with it.
 async fn things(node: &Node) -> Result<Vec<Thing>, Exit> {
-    let workflows = all(node, "workflow_list", "workflows").await?;
-    let tasks = all(node, "task_list", "tasks").await?;
+    let workflows = all(node, "workflow_list", "workflows", None).await?;
+    // One record, whose items are tasks once their turn has come.
+    let arrays = all(node, "task_list", "tasks", Some("array")).await?;
+    let tasks = all(node, "task_list", "tasks", None).await?;
     let text = |item: &Value, field: &str| item[field].as_str().unwrap_or_default().to_owned();
-    let flows: BTreeSet<String> = workflows.iter().map(|flow| text(flow, "workflow_id")).collect();
-    let made = |id: &str| id.match_indices('/').any(|(at, _)| flows.contains(&id[..at]));
+    let leaders = workflows.iter().map(|flow| text(flow, "workflow_id"));
+    let leaders: BTreeSet<String> = leaders.chain(arrays.iter().map(|array| text(array, "task_id"))).collect();
+    let made = |id: &str| id.match_indices('/').any(|(at, _)| leaders.contains(&id[..at]));
     let thing = |item: &Value, workflow: bool| {
         let id = text(item, if workflow { "workflow_id" } else { "task_id" });
         Thing { ended: item["end_time"].is_string(), submitted_at: text(item, "submitted_at"), workflow, id }
     };
     let flows = workflows.iter().map(|flow| thing(flow, true));
-    let tasks = tasks.iter().map(|task| thing(task, false));
+    let tasks = arrays.iter().chain(&tasks).map(|task| thing(task, false));
     let mut things: Vec<Thing> = flows.chain(tasks).filter(|thing| !made(&thing.id)).collect();
     things.sort_by(|a, b| (&a.submitted_at, &a.id).cmp(&(&b.submitted_at, &b.id)));
     Ok(things)
@@ -130,10 +133,10 @@ async fn things(node: &Node) -> Result<Vec<Thing>, Exit> {
 
 /// Every page of a list; fails where not every node answered: what is left out
 /// of a backup is missed when it is too late.
-async fn all(node: &Node, operation: &str, field: &str) -> Result<Vec<Value>, Exit> {
+async fn all(node: &Node, operation: &str, field: &str, task_type: Option<&str>) -> Result<Vec<Value>, Exit> {
     let (mut items, mut cursor) = (Vec::new(), Value::Null);
     loop {
-        let page = node.call(operation, json!({"limit": limits::PAGE, "cursor": cursor})).await?;
+        let page = node.call(operation, asked(cursor, task_type)).await?;
         if page["nodes_answered"].as_u64() < page["nodes_expected"].as_u64() {
             let (answered, expected) = (&page["nodes_answered"], &page["nodes_expected"]);
             let problem = format!("{answered} of {expected} nodes answered: some tasks may not be listed");
@@ -148,6 +151,14 @@ async fn all(node: &Node, operation: &str, field: &str) -> Result<Vec<Value>, Ex
             return Ok(items);
         }
     }
+}
+
+fn asked(cursor: Value, task_type: Option<&str>) -> Value {
+    let mut arguments = json!({"limit": limits::PAGE, "cursor": cursor});
+    if let Some(task_type) = task_type {
+        arguments["task_type_filter"] = task_type.into();
+    }
+    arguments
 }
 
 /// The line of one thing; `None`: it was forgotten meanwhile.

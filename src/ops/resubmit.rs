@@ -6,13 +6,15 @@
 
 use super::failure::Failure;
 use super::schedule::{CatchUp, Schedule};
-use super::submit::{Durability, Placement, Requirements, RetryPolicy, TaskSubmit};
+use super::submit::{Cache, Durability, Placement, Requirements, RetryPolicy, TaskSubmit};
 use super::value::{self, Object};
 use super::workflow::{WorkflowStep, WorkflowSubmit};
 use super::{Code, Op};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use taskmesh_core::array;
+use taskmesh_core::cache::Mode;
 use taskmesh_core::placement::{Alternative, Condition, Placement as CorePlacement};
 use taskmesh_core::schedule;
 use taskmesh_core::task::{Durability as CoreDurability, Priority, Requirements as CoreRequirements, Resources};
@@ -76,6 +78,7 @@ fn task_of(
     // An item of an array has the array's key, which stands for all of it.
     let key = spec.idempotency_key.as_ref().filter(|_| !id.as_str().contains('/'));
     let needs = requirements(&work.requirements);
+    let (task_type, payload, items) = body_of(work)?;
     Ok(TaskSubmit {
         task_id: key.is_none().then(|| id.to_string()),
         idempotency_key: key.map(ToString::to_string),
@@ -94,9 +97,29 @@ fn task_of(
             CoreDurability::Local => Durability::Local,
         },
         exclusive: work.exclusive,
+        cache: match work.cache.as_ref().map(|caching| caching.mode) {
+            None => Cache::Off,
+            Some(Mode::Read) => Cache::Read,
+            Some(Mode::Write) => Cache::Write,
+            Some(Mode::ReadWrite) => Cache::ReadWrite,
+        },
+        items,
         schedule,
-        ..TaskSubmit::new(&work.task_type, object(&work.payload)?)
+        ..TaskSubmit::new(&task_type, payload)
     })
+}
+
+/// The type, the payload, and the items of a large array. The items of one that
+/// tries some of another's again are counted anew.
+fn body_of(work: &Spec) -> Result<(String, Object, Option<Vec<Object>>), Failure> {
+    if *work.task_type != *array::ARRAY {
+        return Ok((work.task_type.to_string(), object(&work.payload)?, None));
+    }
+    let mut lines = work.payload.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    let heading = lines.next().unwrap_or_default();
+    let heading: array::Heading = serde_json::from_slice(heading).map_err(|e| unreadable(&e))?;
+    let items = lines.map(object).collect::<Result<_, _>>()?;
+    Ok((heading.task_type, heading.payload, Some(items)))
 }
 
 fn workflow_of(
@@ -282,6 +305,14 @@ mod tests {
             }),
         );
         comes_back("task_submit", json!({"task_type": "echo", "payload": {}, "idempotency_key": "key"}));
+    }
+
+    #[test]
+    fn a_large_array_comes_back_as_it_was() {
+        let items: Vec<Value> = (0..=taskmesh_core::limits::ITEMS).map(|n| json!({"n": n})).collect();
+        let array =
+            json!({"task_type": "echo", "payload": {"all": 1}, "task_id": "a", "items": items, "cache": "read"});
+        comes_back("task_submit", array);
     }
 
     #[test]
