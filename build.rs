@@ -15,7 +15,10 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     let mut compiler = protox::Compiler::new(["proto"])?;
     compiler.include_source_info(true).include_imports(true).open_files(FILES)?;
-    prost_build::Config::new().btree_map(["."]).compile_fds(compiler.file_descriptor_set())?;
+    prost_build::Config::new()
+        .btree_map(["."])
+        .boxed(".taskmesh.v1.TaskView.spec")
+        .compile_fds(compiler.file_descriptor_set())?;
 
     let messages: Vec<_> = compiler.descriptor_pool().all_messages().collect();
     let out = PathBuf::from(std::env::var("OUT_DIR")?).join("shapes.rs");

@@ -1,8 +1,12 @@
 //! A small MCP client for the command line: one POST a call, in the stateless
 //! form of 2026-07-28, so that there is no handshake to pay for.
 
+mod news;
+
+pub use news::News;
+
 use super::http::PATH;
-use super::mcp::{READ_ONLY, TOOLSETS};
+use super::mcp::{READ_ONLY, TOOLSETS, uri};
 use super::tls::{self, Fingerprint};
 use crate::ops::Code;
 use crate::ops::value::Object;
@@ -201,8 +205,49 @@ impl Client {
         }
     }
 
-    /// One request of MCP, about the thing `name`, and its answer.
-    async fn ask(&self, method: &str, name: &str, mut params: Value) -> Result<(StatusCode, Value), ClientError> {
+    /// Reads the resource `uri`, whose content is JSON.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn read(&self, uri: &str) -> Result<Value, ClientError> {
+        let (status, answer) = self.ask("resources/read", uri, json!({"uri": uri})).await?;
+        if let Some(text) = answer["result"]["contents"][0]["text"].as_str() {
+            return serde_json::from_str(text).map_err(|e| self.broken(format!("{uri} is no JSON: {e}")));
+        }
+        match answer["error"]["data"].clone() {
+            Value::Object(envelope) if envelope.contains_key("code") => Err(ClientError::Refused(Box::new(envelope))),
+            _ => self.understood(status, answer),
+        }
+    }
+
+    /// The name of a task, for [`Client::read`] and [`Client::news`].
+    #[must_use]
+    pub fn task_uri(id: &str) -> String {
+        uri::task(id)
+    }
+
+    /// The name of what was submitted as a task, a workflow or a schedule.
+    #[must_use]
+    pub fn submission_uri(id: &str) -> String {
+        uri::submission(id)
+    }
+
+    /// Hears of changes of these resources from now on.
+    ///
+    /// # Errors
+    /// See [`ClientError`].
+    pub async fn news(&self, uris: &[&str]) -> Result<News, ClientError> {
+        let params = json!({"notifications": {"resourceSubscriptions": uris}});
+        let request = self.request("subscriptions/listen", "", params);
+        let response = request.send().await.map_err(|e| self.failed(&e))?;
+        match response.status() {
+            StatusCode::OK => Ok(News::new(self.clone(), response)),
+            StatusCode::UNAUTHORIZED => Err(ClientError::Unauthenticated { url: self.url.clone() }),
+            status => Err(self.broken(format!("HTTP {status}"))),
+        }
+    }
+
+    fn request(&self, method: &str, name: &str, mut params: Value) -> RequestBuilder {
         params["_meta"] = json!({
             "io.modelcontextprotocol/protocolVersion": PROTOCOL,
             "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
@@ -212,13 +257,14 @@ impl Client {
             params["_meta"]["io.modelcontextprotocol/clientCapabilities"] = json!({});
         }
         let body = json!({"jsonrpc": "2.0", "id": 1, "method": method, "params": params});
-        let request = self
-            .post()
-            .header("MCP-Protocol-Version", PROTOCOL)
-            .header("Mcp-Method", method)
-            .header("Mcp-Name", name)
-            .timeout(CALL)
-            .body(body.to_string());
+        let request = self.post().header("MCP-Protocol-Version", PROTOCOL).header("Mcp-Method", method);
+        let request = if name.is_empty() { request } else { request.header("Mcp-Name", name) };
+        request.body(body.to_string())
+    }
+
+    /// One request of MCP, about the thing `name`, and its answer.
+    async fn ask(&self, method: &str, name: &str, params: Value) -> Result<(StatusCode, Value), ClientError> {
+        let request = self.request(method, name, params).timeout(CALL);
         let response = request.send().await.map_err(|e| self.failed(&e))?;
         let status = response.status();
         if status == StatusCode::UNAUTHORIZED {

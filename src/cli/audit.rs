@@ -25,7 +25,7 @@ pub(super) struct AuditArgs {
     operation: Option<String>,
 }
 
-fn since(text: &str) -> Result<Unix, String> {
+pub(super) fn since(text: &str) -> Result<Unix, String> {
     if let Ok(span) = span(text) {
         return Ok(Unix(wall_clock().0.saturating_sub(span.0)));
     }

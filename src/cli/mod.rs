@@ -12,22 +12,33 @@ pub mod reach;
 pub mod reference;
 pub mod run;
 
+mod archive;
 mod audit;
 mod cache;
 mod dashboard;
+mod doctor;
 mod door;
+mod drain;
+mod events;
 mod follow;
 mod health;
+mod join;
 mod layers;
+mod logs;
 mod monitor;
+mod monitors;
 mod settings;
 mod source;
+mod status;
 mod submit;
 mod supervisor;
+mod survey;
 mod template;
 mod token;
+mod top;
 mod tree;
 mod wait;
+mod words;
 mod workflow;
 
 #[cfg(test)]
@@ -83,6 +94,16 @@ fn run(cli: Cli) -> Result<(), Exit> {
             let given = global.token.clone();
             on_runtime(&global, async |node| dashboard::run(&node, given.as_deref(), &args).await)
         }
+        Command::Status => on_runtime(&global, async |node| status::status(&node).await),
+        Command::Members => on_runtime(&global, async |node| status::members(&node).await),
+        Command::Top(args) => on_runtime(&global, async |node| top::run(&node, &args).await),
+        Command::Logs(args) => on_runtime(&global, async |node| logs::run(&node, &args).await),
+        Command::Events(args) => on_runtime(&global, async |node| events::run(&node, &args).await),
+        Command::Drain(args) => on_runtime(&global, async |node| drain::run(&node, &args).await),
+        Command::Doctor => on_small_runtime(doctor::run(&global)),
+        Command::Export(args) => on_runtime(&global, async |node| archive::export(&node, &args).await),
+        Command::Import(args) => on_runtime(&global, async |node| archive::import(&node, &args).await),
+        Command::Join(args) => join::run(&global, &args),
         Command::Invite => on_runtime(&global, async |node| invite(&node)),
         Command::Submit(args) => on_runtime(&global, async |node| submit::run(&node, &args).await),
         Command::Task(TaskCommand::Wait(args)) => on_runtime(&global, async |node| wait::run(&node, &args).await),

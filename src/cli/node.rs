@@ -66,6 +66,36 @@ pub fn prepare(config: Config, join: Option<&str>, form: Form) -> Result<Prepare
     Ok(Prepared { config, identity, mesh_key, token: hex(&token), origin, form, _lock: lock })
 }
 
+/// Where a word to join has gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Joined {
+    /// Into the data folder: the next start finds it.
+    Folder,
+    /// A node uses the folder: it is to be asked.
+    Running,
+}
+
+/// Makes the data folder that of a member of the invite's mesh, as the first
+/// start with `--join` does.
+pub(super) fn join(config: &Config, invite: &Invite) -> Result<Joined, Exit> {
+    let folder = &config.node.data_dir;
+    if NodeInfo::read(folder).ok().flatten().is_some() && !is_free(folder) {
+        return Ok(Joined::Running);
+    }
+    make_folder(folder)?;
+    let _lock = lock(folder)?;
+    mesh_key(folder, config.net.mesh_key_file.as_deref(), Some(invite))?;
+    secret(&folder.join(IDENTITY_FILE), random)?;
+    secret(&token_path(folder), random)?;
+    seeds(folder, &[], Some(invite))?;
+    Ok(Joined::Folder)
+}
+
+/// No node uses the data folder now.
+pub(super) fn is_free(folder: &Path) -> bool {
+    File::open(folder.join(LOCK)).is_ok_and(|file| file.try_lock().is_ok())
+}
+
 fn read_invite(text: &str) -> Result<Invite, Exit> {
     Invite::decode(text).map_err(|e| Exit::usage(format!("--join: {e}")))
 }
@@ -83,7 +113,7 @@ fn make_folder(folder: &Path) -> Result<(), Exit> {
 
 /// The lock is the system's: it goes with the process, however that ends.
 fn lock(folder: &Path) -> Result<File, Exit> {
-    let path = folder.join("lock");
+    let path = folder.join(LOCK);
     let open = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = open.map_err(|e| io_exit("open", &path, &e))?;
     match file.try_lock() {
@@ -173,6 +203,8 @@ fn seeds(folder: &Path, configured: &[String], invite: Option<&Invite>) -> Resul
     Ok(configured.iter().cloned().chain(told).collect())
 }
 
+/// Held by the node that uses the data folder.
+const LOCK: &str = "lock";
 /// Of invites; the newest stay.
 const SEEDS: usize = 64;
 

@@ -6,6 +6,7 @@
 use super::exit::Exit;
 use super::output::Form;
 use super::tree::Global;
+pub(super) use crate::api::client::News;
 use crate::api::client::{Client, Way};
 use crate::api::p2p::Remote;
 use crate::net::door;
@@ -183,6 +184,22 @@ impl Node {
                 let remote = remote.get_or_try_init(|| dial(address, token)).await?;
                 remote.call(name, arguments, address).await.map_err(Exit::from)
             }
+        }
+    }
+
+    /// Reads a resource; `None`: this way of reaching the node has none.
+    pub(super) async fn read(&self, uri: &str) -> Result<Option<Value>, Exit> {
+        match &self.line {
+            Line::Http(client) => client.read(uri).await.map(Some).map_err(Exit::from),
+            Line::Door { .. } => Ok(None),
+        }
+    }
+
+    /// Hears of changes of resources; `None`: this way of reaching the node has no such thing.
+    pub(super) async fn news(&self, uris: &[&str]) -> Result<Option<News>, Exit> {
+        match &self.line {
+            Line::Http(client) => client.news(uris).await.map(Some).map_err(Exit::from),
+            Line::Door { .. } => Ok(None),
         }
     }
 

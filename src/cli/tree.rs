@@ -25,6 +25,7 @@ Examples:
   taskmesh up --exec-allow sha256sum       start a node; it prints an invite
   taskmesh up --join INVITE                start another one, elsewhere
   taskmesh submit --wait -- sha256sum /etc/hostname
+  taskmesh status                          the mesh at a glance; `taskmesh top` stays
   taskmesh task list --status running
 Exit status: 0 done, 1 ended badly, 2 wrong usage, 3 not found, 11 no node answers; docs/cli.md has all.";
 
@@ -84,6 +85,57 @@ pub(super) enum Command {
     /// Prints the task's id. With --wait: waits for the end, prints what the
     /// program printed, and exits with 0 only if it went well.
     Submit(Box<super::submit::SubmitArgs>),
+    /// Show the mesh at a glance: its nodes, its queue, what runs, and why the rest waits.
+    ///
+    /// How many tasks are short of copies, and the room on disks, are read from the
+    /// nodes' metrics, as far as these can be reached from here.
+    Status,
+    /// Show the mesh live on the terminal; ? there lists the keys.
+    Top(super::top::TopArgs),
+    /// List the nodes of the mesh: state, version, address, latency, what they are there for.
+    ///
+    /// As the node that is asked knows them. A node without a worker is not named.
+    Members,
+    /// Print the log of a task: what its program wrote to standard error.
+    ///
+    /// While it runs, the last 8 KiB; once it has ended, the last 256 KiB.
+    Logs(super::logs::LogsArgs),
+    /// Tell what happens in the mesh: tasks that come, run and end, nodes that come and go.
+    ///
+    /// No node keeps a journal. Without --follow it is read from the times that tasks
+    /// have: of each the submission, the start of the last attempt, and the end. With
+    /// --follow it is read from lists, one after the other: what begins and ends between
+    /// two of them is told with its times, an attempt that failed in between is not;
+    /// of more than 1,000 tasks that run, or wait, some may be told late.
+    Events(super::events::EventsArgs),
+    /// Let a node take no more work, and see what it still runs.
+    ///
+    /// Its workers are unregistered, each once it runs nothing. The node still takes
+    /// submissions and keeps tasks.
+    Drain(super::drain::DrainArgs),
+    /// Look at the node, its machine and its mesh, and say what to do about what is not well.
+    ///
+    /// Exits with 1 if there is a problem. With the node down there are fewer checks. It
+    /// writes a small file into the data folder to see how fast the disk is, and lets
+    /// the node dial its seeds.
+    Doctor,
+    /// Write tasks, workflows and schedules as lines of JSON, for a backup or for leaving.
+    ///
+    /// Of what has not ended, the arguments that submit it again; of what has ended, what
+    /// it left. Payloads may hold secrets: so may the file. A workflow that is half done
+    /// begins anew where it is imported.
+    Export(super::archive::ExportArgs),
+    /// Submit what an export holds and has not ended, under the same ids.
+    ///
+    /// What is there already is left alone, so that repeating it is safe. Results are not
+    /// brought back: they are in the file, for reading.
+    Import(super::archive::ImportArgs),
+    /// Make the data folder a member of a mesh, before its node starts.
+    ///
+    /// The next `taskmesh up` (or the service that runs it) joins. Where a node runs
+    /// already, and is of that mesh, it connects to the nodes of the invite now; a node
+    /// of another mesh is refused: it never changes its mesh.
+    Join(super::join::JoinArgs),
     /// Print the invite for other nodes; it holds the mesh's key.
     Invite,
     /// Print the address of the dashboard, with a token that ends by itself.

@@ -129,7 +129,7 @@ fn read(id: &str, wait_ms: u64, offset: u64) -> Value {
     json!({ "task_id": id, "wait_ms": wait_ms, "include_output": true, "include_logs": true, "output_offset": offset })
 }
 
-fn ended(answer: &Value) -> bool {
+pub(super) fn ended(answer: &Value) -> bool {
     status(answer).is_some_and(Status::terminal)
 }
 
@@ -137,7 +137,7 @@ fn status(answer: &Value) -> Option<Status> {
     answer["status"].as_str().and_then(Status::from_name)
 }
 
-fn verdict(id: &str, left: &Value) -> Result<(), Exit> {
+pub(super) fn verdict(id: &str, left: &Value) -> Result<(), Exit> {
     if status(left) == Some(Status::Completed) {
         return Ok(());
     }
@@ -159,6 +159,21 @@ async fn show(node: &Node, id: &str, left: &Value) -> Result<(), Exit> {
         return if left["result"].is_null() { Ok(()) } else { output::json_line(&left["result"]) };
     }
     pages(node, id, left, &mut output::bytes).await
+}
+
+/// What a task left, with the whole of its output.
+pub(super) async fn whole(node: &Node, id: &str) -> Result<Value, Exit> {
+    let left = node.call("task_result", read(id, 0, 0)).await?;
+    if left["next_output_offset"].is_null() {
+        return Ok(left);
+    }
+    let mut output = Vec::new();
+    let mut gather = |part: &[u8]| {
+        output.extend_from_slice(part);
+        Ok(())
+    };
+    pages(node, id, &left, &mut gather).await?;
+    Ok(super::archive::joined(left, &output))
 }
 
 /// The whole output: what `left` has of it, and what comes after that.

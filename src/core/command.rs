@@ -251,6 +251,8 @@ pub struct Detail {
     pub steps: bool,
     /// A page of the items of an array, from this index on.
     pub items: Option<u32>,
+    /// What was submitted.
+    pub spec: bool,
 }
 
 /// Tasks to take.

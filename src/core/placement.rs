@@ -13,6 +13,7 @@ use crate::queue::offers;
 use crate::task::{Requirements, Resources, Spec};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 /// Which of the workers with room is preferred.
@@ -136,6 +137,19 @@ impl Condition {
             Test::Exists | Test::Missing => 0,
         };
         self.label.len() + values + 12
+    }
+}
+
+/// As [`Condition::read_all`] reads it.
+impl fmt::Display for Condition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let label = &self.label;
+        match &self.test {
+            Test::In(these) => write!(f, "{label} in ({})", these.join(",")),
+            Test::NotIn(these) => write!(f, "{label} notin ({})", these.join(",")),
+            Test::Exists => f.write_str(label),
+            Test::Missing => write!(f, "!{label}"),
+        }
     }
 }
 

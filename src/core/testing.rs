@@ -153,7 +153,7 @@ impl Solo {
 
     /// The view of a task.
     pub fn view(&mut self, name: &str) -> crate::view::TaskView {
-        let detail = Detail { report: true, live: true, explain: true, steps: true, items: None };
+        let detail = Detail { report: true, live: true, explain: true, steps: true, items: None, spec: false };
         let task = TaskId::new(name).expect("a valid id");
         let query = Query::Task { task, detail, wait: Millis(0) };
         match self.ask(Request::Query(query)).1 {

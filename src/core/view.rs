@@ -8,7 +8,7 @@ use crate::order::Scheduling;
 use crate::register::Issued;
 use crate::schedule::CatchUp;
 use crate::shelf::Shelved;
-use crate::task::{Outcome, Priority, Report, Requirements, Resources};
+use crate::task::{Outcome, Priority, Report, Requirements, Resources, Spec};
 use crate::time::{Millis, Unix};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -382,6 +382,8 @@ pub struct TaskView {
     pub workflow: Option<Box<WorkflowView>>,
     /// When it fires, if it is a schedule.
     pub schedule: Option<Box<ScheduleView>>,
+    /// What was submitted, if asked.
+    pub spec: Option<Arc<Spec>>,
 }
 
 /// When a schedule fires.

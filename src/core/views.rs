@@ -75,6 +75,7 @@ impl Node {
                 .map(|(source, key)| CachedFrom { source, key }),
             workflow: workflow.map(Box::new),
             schedule: self.schedule_view(task).map(Box::new),
+            spec: detail.spec.then(|| spec.clone()),
         }
     }
 

@@ -239,7 +239,7 @@ impl Op for WorkflowResult {
 
     fn request(&self) -> Result<Request, Refusal> {
         let steps = self.include_outputs || self.include_logs;
-        query(&self.workflow_id, Detail { report: true, live: self.include_logs, explain: false, steps, items: None })
+        query(&self.workflow_id, Detail { report: true, live: self.include_logs, steps, ..Detail::default() })
     }
 
     fn output(self, reply: Reply, context: &Context<'_>) -> Result<WorkflowLeft, Failure> {

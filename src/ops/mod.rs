@@ -13,6 +13,7 @@ pub mod graph;
 pub mod interface;
 pub mod peer;
 pub mod queue;
+pub mod resubmit;
 pub mod result;
 pub mod schedule;
 pub mod schema;

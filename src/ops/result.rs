@@ -110,7 +110,7 @@ impl Op for TaskResult {
         let task = value::task("task_id", &self.task_id)?;
         let from = u32::try_from(self.output_offset).unwrap_or(u32::MAX);
         let items = self.include_output.then_some(from);
-        let detail = Detail { report: true, live: self.include_logs, explain: false, steps: false, items };
+        let detail = Detail { report: true, live: self.include_logs, items, ..Detail::default() };
         Ok(Request::Query(Query::Task { task, detail, wait: Millis(self.wait_ms) }))
     }
 

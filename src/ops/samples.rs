@@ -199,6 +199,7 @@ pub(crate) fn task_view(status: Status) -> TaskView {
         cached_from: None,
         workflow: None,
         schedule: None,
+        spec: None,
     }
 }
 

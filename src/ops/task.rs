@@ -171,7 +171,7 @@ impl Op for TaskStatus {
 
     fn request(&self) -> Result<Request, Refusal> {
         let report = self.include_logs || self.include_metrics;
-        let detail = Detail { report, live: true, explain: self.explain, steps: false, items: None };
+        let detail = Detail { report, live: true, explain: self.explain, ..Detail::default() };
         Ok(Request::Query(Query::Task { task: value::task("task_id", &self.task_id)?, detail, wait: Millis(0) }))
     }
 

@@ -15,6 +15,7 @@ mod fleet;
 mod foreign;
 mod graphs;
 mod news;
+mod operator;
 mod partition;
 mod reads;
 mod restart;

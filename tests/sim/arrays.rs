@@ -70,7 +70,7 @@ impl World {
         }
         if self.prng.chance(500) {
             let items = Some(self.prng.below(count) as u32);
-            let detail = Detail { report: true, live: true, explain: true, steps: false, items };
+            let detail = Detail { report: true, live: true, explain: true, items, ..Detail::default() };
             self.ask_later(Request::Query(Query::Task { task: id, detail, wait: Millis(0) }));
         }
     }

@@ -64,7 +64,7 @@ impl World {
             self.ask_later(Request::Command(cancel));
         }
         if self.prng.chance(500) {
-            let detail = Detail { report: true, live: true, explain: true, steps: true, items: None };
+            let detail = Detail { report: true, live: true, explain: true, steps: true, items: None, spec: false };
             self.ask_later(Request::Query(Query::Task { task: id, detail, wait: Millis(0) }));
         }
     }

@@ -460,7 +460,7 @@ pub(crate) fn assert_completed(world: &World, task: &TaskId) {
 pub(crate) fn fine(mut world: World) {
     let known: Vec<_> = world.oracle.promises.keys().cloned().collect();
     for task in known {
-        let detail = Detail { report: true, live: true, explain: true, steps: false, items: None };
+        let detail = Detail { report: true, live: true, explain: true, ..Detail::default() };
         let query = Query::Task { task: task.clone(), detail, wait: Millis(0) };
         if let Some(n) = world.any_up() {
             world.ask(n, Request::Query(query), Asked::View { task, must_know: MustKnow::No });

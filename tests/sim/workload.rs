@@ -268,8 +268,7 @@ impl World {
                     report: self.prng.chance(700),
                     live: self.prng.chance(200),
                     explain: self.prng.chance(300),
-                    steps: false,
-                    items: None,
+                    ..Detail::default()
                 };
                 let query = Query::Task { task: task.clone(), detail, wait: Millis(waits) };
                 return self.ask(n, Request::Query(query), Asked::View { task, must_know: MustKnow::No });
@@ -323,7 +322,7 @@ impl World {
             .collect();
         for (task, must_know) in must {
             let Some(n) = self.any_up() else { return };
-            let detail = Detail { report: true, live: false, explain: false, steps: false, items: None };
+            let detail = Detail { report: true, ..Detail::default() };
             let query = Query::Task { task: task.clone(), detail, wait: Millis(0) };
             self.ask(n, Request::Query(query), Asked::View { task, must_know });
         }

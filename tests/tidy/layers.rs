@@ -36,6 +36,7 @@ const CRATE_HOME: &[(&str, &[&str])] = &[
     ("clap_complete", &["src/cli/"]),
     ("clap_mangen", &["src/cli/"]),
     ("prost", &["src/net/wire"]),
+    ("ratatui", &["src/cli/top/"]),
     ("serde_saphyr", &["src/templates"]),
     ("opentelemetry", &["src/telemetry/"]),
     ("opentelemetry_sdk", &["src/telemetry/"]),

@@ -260,6 +260,8 @@ async fn resources_need_what_the_operations_behind_them_need() {
     assert_eq!(read(&own, &blob).await, "permission_denied", "it may be of another's task");
     assert_eq!(read(&shown(Role::Viewer), &blob).await, "not_found");
     assert_eq!(read(&shown(Role::Viewer), "mesh://queue").await, "unavailable");
+    let submission = "mesh://submissions/t";
+    assert_eq!(read(&shown(Role::Submitter), submission).await, "permission_denied", "payloads may hold secrets");
     let follows = json!({"extensions": {"io.modelcontextprotocol/tasks": {}}});
     let cancel = endpoint.modern_as(&shown(Role::Viewer), "tasks/cancel", json!({"taskId": "t"}), follows);
     let reply = body(cancel.send().await.expect("a response")).await;

@@ -66,6 +66,8 @@ impl Access<'_> {
                 Uri::Task(_) => "task_status",
                 Uri::Queue | Uri::Workers => "queue_stats",
                 Uri::Peers => "peer_list",
+                // Payloads may hold what others should not see: whoever may clear the queue may have them.
+                Uri::Submission(_) => "queue_clear",
                 Uri::Blob { .. } => "task_result",
             },
             Access::Prompt(_) => "queue_stats",

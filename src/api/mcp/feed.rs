@@ -49,7 +49,8 @@ impl Topic {
             Uri::Queue => Some(Topic::Queue),
             Uri::Workers => Some(Topic::Workers),
             Uri::Peers => Some(Topic::Peers),
-            Uri::Blob { .. } => None,
+            // A submission never changes.
+            Uri::Submission(_) | Uri::Blob { .. } => None,
         }
     }
 

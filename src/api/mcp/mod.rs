@@ -16,7 +16,7 @@ mod task;
 mod template;
 mod tool;
 mod trace;
-mod uri;
+pub(super) mod uri;
 
 #[cfg(test)]
 mod tests;

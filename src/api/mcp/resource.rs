@@ -6,11 +6,12 @@ use super::tool::{ask, written};
 use super::uri::{self, Uri};
 use crate::driver::Handle;
 use crate::ops::value::{self, Cut, Object};
-use crate::ops::{self, Code, Failure};
+use crate::ops::{self, Code, Failure, resubmit};
 use rmcp::model::{CacheScope, ListResourcesResult, ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
 use serde_json::{Value, json};
-use taskmesh_core::command::Detail;
-use taskmesh_core::{BlobHash, Millis, Query, Request, TaskId, limits};
+use std::collections::BTreeMap;
+use taskmesh_core::command::{Detail, PeerFilter};
+use taskmesh_core::{BlobHash, Millis, Query, Reply, Request, TaskId, limits};
 
 /// Tasks in one page of the list.
 const PAGE: usize = 50;
@@ -62,6 +63,10 @@ pub(super) fn templates() -> Vec<ResourceTemplate> {
             .with_title("Task")
             .with_description("What a task is doing, why it waits, and what it left. Can be subscribed to.")
             .with_mime_type(JSON),
+        ResourceTemplate::new("mesh://submissions/{id}", "submission")
+            .with_title("Submission")
+            .with_description("The operation and the arguments that submit a task, workflow or schedule again.")
+            .with_mime_type(JSON),
         ResourceTemplate::new("mesh://blobs/{hash}{?offset,length}", "blob")
             .with_title("Content")
             .with_description(about_blob),
@@ -88,9 +93,11 @@ pub(super) async fn text(handle: &Handle, uri: &Uri) -> Result<String, Failure> 
             let mut stats = ask(handle, "queue_stats", object(json!({"include_worker_stats": true}))).await?;
             let answered = ["worker_stats", "nodes_answered", "nodes_expected"];
             let [workers, answered, expected] = answered.map(|name| stats.remove(name).unwrap_or_default());
+            let workers = labelled(handle, workers).await?;
             object(json!({"workers": workers, "nodes_answered": answered, "nodes_expected": expected}))
         }
-        Uri::Peers => bare(ask(handle, "peer_list", object(json!({"limit": PEERS}))).await?),
+        Uri::Peers => peers(handle).await?,
+        Uri::Submission(id) => submission(handle, id).await?,
         Uri::Blob { .. } => return Err(defect()),
     };
     serde_json::to_string(&content).map_err(|_| defect())
@@ -104,7 +111,7 @@ async fn task(handle: &Handle, id: &TaskId) -> Result<Object, Failure> {
     let [status, result] = [status, result].map(|(name, arguments)| {
         ops::operation(name).ok_or_else(defect).and_then(|operation| operation.prepare(object(arguments)))
     });
-    let detail = Detail { report: true, live: true, explain: true, steps: false, items: None };
+    let detail = Detail { report: true, live: true, explain: true, ..Detail::default() };
     let reply = handle.ask(Request::Query(Query::Task { task: id.clone(), detail, wait: Millis(0) })).await?;
     let mut content = bare(written(handle, status?, reply.clone()).await?);
     let left = bare(written(handle, result?, reply).await?);
@@ -114,6 +121,50 @@ async fn task(handle: &Handle, id: &TaskId) -> Result<Object, Failure> {
         }
     }
     Ok(content)
+}
+
+/// The workers that `queue_stats` wrote, each with its labels.
+async fn labelled(handle: &Handle, mut workers: Value) -> Result<Value, Failure> {
+    let Reply::Workers(views) = handle.ask(Request::Query(Query::Workers)).await? else { return Err(defect()) };
+    let labels: BTreeMap<&str, _> = views.iter().map(|view| (view.worker.as_str(), &view.labels)).collect();
+    for worker in workers.as_array_mut().into_iter().flatten() {
+        let own = worker["worker_id"].as_str().and_then(|id| labels.get(id)).copied();
+        worker["labels"] = json!(own.cloned().unwrap_or_default());
+    }
+    Ok(workers)
+}
+
+/// The peers that `peer_list` wrote, each with the program that it says it is;
+/// and the node that answers.
+async fn peers(handle: &Handle) -> Result<Object, Failure> {
+    let mut list = bare(ask(handle, "peer_list", object(json!({"limit": PEERS}))).await?);
+    let filter = PeerFilter { limit: PEERS as u32, ..PeerFilter::default() };
+    let Reply::Peers { peers, .. } = handle.ask(Request::Query(Query::Peers(Box::new(filter)))).await? else {
+        return Err(defect());
+    };
+    let said: BTreeMap<String, _> = peers.iter().map(|p| (p.peer.to_string(), (&p.agent, &p.protocol))).collect();
+    for peer in list.get_mut("peers").and_then(Value::as_array_mut).into_iter().flatten() {
+        let (agent, protocol) = peer["peer_id"].as_str().and_then(|id| said.get(id)).copied().unzip();
+        peer["peer_type"] = json!(agent.cloned().flatten());
+        peer["protocol_version"] = json!(protocol.cloned().flatten());
+    }
+    let me =
+        json!({"peer_id": handle.node().to_string(), "peer_type": concat!("taskmesh/", env!("CARGO_PKG_VERSION"))});
+    list.insert("answered_by".to_owned(), me);
+    Ok(list)
+}
+
+/// What would submit the same again: of a step, of its workflow's making, too.
+async fn submission(handle: &Handle, id: &TaskId) -> Result<Object, Failure> {
+    let detail = Detail { spec: true, ..Detail::default() };
+    let query = Query::Task { task: id.clone(), detail, wait: Millis(0) };
+    let Reply::Task(view) = handle.ask(Request::Query(query)).await? else { return Err(defect()) };
+    let Some(spec) = view.spec.as_deref() else {
+        let error = format!("the node that owns {id} is of an older version and does not tell what was submitted");
+        return Err(Failure::new(Code::FailedPrecondition, error));
+    };
+    let again = resubmit::submission(id, spec, view.priority)?;
+    Ok(object(json!({"task_id": id.as_str(), "operation": again.operation, "arguments": again.arguments})))
 }
 
 /// An answer without the envelope of a call.

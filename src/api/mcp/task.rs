@@ -52,7 +52,7 @@ pub(super) async fn look(node: &Handle, id: &str) -> Result<GetTaskResult, Failu
     let task = value::task("taskId", id)?;
     let arguments = Object::from_iter([("task_id".to_owned(), Value::from(task.as_str()))]);
     let prepared = ops::operation("task_result").ok_or_else(|| mismatch("task_result"))?.prepare(arguments)?;
-    let detail = Detail { report: true, live: true, explain: false, steps: false, items: None };
+    let detail = Detail { report: true, live: true, ..Detail::default() };
     let reply = node.ask(Request::Query(Query::Task { task, detail, wait: Millis(0) })).await.map_err(unknown)?;
     let Reply::Task(view) = &reply else { return Err(mismatch("task_result")) };
     let handle = handle(view);

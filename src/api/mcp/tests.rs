@@ -229,6 +229,8 @@ async fn resources_are_listed_in_pages_and_say_what_the_operations_say() {
         let said: Value = serde_json::from_str(read["text"].as_str().expect("text")).expect("JSON");
         assert!(!said[field].is_null() && said["success"].is_null(), "{uri}: {said}");
     }
+    let older = ask(&endpoint, "resources/read", json!({"uri": "mesh://submissions/t"})).await["error"].clone();
+    assert_eq!(older["data"]["code"], "failed_precondition", "a node that does not tell what was submitted: {older}");
     for missing in ["mesh://tasks/other", "mesh://nothing"] {
         let error = ask(&endpoint, "resources/read", json!({"uri": missing})).await["error"].clone();
         assert_eq!((&error["code"], &error["data"]["code"]), (&json!(-32602), &json!("not_found")), "{missing}");

@@ -1,5 +1,6 @@
 //! The names of resources: `mesh://tasks/{id}`, `mesh://queue`,
-//! `mesh://workers`, `mesh://peers` and `mesh://blobs/{hash}{?offset,length}`.
+//! `mesh://workers`, `mesh://peers`, `mesh://submissions/{id}` and
+//! `mesh://blobs/{hash}{?offset,length}`.
 
 use crate::ops::failure::invalid;
 use crate::ops::value;
@@ -20,11 +21,14 @@ pub(super) enum Uri {
     Workers,
     /// Every peer.
     Peers,
+    /// What was submitted as one task, workflow or schedule.
+    Submission(TaskId),
     /// Content, or a part of it.
     Blob { hash: BlobHash, offset: u64, length: Option<u64> },
 }
 
 const TASKS: &str = "mesh://tasks/";
+const SUBMISSIONS: &str = "mesh://submissions/";
 const BLOBS: &str = "mesh://blobs/";
 /// No URI of these is longer: an id of 256 bytes, each written as three.
 const URI_BYTES: usize = 1_024;
@@ -50,15 +54,21 @@ impl Uri {
             return Err(Refusal::TooLarge { field: "uri".into(), got: text.len() as u64, limit: URI_BYTES as u64 });
         }
         if let Some(id) = text.strip_prefix(TASKS) {
-            let id =
-                decoded(id).ok_or_else(|| invalid("uri", "an id in a URI is UTF-8 with % before two hex digits"))?;
-            return value::task("uri", &id).map(Uri::Task);
+            return read_id(id).map(Uri::Task);
+        }
+        if let Some(id) = text.strip_prefix(SUBMISSIONS) {
+            return read_id(id).map(Uri::Submission);
         }
         if let Some(blob) = text.strip_prefix(BLOBS) {
             return read_blob(blob);
         }
         Err(Refusal::NotFound { what: "resource".into(), name: text.into() })
     }
+}
+
+fn read_id(text: &str) -> Result<TaskId, Refusal> {
+    let id = decoded(text).ok_or_else(|| invalid("uri", "an id in a URI is UTF-8 with % before two hex digits"))?;
+    value::task("uri", &id)
 }
 
 fn read_blob(text: &str) -> Result<Uri, Refusal> {
@@ -85,6 +95,7 @@ impl fmt::Display for Uri {
             Uri::Queue => f.write_str("mesh://queue"),
             Uri::Workers => f.write_str("mesh://workers"),
             Uri::Peers => f.write_str("mesh://peers"),
+            Uri::Submission(id) => write!(f, "{SUBMISSIONS}{}", encoded(id.as_str())),
             Uri::Blob { hash, offset: 0, length: None } => write!(f, "{BLOBS}{}", value::cid(*hash)),
             Uri::Blob { hash, offset, length: None } => write!(f, "{BLOBS}{}?offset={offset}", value::cid(*hash)),
             Uri::Blob { hash, offset, length: Some(length) } => {
@@ -92,6 +103,16 @@ impl fmt::Display for Uri {
             }
         }
     }
+}
+
+/// The name of what a task, workflow or schedule was submitted as.
+pub(in crate::api) fn submission(id: &str) -> String {
+    format!("{SUBMISSIONS}{}", encoded(id))
+}
+
+/// The name of a task.
+pub(in crate::api) fn task(id: &str) -> String {
+    format!("{TASKS}{}", encoded(id))
 }
 
 /// As RFC 6570 writes a value in a path: everything but unreserved characters
@@ -140,6 +161,7 @@ mod tests {
             assert_eq!(parsed(same), same);
         }
         assert_eq!(parsed("mesh://tasks/a/0"), "mesh://tasks/a%2F0");
+        assert_eq!(parsed("mesh://submissions/a/0"), "mesh://submissions/a%2F0");
         assert_eq!(parsed("mesh://tasks/gr%C3%BCn"), "mesh://tasks/gr%C3%BCn");
         let hash = BlobHash::of(b"content");
         let name = Uri::blob(hash).to_string();

@@ -334,7 +334,7 @@ impl Queue {
 
     async fn get(&self, node: &Handle, arguments: &Object, wait: Millis) -> Answer {
         let task = Lease::of(arguments)?.task;
-        let detail = Detail { report: true, live: true, explain: false, steps: false, items: None };
+        let detail = Detail { report: true, live: true, ..Detail::default() };
         match node.ask(Request::Query(Query::Task { task, detail, wait })).await {
             Ok(Reply::Task(view)) => {
                 let queue_view = self.with_result(node, *view).await;

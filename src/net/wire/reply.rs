@@ -6,7 +6,9 @@ use super::needs::{requirements_from, resources_from};
 use super::refusal::refusal_from;
 use super::request::{status_from, status_to};
 use super::schedule::schedule_from;
-use super::task::{executor_from, executor_to, node_to, nodes_to, owned, owned_all, owned_or_none, report_from};
+use super::task::{
+    executor_from, executor_to, node_to, nodes_to, owned, owned_all, owned_or_none, report_from, spec_from,
+};
 use super::workflow::workflow_from;
 use super::{WireError, cache, proto, request};
 use proto::peer_response::Result as Answer;
@@ -269,6 +271,7 @@ impl From<&TaskView> for proto::TaskView {
             workflow: view.workflow.as_deref().map(Into::into),
             schedule: view.schedule.as_deref().map(Into::into),
             cached_from: view.cached_from.as_ref().map(cache::origin_to),
+            spec: view.spec.as_deref().map(|spec| Box::new(spec.into())),
         }
     }
 }
@@ -308,6 +311,7 @@ fn task_from(view: &proto::TaskView) -> Checked<TaskView> {
         report: view.report.as_ref().map(report_from).transpose()?,
         schedule: view.schedule.as_ref().map(schedule_from).transpose()?.map(Box::new),
         cached_from: view.cached_from.as_ref().map(cache::origin_from).transpose()?,
+        spec: view.spec.as_deref().map(|spec| spec_from(Some(spec))).transpose()?.map(Arc::new),
     })
 }
 

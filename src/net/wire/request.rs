@@ -91,6 +91,7 @@ fn query_to(query: &Query) -> Kind {
             explain: detail.explain,
             steps: detail.steps,
             items: detail.items,
+            spec: detail.spec,
             wait_ms: wait.0,
         }),
         Query::Tasks(filter) => Kind::Tasks((&**filter).into()),
@@ -220,6 +221,7 @@ fn task_query_from(query: &proto::TaskQuery) -> Checked<Query> {
             explain: query.explain,
             steps: query.steps,
             items: query.items,
+            spec: query.spec,
         },
         wait: Millis(check::at_most("query.wait", query.wait_ms, limits::WAIT_MS)?),
     })

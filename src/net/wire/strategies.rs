@@ -207,13 +207,8 @@ fn command() -> Any<Command> {
 }
 
 fn query() -> Any<Query> {
-    let detail = (any::<[bool; 4]>(), of(any::<u32>())).prop_map(|([report, live, explain, steps], items)| Detail {
-        report,
-        live,
-        explain,
-        steps,
-        items,
-    });
+    let detail = (any::<[bool; 5]>(), of(any::<u32>()))
+        .prop_map(|([report, live, explain, steps, spec], items)| Detail { report, live, explain, steps, spec, items });
     prop_oneof![
         (task(), detail, 0..=limits::WAIT_MS).prop_map(|(task, detail, wait)| Query::Task {
             task,

@@ -124,9 +124,14 @@ fn task_view() -> Any<TaskView> {
         ([0..=COUNTER, 0..=COUNTER, 0..=COUNTER, 0..=COUNTER], unix(), [of(unix()), of(unix()), of(unix())]),
         (node(), nodes(0..5), position(), of(0..=100_u8), of(long()), of(tail), of(long())),
         ([of(task()), of(task())], vec(task(), 0..3), requirements(), of(explanation()), of(report())),
-        (of(super::workflows::workflow_view()), of(schedule_view()), of(super::cached::origin())),
+        (
+            of(super::workflows::workflow_view()),
+            of(schedule_view()),
+            of(super::cached::origin()),
+            of(super::spec().prop_map(Arc::new)),
+        ),
     )
-        .prop_map(|(first, second, third, fourth, (workflow, schedule, cached_from))| {
+        .prop_map(|(first, second, third, fourth, (workflow, schedule, cached_from, spec))| {
             let (task, task_type, status, priority, tags, executor) = first;
             let ([attempt, failures, crashes, epoch], submitted_at, [started_at, ended_at, delayed_until]) = second;
             let (home, holders, position, progress, message, log_tail, error) = third;
@@ -163,6 +168,7 @@ fn task_view() -> Any<TaskView> {
                 report,
                 schedule: schedule.map(Box::new),
                 cached_from,
+                spec,
             }
         })
         .boxed()

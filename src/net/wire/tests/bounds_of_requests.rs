@@ -110,6 +110,7 @@ fn view() -> TaskView {
         cached_from: None,
         workflow: None,
         schedule: None,
+        spec: None,
     }
 }
 

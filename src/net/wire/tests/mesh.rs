@@ -140,7 +140,7 @@ impl Mesh {
     }
 
     fn view(&mut self, n: u8, task: &str) -> TaskView {
-        let detail = Detail { report: true, live: true, explain: true, steps: true, items: None };
+        let detail = Detail { report: true, live: true, explain: true, steps: true, items: None, spec: false };
         match self.query(n, Query::Task { task: id(task), detail, wait: Millis(0) }) {
             Ok(Reply::Task(view)) => *view,
             other => panic!("no view of {task}: {other:?}"),
