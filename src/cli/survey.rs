@@ -96,7 +96,7 @@ impl Survey {
             })
         };
         let mut others: Vec<Member> = list(&peers["peers"]).iter().filter_map(|peer| member(peer, false)).collect();
-        others.sort_by(|a, b| (a.state == State::Away, a.shown()).cmp(&(b.state == State::Away, b.shown())));
+        others.sort_by_cached_key(|node| (node.state == State::Away, node.shown().to_owned()));
         let answered = &peers["answered_by"];
         let asked = answered["peer_id"].as_str().or(own.map(|(peer, _)| peer));
         let me = asked.and_then(|peer| {

@@ -24,7 +24,7 @@ fn members(survey: &Survey, config: &Config) -> Finding {
     let away: Vec<_> = survey.members.iter().filter(|m| m.state == State::Away).map(|m| m.shown()).collect();
     let (all, there) = (survey.members.len(), survey.members.len() - away.len());
     let (answered, expected) = (survey.number("nodes_answered"), survey.number("nodes_expected"));
-    let holders = config.mesh.holders as usize;
+    let holders = config.mesh.holders;
     if there < holders.min(all) / 2 + 1 {
         let says = format!("{there} of {all} are there, too few to accept tasks: away are {}", away.join(", "));
         return Finding::problem(CHECK, says, "start the others; what is accepted already is kept by them too");
@@ -250,7 +250,7 @@ mod tests {
     fn monitors(text: &str, ahead: f64) -> Monitors {
         let reading = Reading { ahead: Some((ahead, 0.6)), ..Reading::parse(text) };
         let of = |peer: &str| (peer.to_owned(), Monitor { read: Some(reading.clone()), ..Monitor::default() });
-        ["peer-aaaa1111", "peer-bbbb2222", "peer-cccc3333"].map(|peer| of(peer)).into()
+        ["peer-aaaa1111", "peer-bbbb2222", "peer-cccc3333"].map(of).into()
     }
 
     const WELL: &str = "taskmesh_tasks_short_of_copies 0\ntaskmesh_net_connections_mended_total 1\nprocess_start_time_seconds 1e9\n\
