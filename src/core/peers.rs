@@ -372,6 +372,10 @@ impl Node {
                 }
             }
             PeerEvent::Identified { peer, addresses, protocol, agent } => {
+                // It may come before the rest of the network has taken the peer up.
+                if peer != self.id {
+                    self.hear(peer);
+                }
                 if let Some(member) = self.members.get_mut(&peer) {
                     member.protocol = Some(protocol);
                     member.agent = Some(agent);

@@ -11,6 +11,7 @@ use crate::node::Node;
 use crate::prng::{Prng, mix};
 use crate::queue::offers;
 use crate::task::{Requirements, Resources, Spec};
+use crate::template::clip;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::fmt;
@@ -102,7 +103,8 @@ impl Condition {
         let Some((head, list)) = text.split_once('(') else {
             return Ok(Condition { label: word(text)?, test: Test::Exists });
         };
-        let list = list.strip_suffix(')').ok_or_else(|| format!("has {text:?} without its closing parenthesis"))?;
+        let list =
+            list.strip_suffix(')').ok_or_else(|| format!("has {:?} without its closing parenthesis", clip(text)))?;
         let values = list.split(',').map(word).collect::<Result<Vec<_>, _>>()?;
         if values.len() > limits::ATTRIBUTES {
             return Err(format!("has a list of {}; at most {} are allowed", values.len(), limits::ATTRIBUTES));
@@ -110,7 +112,7 @@ impl Condition {
         match head.trim().rsplit_once(char::is_whitespace) {
             Some((label, "in")) => Ok(Condition { label: word(label)?, test: Test::In(values) }),
             Some((label, "notin")) => Ok(Condition { label: word(label)?, test: Test::NotIn(values) }),
-            Some(_) | None => Err(format!("has {text:?}; a list follows `in` or `notin`")),
+            Some(_) | None => Err(format!("has {:?}; a list follows `in` or `notin`", clip(text))),
         }
     }
 
@@ -171,7 +173,7 @@ fn word(text: &str) -> Result<Arc<str>, String> {
     let text = text.trim();
     let plain = |c: char| !c.is_whitespace() && !matches!(c, '(' | ')' | ',' | '=' | '!');
     if text.is_empty() || text.len() > limits::TEXT_BYTES || !text.chars().all(plain) {
-        return Err(format!("has {text:?} where a name or value of 1 to {} bytes belongs", limits::TEXT_BYTES));
+        return Err(format!("has {:?} where a name or value of 1 to {} bytes belongs", clip(text), limits::TEXT_BYTES));
     }
     Ok(text.into())
 }

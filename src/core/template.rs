@@ -33,6 +33,7 @@ mod submission;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use error::clip;
 pub use error::{Problem, TemplateError};
 pub use parameter::{Parameter, Type};
 pub use reference::{Piece, Unclosed, pieces};

@@ -53,6 +53,10 @@ fn a_bad_selector_is_refused_with_its_reason() {
         assert!(problem.contains(part), "{bad}: {problem}");
     }
     assert!(Condition::read_all(&vec!["a"; limits::ATTRIBUTES + 1].join(",")).is_err());
+    for long in [" of (a)", " in (a", ""].map(|end| "&".repeat(5_000) + end) {
+        let problem = Condition::read_all(&long).expect_err("too long");
+        assert!(problem.len() < 300, "an error is to be read: {problem}");
+    }
 }
 
 #[test]

@@ -280,7 +280,7 @@ pub(super) fn described(value: &Value) -> String {
 }
 
 /// Enough of a text to know it again.
-pub(super) fn clip(text: &str) -> String {
+pub(crate) fn clip(text: &str) -> String {
     match text.char_indices().nth(CLIPPED_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text.to_owned(),
