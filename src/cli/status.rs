@@ -218,7 +218,9 @@ fn workers_line(survey: &Survey) -> String {
     let workers = list(&survey.stats["worker_stats"]);
     let sum = |of: &dyn Fn(&Value) -> Option<u64>| workers.iter().filter_map(of).sum::<u64>();
     let slots = sum(&|w| w["max_concurrent_tasks"].as_u64());
-    let (running, free) = (sum(&|w| w["running_tasks"].as_u64()), sum(&|w| w["metrics"]["free_slots"].as_u64()));
+    let running = sum(&|w| w["running_tasks"].as_u64());
+    // A worker of short tasks has room for more than it has slots: they wait there.
+    let free = sum(&|w| Some(w["metrics"]["free_slots"].as_u64()?.min(w["max_concurrent_tasks"].as_u64()?)));
     format!("{}, {running} of {} taken, {free} free now", count(workers.len() as u64, "worker"), count(slots, "slot"))
 }
 
