@@ -380,6 +380,11 @@ impl Driver {
             let stats = self.parts.node.stats();
             (self.parts.observer)(Observation::Stats(&stats));
             let node = &self.parts.node;
+            if !self.traced.is_empty() {
+                // A run that another grant took the place of ends untold.
+                let here: HashSet<_> = node.executions().map(|(task, _)| task).collect();
+                self.traced.retain(|task, _| here.contains(task));
+            }
             let (watched, short_of_copies) = (node.watched(), node.short_of_copies());
             (self.parts.observer)(Observation::Fleet { watched, short_of_copies });
         }

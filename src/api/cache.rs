@@ -2,21 +2,21 @@
 //! drop of it. Like tokens it is no operation of the contract: a program that
 //! runs tasks says `cache` with a task, and has no use for this.
 
+use super::answer::{invalid, respond};
 use super::audit::{Act, Audit};
 use super::auth::{Gate, Visitor};
 use crate::ops::value::Object;
 use crate::ops::{Failure, mismatch};
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Extension, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{get, post};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use taskmesh_core::cache::{CacheKey, CacheStats, NodeCache, Which};
 use taskmesh_core::command::Scope;
-use taskmesh_core::{Command, NodeId, Query, Refusal, Reply, Request, TaskId, limits};
+use taskmesh_core::{Command, NodeId, Query, Reply, Request, TaskId, limits};
 
 /// What nodes keep.
 pub const PATH: &str = "/cache";
@@ -134,23 +134,6 @@ fn described(stats: &CacheStats) -> Object {
 
 fn names(nodes: &[NodeId]) -> Vec<String> {
     nodes.iter().map(ToString::to_string).collect()
-}
-
-fn respond(done: Result<Object, Failure>) -> Response {
-    match done {
-        Ok(fields) => {
-            let all: Object = std::iter::once(("success".to_owned(), Value::Bool(true))).chain(fields).collect();
-            Json(all).into_response()
-        }
-        Err(failure) => {
-            let status = StatusCode::from_u16(failure.code.meaning().http);
-            (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(failure.envelope())).into_response()
-        }
-    }
-}
-
-fn invalid(field: &str, problem: &str) -> Failure {
-    Refusal::Invalid { field: field.into(), problem: problem.into() }.into()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! over HTTP, and the client that the command line speaks MCP with. They translate and guard;
 //! what an operation means is in `ops` and in the core.
 
+mod answer;
 pub mod audit;
 pub mod auth;
 mod budget;

@@ -4,23 +4,23 @@
 
 use super::external::SUBJECT;
 use super::{ADMIN, Gate, Visitor, nonce, to_text};
+use crate::api::answer::{invalid, respond};
 use crate::api::audit::{Act, Audit};
 use crate::driver::wall_clock;
 use crate::ops::value::{Object, time};
 use crate::ops::{Code, Failure};
+use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{Extension, Path, State};
-use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::{delete, get};
-use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use taskmesh_core::authority::{Authority, Caveats, Role, TokenId};
 use taskmesh_core::register::Issued;
 use taskmesh_core::task::Priority;
-use taskmesh_core::{Command, Millis, Query, Refusal, Reply, Request, limits};
+use taskmesh_core::{Command, Millis, Query, Reply, Request, limits};
 
 /// Where they are, beside the MCP endpoint.
 pub const PATH: &str = "/tokens";
@@ -238,21 +238,4 @@ fn described(entry: &Issued) -> Object {
     });
     let Value::Object(fields) = fields else { unreachable!("written as an object above") };
     fields
-}
-
-fn respond(done: Result<Object, Failure>) -> Response {
-    match done {
-        Ok(fields) => {
-            let all: Object = std::iter::once(("success".to_owned(), Value::Bool(true))).chain(fields).collect();
-            Json(all).into_response()
-        }
-        Err(failure) => {
-            let status = StatusCode::from_u16(failure.code.meaning().http);
-            (status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), Json(failure.envelope())).into_response()
-        }
-    }
-}
-
-fn invalid(field: &str, problem: &str) -> Failure {
-    Refusal::Invalid { field: field.into(), problem: problem.into() }.into()
 }
