@@ -176,7 +176,10 @@ impl Over {
 impl Node {
     pub(crate) fn on_grant(&mut self, from: NodeId, grant: Grant) {
         let fence = grant.fence;
-        if grant.boot != self.boot || self.over.covers(&grant.task, fence) {
+        // An owner that took the task over need not have met this node before.
+        let same = |e: &Execution| e.fence.attempt == fence.attempt && e.spec == grant.spec;
+        let runs = self.executions.get(&grant.task).is_some_and(same);
+        if grant.boot != self.boot && !runs || self.over.covers(&grant.task, fence) {
             self.decline(from, grant.task, fence, Declined::Restarted);
             return;
         }

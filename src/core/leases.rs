@@ -140,7 +140,7 @@ impl Node {
         // A grant to itself that waits for a majority is not there yet.
         let given = lease.taken_over || lease.sent_at.is_some();
         let unknown_here = executor == self.id && given && !self.executions.contains_key(task);
-        let restarted = self.boot_of(executor) != lease.boot || unknown_here;
+        let restarted = self.boot_of(executor).zip(lease.boot).is_some_and(|(now, then)| now != then) || unknown_here;
         let patience = if kept.slot.spec.exclusive { 3 } else { 1 };
         // One that said that it would go runs nothing any more; an exclusive
         // task does not take its word for it.

@@ -295,7 +295,8 @@ pub struct Grant {
     /// In which worker.
     pub worker: WorkerId,
     /// The executor's boot that it was meant for: a node that restarted
-    /// declines, so that no fence runs twice.
+    /// declines, so that no fence runs twice. 0 where the owner does not know it:
+    /// then only one that has the grant already goes on with it.
     pub boot: u64,
     /// What to run.
     pub spec: Arc<Spec>,

@@ -65,8 +65,10 @@ pub(crate) struct Kept {
 }
 
 /// What an owner knows of a granted attempt.
+#[derive(Default)]
 pub(crate) struct Lease {
-    pub(crate) boot: u64,
+    /// The executor's; of one that this node has not met yet it is not known.
+    pub(crate) boot: Option<u64>,
     pub(crate) granted_at: Millis,
     /// Granted without room, which its executor is to keep free for it.
     pub(crate) ahead: bool,
@@ -80,18 +82,8 @@ pub(crate) struct Lease {
 }
 
 impl Lease {
-    pub(crate) fn new(boot: u64, granted_at: Millis) -> Lease {
-        Lease {
-            boot,
-            granted_at,
-            ahead: false,
-            taken_over: false,
-            sent_at: None,
-            confirmed_at: None,
-            started_at: None,
-            started: None,
-            said: Said::default(),
-        }
+    pub(crate) fn new(boot: Option<u64>, granted_at: Millis) -> Lease {
+        Lease { boot, granted_at, ..Lease::default() }
     }
 }
 

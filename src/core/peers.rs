@@ -173,8 +173,9 @@ impl Node {
         if node == self.id { self.draining } else { self.members.get(&node).is_some_and(|m| m.draining) }
     }
 
-    pub(crate) fn boot_of(&self, node: NodeId) -> u64 {
-        if node == self.id { self.boot } else { self.members.get(&node).and_then(|m| m.boot).unwrap_or(0) }
+    /// How often it was started, if it has told this node.
+    pub(crate) fn boot_of(&self, node: NodeId) -> Option<u64> {
+        if node == self.id { Some(self.boot) } else { self.members.get(&node).and_then(|m| m.boot) }
     }
 
     /// Copies that a task gets in a mesh of this size.

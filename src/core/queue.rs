@@ -331,7 +331,7 @@ impl Node {
             task: task.clone(),
             fence: kept.slot.record.fence(),
             worker,
-            boot: lease.boot,
+            boot: lease.boot.unwrap_or(0),
             spec: kept.slot.spec.clone(),
             holders: kept.slot.record.keepers().collect(),
             ahead: lease.ahead,

@@ -3,13 +3,14 @@
 use crate::command::{Command, Detail, Query, Request, WorkerSpec};
 use crate::effect::{Disk, Effect, Input};
 use crate::execution::{Event, Verdict};
-use crate::message::Hello;
+use crate::message::{Grant, Hello};
 use crate::task::{Outcome, Report, RetryPolicy, Spec};
 use crate::testing::{solo, spec};
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, Status};
 use crate::{Config, Fence, Message, Node, NodeId, Refusal, RequestId, TaskId, WorkerId, limits};
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 fn failed(error: &str) -> Verdict {
     Verdict::Failed { error: error.into(), retryable: true }
@@ -264,4 +265,33 @@ fn a_task_of_one_copy_is_not_forgotten_before_others_know_its_end() {
         solo.ask(Request::Command(Command::Clear { which, scope: Scope::Local }));
     }
     assert!(solo.node.slot(&task).is_some_and(|slot| slot.record.closed()));
+}
+
+#[test]
+fn a_run_goes_on_under_an_owner_that_has_not_met_its_node() {
+    use crate::record::Ballot;
+    let mut solo = solo(Config::default());
+    let mut grant = |task: &str, epoch: u32, boot: u64| {
+        let owner = NodeId::test(u64::from(epoch) + 1);
+        let grant = Grant {
+            task: TaskId::new(task).expect("a valid id"),
+            fence: Fence { ballot: Ballot { epoch, owner }, attempt: 1 },
+            worker: WorkerId::new("w").expect("a valid id"),
+            boot,
+            spec: Arc::new(spec()),
+            holders: vec![owner],
+            ahead: false,
+        };
+        solo.feed(Input::Received { from: owner, message: Message::Grant(Box::new(grant)) })
+    };
+    let answers = |effects: &[Effect], wanted: fn(&Message) -> bool| {
+        effects.iter().any(|e| matches!(e, Effect::Send { message, .. } if wanted(message)))
+    };
+    let runs = |effects: &[Effect]| effects.iter().any(|e| matches!(e, Effect::Run { .. }));
+    let declined = |m: &Message| matches!(m, Message::Decline { .. });
+    assert!(runs(&grant("a", 1, 1)));
+    let again = grant("a", 2, 0);
+    assert!(answers(&again, |m| matches!(m, Message::Progress { .. })) && !answers(&again, declined), "{again:?}");
+    let other = grant("b", 1, 0);
+    assert!(answers(&other, declined) && !runs(&other), "it may have run before a restart: {other:?}");
 }
