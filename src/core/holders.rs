@@ -18,6 +18,20 @@ const ASKS: usize = 500;
 /// After so many questions that nobody answered, nobody knows of a task.
 const ASKS_IN_VAIN: u32 = 8;
 
+impl Kept {
+    /// A part of a workflow or an array that no majority took: it has not begun.
+    pub(crate) fn is_unborn(&self) -> bool {
+        self.wary && self.promised.is_none() && !self.slot.record.closed()
+    }
+
+    /// Its holders may be changed: a majority has the last change of them, and
+    /// the end, if there is one.
+    pub(crate) fn may_move(&self) -> bool {
+        let end = self.slot.record.closed() && self.promised_end().is_none();
+        self.has_promised(self.config_revision) && !end
+    }
+}
+
 impl Node {
     /// Replaces holders that stay away, adds those that are short, in two
     /// written steps: both sets decide until the new one is settled.
@@ -25,7 +39,7 @@ impl Node {
         if self.config.planted == Some(Planted::NeverMend) {
             return;
         }
-        if self.replace_newcomers(task) {
+        if self.follow_workflow(task) || self.replace_newcomers(task) {
             return;
         }
         let Some(kept) = self.owned(task).filter(|kept| !kept.is_firing()) else { return };
@@ -34,17 +48,18 @@ impl Node {
         if !promised && !kept.offered {
             return self.choose_holders_anew(task);
         }
-        if !promised || (record.closed() && kept.promised_end().is_none()) {
+        if !kept.may_move() {
             return;
         }
         if !record.prior.is_empty() {
-            self.change_holders(task, |record| record.prior.clear());
+            if self.may_settle(task, record) {
+                self.change_holders(task, |record| record.prior.clear());
+            }
             return;
         }
-        if let Some(holders) = self.home_of_step(kept) {
-            return self.change_holders(task, |record| record.prior = std::mem::replace(&mut record.holders, holders));
-        }
-        let wanted = if kept.disowned() { 0 } else { self.holders_wanted() };
+        // A step goes where its workflow goes, whose owner is to choose.
+        let led = self.workflow_of(task).is_some_and(|workflow| self.owned(workflow).is_some());
+        let wanted = if led || kept.disowned() { 0 } else { self.holders_wanted() };
         let lost = kept.lost.clone();
         let gone: Vec<NodeId> = record
             .holders
@@ -83,16 +98,47 @@ impl Node {
         self.notice(Notice::HoldersChanged { task: task.clone(), holders });
     }
 
-    /// Where an owned step belongs, if it is elsewhere: on the holders of its
-    /// workflow, so that whoever takes that over has its steps.
-    fn home_of_step(&self, kept: &Kept) -> Option<Vec<NodeId>> {
+    /// Moves an owned step to the holders of its workflow, if it is elsewhere, so
+    /// that whoever takes that over has its steps.
+    fn follow_workflow(&mut self, task: &TaskId) -> bool {
+        let Some(kept) = self.owned(task) else { return false };
         let record = &kept.slot.record;
-        let workflow = &self.kept[self.workflow_of(&record.task)?].slot.record;
+        let Some(workflow) = self.workflow_of(task).map(|id| &self.kept[id].slot.record) else { return false };
         let home = &workflow.holders;
-        let fit = |n: &NodeId| *n == self.id || self.live(*n) && !kept.lost.contains(n) && !kept.strangers.contains(n);
-        let there = home.len() == record.holders.len() && home.iter().all(|n| record.holders.contains(n));
-        let may = workflow.prior.is_empty() && home.contains(&self.id) && home.iter().all(fit) && !kept.disowned();
-        (may && !there).then(|| home.clone())
+        let may_keep = |n: &NodeId| !kept.lost.contains(n) && !kept.strangers.contains(n);
+        // Those that its workflow is about to leave need not be there.
+        let there = |n: &NodeId| *n == self.id || self.live(*n) || !workflow.prior.is_empty();
+        let may = home.contains(&self.id) && home.iter().all(|n| may_keep(n) && there(n));
+        let moving = !record.prior.is_empty();
+        if !may || kept.disowned() || same(home, &record.holders) || !moving && !kept.may_move() {
+            return false;
+        }
+        let home = home.clone();
+        self.change_holders(task, |record| {
+            let before = std::mem::replace(&mut record.holders, home);
+            if !moving {
+                record.prior = before;
+            }
+        });
+        true
+    }
+
+    /// Whether a change of holders may be brought to its end. Those of a workflow
+    /// decide alone only once its steps are with them: an owner that comes after
+    /// this one would not find these, and begin them again. Steps leave their old
+    /// holders after their workflow, which may still turn to others.
+    fn may_settle(&self, task: &TaskId, record: &Record) -> bool {
+        let ahead = self.workflow_of(task).and_then(|id| self.owned(id)).is_some_and(|workflow| {
+            let workflow = &workflow.slot.record;
+            !workflow.prior.is_empty() && same(&workflow.holders, &record.holders)
+        });
+        let behind = |step: &TaskId| {
+            let Some(kept) = self.owned(step) else { return false };
+            let there = |n: &&NodeId| **n == self.id || kept.promised.is_some() && kept.acked(**n) >= kept.promised;
+            let stays = kept.is_unborn() || kept.disowned() || !kept.strangers.is_empty();
+            !stays && record.holders.iter().filter(there).count() * 2 <= record.holders.len()
+        };
+        !ahead && !(self.kept[task].slot.spec.bears_tasks() && self.parts_of(task).any(behind))
     }
 
     /// The workflow of a step that `from` has borne, and what this node pledged of
@@ -113,8 +159,7 @@ impl Node {
         if !self.kept[workflow].slot.spec.bears_tasks() {
             return;
         }
-        let unborn = |k: &Kept| k.wary && k.promised.is_none() && !k.slot.record.closed();
-        let steps = self.parts_of(workflow).filter(|step| self.owned(step).is_some_and(unborn));
+        let steps = self.parts_of(workflow).filter(|step| self.owned(step).is_some_and(Kept::is_unborn));
         for step in steps.cloned().collect::<Vec<_>>() {
             self.depose(&step);
             self.lose_record(&step);
@@ -251,6 +296,10 @@ impl Node {
         if kept.claimed && !kept.slot.record.kept_by(from) {
             return;
         }
+        if self.is_held(task) {
+            // It had no copy of the workflow that this is a step of.
+            return self.on_stranger(from, task);
+        }
         if kept.claimed {
             let others: Vec<_> = kept.slot.record.keepers().filter(|n| *n != self.id).collect();
             for node in others {
@@ -264,7 +313,8 @@ impl Node {
     pub(crate) fn on_forget(&mut self, from: NodeId, task: &TaskId, stamp: Stamp) {
         let Some(kept) = self.kept.get(task) else { return };
         let record = &kept.slot.record;
-        if record.closed() && record.stamp == stamp && record.owner() == from && !kept.claimed {
+        let over = record.closed() && record.stamp == stamp && record.owner() == from && !kept.claimed;
+        if over && !self.is_held(task) {
             self.drop_record(task);
         }
     }
@@ -454,4 +504,9 @@ impl Node {
         let retention = self.config.retention;
         kept.unanswered >= ASKS_IN_VAIN && self.now.since(kept.heard_of) > retention + retention
     }
+}
+
+/// They are the same nodes.
+fn same(some: &[NodeId], others: &[NodeId]) -> bool {
+    some.len() == others.len() && some.iter().all(|n| others.contains(n))
 }

@@ -3,7 +3,7 @@
 use crate::executor::Program;
 use crate::faults::Plan;
 use crate::flows::workflow_spec;
-use crate::link::Cut;
+use crate::link::{Cut, Weather};
 use crate::oracle::{Asked, MustKnow};
 use crate::run::Outcome;
 use crate::workload::plain_spec;
@@ -382,6 +382,41 @@ fn a_workflow_whose_owners_die_one_after_the_other_ends_with_every_result() {
     world.run_until(world.now + 60_000);
     assert_completed(&world, &workflow);
     fine(world);
+}
+
+#[test]
+fn whoever_keeps_a_workflow_alone_has_its_steps() {
+    for seed in 20..24 {
+        let mut world = World::new(&Plan::calm(seed, 5));
+        world.agenda.at(0, crate::agenda::Event::Boot { node: 0 });
+        world.run_until(3_000);
+        let mut definition = chain(6);
+        definition.steps.push(Step { inputs: json!({"seconds": 60}), ..Step::new("pause", "wait") });
+        let workflow = weave(&mut world, 0, "w", &definition);
+        world.run_until(10_000);
+        let steps: Vec<_> = (0..6).map(|n| TaskId::new(&format!("w/s{n}")).expect("a valid name")).collect();
+        assert!(steps.iter().all(|step| newest(&world, step).closed()), "all are over on the first node");
+        world.net.weather = Weather { loss: 400, ..Weather::FAIR };
+        for node in 1..5 {
+            world.agenda.at(world.now + 500 * node as u64, crate::agenda::Event::Boot { node });
+        }
+        for _ in 0..1_500 {
+            world.run_until(world.now + 10);
+            let record = newest(&world, &workflow);
+            let has = |n: &&NodeId, step: &TaskId| world.hosts[index(**n)].disk.copies.contains_key(step);
+            let known = |step: &&TaskId| {
+                let there = record.holders.iter().filter(|n| has(n, step)).count();
+                !record.prior.is_empty() || there * 2 > record.holders.len()
+            };
+            let lost = steps.iter().find(|step| !known(step));
+            assert_eq!(lost, None, "seed {seed}: {:?} decide alone at {}", record.holders, world.now);
+        }
+        assert_eq!(newest(&world, &workflow).holders.len(), 3);
+        world.net.weather = Weather::FAIR;
+        world.run_until(world.now + 60_000);
+        assert_completed(&world, &workflow);
+        fine(world);
+    }
 }
 
 /// A mesh of `nodes` that know each other.
