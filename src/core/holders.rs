@@ -138,7 +138,7 @@ impl Node {
             let stays = kept.is_unborn() || kept.disowned() || !kept.strangers.is_empty();
             !stays && record.holders.iter().filter(there).count() * 2 <= record.holders.len()
         };
-        !ahead && !(self.kept[task].slot.spec.bears_tasks() && self.parts_of(task).any(behind))
+        !ahead && (!self.kept[task].slot.spec.bears_tasks() || !self.parts_of(task).any(behind))
     }
 
     /// The workflow of a step that `from` has borne, and what this node pledged of
