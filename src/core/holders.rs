@@ -59,17 +59,17 @@ impl Node {
         }
         // A step goes where its workflow goes, whose owner is to choose.
         let led = self.workflow_of(task).is_some_and(|workflow| self.owned(workflow).is_some());
-        let wanted = if led || kept.disowned() { 0 } else { self.holders_wanted() };
+        let wanted = if kept.disowned() { 0 } else { self.holders_wanted() };
         let lost = kept.lost.clone();
         let gone: Vec<NodeId> = record
             .holders
             .iter()
             .copied()
-            .filter(|n| *n != self.id && (lost.contains(n) || self.is_away(*n)))
+            .filter(|n| *n != self.id && (lost.contains(n) || !led && self.is_away(*n)))
             .collect();
         let sound = record.holders.len() - gone.len();
         let short = wanted.saturating_sub(sound);
-        if short == 0 && lost.is_empty() {
+        if lost.is_empty() && (led || short == 0) {
             return;
         }
         let able = |n: &NodeId| !self.is_draining(*n) && self.handles(*n, &kept.slot.spec);
@@ -135,7 +135,9 @@ impl Node {
         let behind = |step: &TaskId| {
             let Some(kept) = self.owned(step) else { return false };
             let there = |n: &&NodeId| **n == self.id || kept.promised.is_some() && kept.acked(**n) >= kept.promised;
-            let stays = kept.is_unborn() || kept.disowned() || !kept.strangers.is_empty();
+            // What a majority has lost is nowhere to be found.
+            let lost = kept.promised.is_none() && !kept.lost.is_empty();
+            let stays = lost || kept.is_unborn() || kept.disowned() || !kept.strangers.is_empty();
             !stays && record.holders.iter().filter(there).count() * 2 <= record.holders.len()
         };
         !ahead && (!self.kept[task].slot.spec.bears_tasks() || !self.parts_of(task).any(behind))
