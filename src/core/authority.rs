@@ -91,7 +91,12 @@ pub const OPERATIONS: [(&str, Role); 26] = [
 ];
 
 /// What is asked for beside the contract, and the role that each needs.
-pub const BESIDE: [(&str, Role); 2] = [("cache_stats", Role::Viewer), ("cache_invalidate", Role::Operator)];
+pub const BESIDE: [(&str, Role); 4] = [
+    ("cache_stats", Role::Viewer),
+    ("cache_invalidate", Role::Operator),
+    ("value_find", Role::Viewer),
+    ("value_keep", Role::Submitter),
+];
 
 /// The least role that `operation` needs. What is not in the table needs the
 /// greatest: a forgotten row must not open a door.
@@ -130,6 +135,8 @@ pub fn operation_of(request: &Request) -> &'static str {
         Request::Command(Command::Revoke(_)) => "token_revoke",
         Request::Query(Query::Foresee(_) | Query::Template { .. }) => "workflow_submit",
         Request::Command(Command::LookUp { .. }) => "cache_look_up",
+        Request::Command(Command::KeepValue { .. }) => "value_keep",
+        Request::Query(Query::Value { .. }) => "value_find",
         Request::Command(Command::Invalidate { .. }) => "cache_invalidate",
         Request::Query(Query::Cache { .. }) => "cache_stats",
         Request::Query(Query::Task { .. }) => "task_status",
@@ -405,7 +412,7 @@ impl Authority {
 }
 
 /// What no token does that is limited to some of the tasks.
-const OF_THE_WHOLE_MESH: [&str; 10] = [
+const OF_THE_WHOLE_MESH: [&str; 12] = [
     "queue_pause",
     "queue_resume",
     "queue_clear",
@@ -416,6 +423,8 @@ const OF_THE_WHOLE_MESH: [&str; 10] = [
     "bootstrap_network",
     "cache_stats",
     "cache_invalidate",
+    "value_find",
+    "value_keep",
 ];
 
 fn denied<T>(problem: String) -> Result<T, Refusal> {

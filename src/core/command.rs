@@ -148,6 +148,16 @@ pub enum Command {
         /// If there is none, others may wait for it.
         joins: bool,
     },
+    /// Keep a value under a name. → [`crate::Reply::ValueKept`], or
+    /// [`crate::Reply::Invalidated`] where it is dropped.
+    KeepValue {
+        /// The caller's own, at most [`crate::limits::TEXT_BYTES`].
+        name: Arc<str>,
+        /// At most [`crate::limits::INLINE_BYTES`]; `None`: drop it.
+        content: Option<Arc<[u8]>>,
+        /// How long, if that is less than what the result cache says.
+        ttl: Option<Millis>,
+    },
     /// Drop results of earlier tasks. → [`crate::Reply::Invalidated`]
     Invalidate {
         /// Which.
@@ -220,6 +230,11 @@ pub enum Query {
         id: Arc<str>,
         /// As [`crate::template::Range`] reads it.
         range: Arc<str>,
+    },
+    /// What is kept under a name. → [`crate::Reply::Found`]
+    Value {
+        /// The caller's own.
+        name: Arc<str>,
     },
     /// What is kept of results. → [`crate::Reply::Cache`]
     Cache {

@@ -312,6 +312,7 @@ impl Node {
             | Command::Issue(_)
             | Command::Revoke(_)
             | Command::LookUp { .. }
+            | Command::KeepValue { .. }
             | Command::Invalidate { .. } => unreachable!("not a command on one task"),
         }
     }

@@ -467,6 +467,7 @@ impl Node {
             Command::Issue(entry) => self.on_issue(origin, *entry),
             Command::Revoke(id) => self.on_revoke(origin, id),
             Command::LookUp { key, task, after, joins } => self.on_look_up(origin, key, task, after, joins),
+            Command::KeepValue { name, content, ttl } => self.on_keep_value(origin, name, content, ttl),
             Command::Invalidate { which, scope } => self.on_invalidate(origin, which, scope),
         }
     }
@@ -489,6 +490,7 @@ impl Node {
             Query::Peer { peer, history_hours } => self.on_query_peer(origin, peer, history_hours),
             Query::Tokens => self.on_query_tokens(origin),
             Query::Template { id, range } => self.on_query_template(origin, &id, &range),
+            Query::Value { name } => self.on_query_value(origin, name),
             Query::Cache { scope } => self.on_query_cache(origin, scope),
             Query::Foresee(definition) => {
                 let foreseen = self.foresee(&definition);

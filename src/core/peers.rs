@@ -543,6 +543,7 @@ impl Node {
             }
             Command::Submit(_)
             | Command::LookUp { .. }
+            | Command::KeepValue { .. }
             | Command::Invalidate { .. }
             | Command::Cancel { .. }
             | Command::Reprioritise { .. }

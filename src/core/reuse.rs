@@ -7,6 +7,8 @@
 //! home, costs a run that could have been spared and nothing else. A result gets
 //! here only from an end that a majority has.
 
+mod values;
+
 use crate::cache::{CacheKey, CacheStats, Cached, Evicted, Finding, Gone, NodeCache, Shelf, Source, Which};
 use crate::command::{Command, Refusal, Request, Scope};
 use crate::effect::{Entry, Key, Notice};
@@ -345,13 +347,10 @@ impl Node {
             self.reuse.flights.remove(&key);
         }
         let finding = if let Some(entry) = self.reuse.shelf.find(&key, wall) {
-            self.reuse.counts.hits += 1;
             Finding::Hit { entry: Box::new((*entry).clone()), from: self.id }
         } else if let Some(flight) = self.reuse.flights.get(&key).filter(|f| f.task != task) {
-            self.reuse.counts.joined += 1;
             Finding::Follow(flight.task.clone())
         } else {
-            self.reuse.counts.misses += 1;
             if joins {
                 self.reuse.flights.insert(key, Flight { task, owner });
             }
@@ -360,8 +359,18 @@ impl Node {
             }
             Finding::Run
         };
-        self.notice(Notice::CacheLookedUp { found: finding.name() });
+        self.note_finding(&finding);
         self.answer(origin, Ok(Reply::Found(finding)));
+    }
+
+    fn note_finding(&mut self, finding: &Finding) {
+        let counts = &mut self.reuse.counts;
+        *match finding {
+            Finding::Hit { .. } => &mut counts.hits,
+            Finding::Follow(_) => &mut counts.joined,
+            Finding::Run => &mut counts.misses,
+        } += 1;
+        self.notice(Notice::CacheLookedUp { found: finding.name() });
     }
 
     /// The owner of a task says what it left.
@@ -503,15 +512,7 @@ impl Node {
 /// What operators ask for.
 impl Node {
     pub(crate) fn on_invalidate(&mut self, origin: Origin, which: Which, scope: Scope) {
-        let gone = self.reuse.shelf.take_those(&which);
-        let copies = gone.len() as u64;
-        // As many results as there are homes for them: each counts its own.
-        let entries = gone.iter().filter(|entry| self.shelves_of(&entry.key)[0] == self.id).count() as u64;
-        if let Which::Key(key) = &which {
-            self.reuse.flights.remove(key);
-        }
-        self.drop_results(gone.into_iter().map(|entry| (entry, Gone::Invalidated)).collect());
-        let own = Reply::Invalidated { entries, copies, silent: Vec::new() };
+        let own = self.drop_shelved(&which);
         if scope == Scope::Local {
             return self.answer(origin, Ok(own));
         }

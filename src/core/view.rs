@@ -141,9 +141,14 @@ pub enum Reply {
     Token(Box<Issued>),
     /// To `Query::Tokens`.
     Tokens(Vec<Issued>),
-    /// To `LookUp`.
+    /// To `KeepValue`.
+    ValueKept {
+        /// Until then.
+        expires: Unix,
+    },
+    /// To `LookUp` and `Query::Value`.
     Found(Finding),
-    /// To `Invalidate`.
+    /// To `Invalidate`, and to `KeepValue` without content.
     Invalidated {
         /// Results that went.
         entries: u64,

@@ -176,6 +176,24 @@ async def worker(door, thief):
     print("worker: ok,", task_id)
 
 
+async def cache(door, other):
+    """Values that callers keep under keys of their own, read by another peer."""
+    line, key = await greeted(door), f"py-{uuid.uuid4()}"
+    check((await door.op(line, {"op": "cache.get", "key": key}))["hit"] is False, "nothing yet")
+    for value in ({"n": [1, None]}, "newer"):
+        kept = await door.op(line, {"op": "cache.set", "key": key, "value": value, "ttl_s": 600.0})
+        check(kept["ok"] and kept["expires_at"] > 0, kept)
+        found = await other.op(await greeted(other), {"op": "cache.get", "key": key})
+        check(found["hit"] and found["value"] == value, found)
+    check((await door.op(line, {"op": "cache.has", "key": key}))["hit"], "it is there")
+    gone = await door.op(line, {"op": "cache.delete", "key": key})
+    check(gone["deleted"] and gone["silent_nodes"] == [], gone)
+    check(not (await door.op(line, {"op": "cache.has", "key": key}))["hit"], "it is gone")
+    large = await door.op(line, {"op": "cache.set", "key": key, "value": "x" * 16384})
+    check(not large["ok"] and large["error"] == "invalid_argument", large)
+    print("cache: ok")
+
+
 async def abuse(door):
     for data, word in [(b"\0\0\0\0", "empty_frame"), (b"\xff\xff\xff\xff", "frame_too_large"),
                        (b"\0\0\0\2\xc3\x28", "invalid_json")]:
@@ -201,6 +219,7 @@ async def viewer(door):
     for arguments, needed in [
         ({"op": "submit", "task_type": "echo", "payload": {}}, "submitter"),
         ({"op": "claim", "worker_id": "w", "supported_task_types": ["echo"]}, "operator"),
+        ({"op": "cache.set", "key": "k", "value": 1}, "submitter"),
     ]:
         answer = await door.op(line, arguments)
         check(not answer["ok"] and answer["error"] == "permission_denied" and needed in answer["detail"], answer)
@@ -227,6 +246,7 @@ async def main(options):
             await legacy(doors[0])
             await envelope(doors[0])
             await worker(*doors)
+            await cache(*doors)
             await viewer(Door(hosts[0], info.peer_id, options.viewer_file.read_text().strip()))
             await abuse(doors[1])
     print("all went well")

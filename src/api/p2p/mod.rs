@@ -20,6 +20,7 @@ mod session;
 pub mod source;
 #[cfg(test)]
 mod tests;
+mod values;
 
 pub use authority::TOKEN_KEY;
 pub use frame::FRAME_BYTES;

@@ -7,6 +7,7 @@
 //! handle, `<task id>~<lease>`; it may be used wherever a task id may.
 
 use super::methods::Caller;
+use super::values;
 use crate::api::audit::{Act, Audit};
 use crate::api::auth::{Gate, Visitor};
 use crate::api::{Meter, mcp};
@@ -51,7 +52,7 @@ const LEASES: [&str; 13] = [
     "peer",
 ];
 /// What changes something, and its name in the audit log.
-const CHANGES: [(&str, &str); 13] = [
+const CHANGES: [(&str, &str); 18] = [
     ("submit", "task_submit"),
     ("claim", "task_queue.claim"),
     ("claim_next", "task_queue.claim"),
@@ -65,6 +66,11 @@ const CHANGES: [(&str, &str); 13] = [
     ("release_task", "task_queue.release"),
     ("cancel", "task_cancel"),
     ("task.cancel", "task_cancel"),
+    ("cache.set", "cache.set"),
+    ("cache_set", "cache.set"),
+    ("cache.delete", "cache.delete"),
+    ("cache_delete", "cache.delete"),
+    ("cache_del", "cache.delete"),
 ];
 
 /// What each op is for the metrics: no label may be a caller's choice.
@@ -80,6 +86,9 @@ fn metered_name(arguments: &Object) -> &'static str {
         "wait" => "task_queue.wait",
         "cancel" | "task.cancel" => "task_queue.cancel",
         "status" | "capabilities" | "describe" => "task_queue.status",
+        "cache" | "cache.get" | "cache_get" | "cache.has" | "cache_has" => "task_queue.cache_get",
+        "cache.set" | "cache_set" => "task_queue.cache_set",
+        "cache.delete" | "cache_delete" | "cache_del" => "task_queue.cache_delete",
         _ => "task_queue.other",
     }
 }
@@ -114,13 +123,13 @@ pub(super) const NOT_HOLDER: &str = "not_lease_holder";
 const GONE: &str = "abandoned";
 
 /// Why an operation was not done: a fixed word, and a sentence.
-struct No {
+pub(super) struct No {
     word: &'static str,
     detail: String,
     retry_after: Option<Millis>,
 }
 
-type Answer = Result<Object, No>;
+pub(super) type Answer = Result<Object, No>;
 
 impl Queue {
     /// Does one operation. The answer says `ok`, and whose it is.
@@ -175,10 +184,10 @@ impl Queue {
             "wait" => self.wait(&enter("task_result")?, arguments).await,
             "cancel" | "task.cancel" => cancel(&enter("task_cancel")?, arguments).await,
             "status" | "capabilities" | "describe" => status(&enter("queue_stats")?, arguments).await,
-            "cache" | "cache.get" | "cache.has" | "cache.set" | "cache.delete" => Err(No::new(
-                "unsupported",
-                "results are shared by the work that left them (`cache` of task_submit), not by keys of callers",
-            )),
+            "cache" | "cache.get" | "cache_get" => values::get(&enter("value_find")?, arguments).await,
+            "cache.has" | "cache_has" => values::has(&enter("value_find")?, arguments).await,
+            "cache.set" | "cache_set" => values::set(&enter("value_keep")?, arguments).await,
+            "cache.delete" | "cache_delete" | "cache_del" => values::delete(&enter("value_keep")?, arguments).await,
             "tool" | "call_tool" | "tool.call" => {
                 Err(No::new("unsupported", "call the tool itself with tools/call; tools/list has those there are"))
             }
@@ -432,7 +441,7 @@ async fn cancel(node: &Handle, arguments: &Object) -> Answer {
 
 async fn status(node: &Handle, arguments: &Object) -> Answer {
     let mut answer = object(json!({
-        "capabilities": {"server": "taskmesh", "version": env!("CARGO_PKG_VERSION"), "cache": false},
+        "capabilities": {"server": "taskmesh", "version": env!("CARGO_PKG_VERSION"), "cache": true},
         "session": "",
     }));
     if arguments.get("detail") == Some(&Value::Bool(true)) {
@@ -497,7 +506,8 @@ pub(super) fn definition() -> Value {
         "name": TOOL,
         "title": "Task queue of ipfs_accelerate_py",
         "description": "The mesh as a queue for workers outside of it: op is one of submit, claim, claim_many, complete, \
-            release, heartbeat, list, get, wait, cancel, status. A claim is a lease; only its holder can end the run.",
+            release, heartbeat, list, get, wait, cancel, status, cache.get, cache.has, cache.set, cache.delete. A claim \
+            is a lease; only its holder can end the run.",
         "inputSchema": {"type": "object", "properties": {
             "op": {"type": "string"}, "task_id": {"type": "string"}, "worker_id": {"type": "string"},
             "task_type": {"type": "string"}, "model_name": {"type": "string"}, "payload": {"type": "object"},
@@ -507,13 +517,14 @@ pub(super) fn definition() -> Value {
             "lease_s": {"type": "integer", "minimum": 1, "maximum": LEASE_MAX_S, "default": LEASE_S},
             "status": {"type": "string"}, "result": {}, "error": {}, "reason": {"type": "string"},
             "limit": {"type": "integer", "minimum": 1, "maximum": 1000}, "timeout_s": {"type": "number", "minimum": 0},
-            "detail": {"type": "boolean"},
+            "detail": {"type": "boolean"}, "key": {"type": "string"}, "value": {},
+            "ttl_s": {"type": "number", "exclusiveMinimum": 0},
         }, "required": ["op"]},
         "annotations": {"destructiveHint": false},
     })
 }
 
-fn text<'a>(arguments: &'a Object, name: &str) -> Option<&'a str> {
+pub(super) fn text<'a>(arguments: &'a Object, name: &str) -> Option<&'a str> {
     arguments.get(name).and_then(Value::as_str).map(str::trim).filter(|text| !text.is_empty())
 }
 
@@ -533,7 +544,7 @@ fn whole(arguments: &Object, name: &str, default: u64, low: u64, high: u64) -> R
     value.filter(|n| (low..=high).contains(n)).ok_or_else(|| No::invalid(format!("{name}: must be {low} to {high}")))
 }
 
-fn seconds(name: &str, value: &Value) -> Result<f64, No> {
+pub(super) fn seconds(name: &str, value: &Value) -> Result<f64, No> {
     let right = value.as_f64().filter(|s| s.is_finite() && (0.0..=86_400.0).contains(s));
     right.ok_or_else(|| No::invalid(format!("{name}: must be 0 to 86400 seconds")))
 }
@@ -550,11 +561,11 @@ pub(super) fn object(value: Value) -> Object {
 }
 
 impl No {
-    fn new(word: &'static str, detail: impl Into<String>) -> No {
+    pub(super) fn new(word: &'static str, detail: impl Into<String>) -> No {
         No { word, detail: detail.into(), retry_after: None }
     }
 
-    fn invalid(detail: impl Into<String>) -> No {
+    pub(super) fn invalid(detail: impl Into<String>) -> No {
         No::new("invalid_params", detail)
     }
 }

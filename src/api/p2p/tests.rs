@@ -354,7 +354,10 @@ async fn the_queue_says_what_is_wrong_with_a_call() {
     let mut visitor = bench.visit("a").await;
     let table = [
         (json!({"op": "no_such"}), "unknown_op"),
-        (json!({"op": "cache.get", "key": "k"}), "unsupported"),
+        (json!({"op": "cache.get"}), "missing_key"),
+        (json!({"op": "cache.has", "key": "k".repeat(1_100)}), "invalid_params"),
+        (json!({"op": "cache.set", "key": "k", "value": 1, "ttl_s": -1}), "invalid_params"),
+        (json!({"op": "cache.delete", "key": ""}), "missing_key"),
         (json!({"op": "claim"}), "missing_worker_id"),
         (json!({"op": "claim", "worker_id": "w"}), "invalid_params"),
         (json!({"op": "claim", "worker_id": "w", "supported_task_types": []}), "invalid_argument"),

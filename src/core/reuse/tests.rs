@@ -533,3 +533,56 @@ fn results_are_found_again_after_a_restart_unless_their_blobs_are_not() {
     assert_eq!(found, [true, true, false]);
     assert_eq!(mesh.cache(0).nodes[&NodeId::test(0)].entries, 2);
 }
+
+impl Mesh {
+    fn keep(&mut self, n: usize, name: &str, content: Option<&[u8]>, ttl: Option<Millis>) -> Result<Reply, Refusal> {
+        let content = content.map(Into::into);
+        self.ask(n, Request::Command(Command::KeepValue { name: name.into(), content, ttl }))
+    }
+
+    fn value(&mut self, n: usize, name: &str) -> Option<Vec<u8>> {
+        match self.ask(n, Request::Query(Query::Value { name: name.into() })) {
+            Ok(Reply::Found(Finding::Hit { entry, .. })) => match &entry.report.result {
+                Data::Inline(content) => Some(content.to_vec()),
+                other @ Data::Blob { .. } => panic!("{other:?}"),
+            },
+            Ok(Reply::Found(Finding::Run)) => None,
+            other => panic!("no answer: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_value_is_found_from_every_node_until_it_is_replaced_or_dropped() {
+    let mut mesh = Mesh::new(3);
+    for (n, name) in ["a", "b", "c", "d"].into_iter().enumerate() {
+        assert!(matches!(mesh.keep(n % 3, name, Some(b"1"), None), Ok(Reply::ValueKept { .. })));
+        let found: Vec<_> = (0..3).map(|at| mesh.value(at, name)).collect();
+        assert_eq!(found, vec![Some(b"1".to_vec()); 3]);
+        // At once, so that no clock tells which is newer.
+        assert!(mesh.keep((n + 1) % 3, name, Some(b"2"), None).is_ok());
+    }
+    let home = mesh.home(&CacheKey(blake3::derive_key("taskmesh 2026-11 value key 1", b"a")));
+    mesh.nodes[home] = None;
+    mesh.wait(Millis(8_000));
+    let at = (home + 1) % 3;
+    assert_eq!(mesh.value(at, "a"), Some(b"2".to_vec()), "the next in order has a copy, of the newer");
+    assert!(
+        matches!(mesh.keep(at, "a", None, None), Ok(Reply::Invalidated { copies: 2, silent, .. }) if silent.len() == 1)
+    );
+    assert_eq!((mesh.value(at, "a"), mesh.value(at, "none")), (None, None));
+    assert!(mesh.value(at, "b").is_some());
+}
+
+#[test]
+fn a_value_is_gone_when_its_time_is_over_and_none_is_kept_that_has_no_room() {
+    let mut mesh = Mesh::new(1);
+    assert!(mesh.keep(0, "a", Some(b"1"), Some(Millis(5_000))).is_ok());
+    assert!(mesh.value(0, "a").is_some());
+    mesh.wait(Millis(6_000));
+    assert_eq!(mesh.value(0, "a"), None);
+    assert!(matches!(mesh.keep(0, "a", Some(b"1"), Some(Millis(0))), Err(Refusal::State { .. })));
+    let large = vec![b'x'; crate::limits::INLINE_BYTES + 1];
+    assert!(matches!(mesh.keep(0, "a", Some(&large), None), Err(Refusal::Invalid { field, .. }) if &*field == "value"));
+    assert_eq!(mesh.value(0, "a"), None);
+}

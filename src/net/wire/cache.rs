@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use taskmesh_core::cache::{
     CacheKey, CacheStats, Cached, CachedFrom, Caching, Finding, Gone, Mode, NodeCache, Scope, Source, Which,
 };
-use taskmesh_core::{Command, Message, Query, TaskId, Unix, limits};
+use taskmesh_core::{Command, Message, Millis, Query, TaskId, Unix, limits};
 
 mod mode {
     use super::{Mode as CacheMode, WireError, check, proto, same_names};
@@ -101,6 +101,22 @@ pub(super) fn invalidate_from(asked: &proto::Invalidate) -> Checked<Command> {
         Meant::Tag(text) => Which::Tag(check::text("invalidate.tag", text, limits::TEXT_BYTES)?),
     };
     Ok(Command::Invalidate { which, scope: scope_from(asked.scope)? })
+}
+
+pub(super) fn value_to(name: &str, content: Option<&[u8]>, ttl: Option<Millis>) -> proto::KeepValue {
+    proto::KeepValue { name: name.to_owned(), content: content.map(<[u8]>::to_vec), ttl_ms: ttl.map(|ttl| ttl.0) }
+}
+
+pub(super) fn value_from(asked: &proto::KeepValue) -> Checked<Command> {
+    Ok(Command::KeepValue {
+        name: check::text("value.name", &asked.name, limits::TEXT_BYTES)?,
+        content: check::bytes_or_none("value.content", asked.content.as_deref(), limits::INLINE_BYTES)?,
+        ttl: asked.ttl_ms.map(|ttl| check::count("value.ttl", ttl)).transpose()?.map(Millis),
+    })
+}
+
+pub(super) fn named_from(asked: &proto::ValueQuery) -> Checked<Query> {
+    Ok(Query::Value { name: check::text("value.name", &asked.name, limits::TEXT_BYTES)? })
 }
 
 pub(super) fn query_from(query: &proto::CacheQuery) -> Checked<Query> {

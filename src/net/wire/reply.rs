@@ -95,6 +95,7 @@ impl From<&Reply> for Kind {
             Reply::Worker(view) => Kind::Worker((&**view).into()),
             Reply::Workers(views) => Kind::Workers(workers_to(views)),
             Reply::Found(finding) => Kind::Found(cache::found_to(finding)),
+            Reply::ValueKept { expires } => Kind::ValueKept(proto::ValueKept { expires: expires.0 }),
             Reply::Invalidated { entries, copies, silent } => {
                 Kind::Invalidated(proto::Invalidated { entries: *entries, copies: *copies, silent: nodes_to(silent) })
             }
@@ -170,6 +171,7 @@ fn reply_from(reply: &proto::Reply) -> Checked<Reply> {
         Kind::Worker(view) => Reply::Worker(Box::new(worker_from(view)?)),
         Kind::Workers(views) => Reply::Workers(workers_from(views)?),
         Kind::Found(found) => Reply::Found(cache::found_from(found)?),
+        Kind::ValueKept(kept) => Reply::ValueKept { expires: Unix(check::count("value_kept.expires", kept.expires)?) },
         Kind::Invalidated(gone) => Reply::Invalidated {
             entries: check::count("invalidated.entries", gone.entries)?,
             copies: check::count("invalidated.copies", gone.copies)?,

@@ -1,7 +1,7 @@
 //! Requests on the wire: the first half of `proto/taskmesh/v1/request.proto`.
 
 use super::check::{self, Checked, same_names};
-use super::task::{node_to, owned_all, owned_or_none, spec_from};
+use super::task::{node_to, owned, owned_all, owned_or_none, spec_from};
 use super::{WireError, cache, proto};
 use proto::request::Kind;
 use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter};
@@ -72,6 +72,7 @@ fn command_to(command: &Command) -> Kind {
         Command::LookUp { key, task, after, joins } => {
             Kind::LookUp(cache::look_up_to(*key, task, after.as_ref(), *joins))
         }
+        Command::KeepValue { name, content, ttl } => Kind::KeepValue(cache::value_to(name, content.as_deref(), *ttl)),
         Command::Invalidate { which, scope } => Kind::Invalidate(cache::invalidate_to(which, *scope)),
         Command::Register(_)
         | Command::Connect { .. }
@@ -102,6 +103,7 @@ fn query_to(query: &Query) -> Kind {
             Kind::Worker(proto::WorkerQuery { worker: worker.as_str().to_owned(), tasks: *tasks })
         }
         Query::Workers => Kind::Workers(proto::WorkersQuery {}),
+        Query::Value { name } => Kind::Value(proto::ValueQuery { name: owned(name) }),
         Query::Cache { scope } => Kind::Cache(proto::CacheQuery { scope: scope_to(*scope) }),
         Query::Discover { .. }
         | Query::Peers(_)
@@ -156,6 +158,8 @@ pub(super) fn request_from(request: &proto::Request) -> Checked<Request> {
         }
         Kind::Workers(proto::WorkersQuery {}) => Request::Query(Query::Workers),
         Kind::LookUp(asked) => Request::Command(cache::look_up_from(asked)?),
+        Kind::KeepValue(asked) => Request::Command(cache::value_from(asked)?),
+        Kind::Value(asked) => Request::Query(cache::named_from(asked)?),
         Kind::Invalidate(asked) => Request::Command(cache::invalidate_from(asked)?),
         Kind::Cache(query) => Request::Query(cache::query_from(query)?),
     })

@@ -224,6 +224,7 @@ fn query() -> Any<Query> {
         (worker(), any::<bool>()).prop_map(|(worker, tasks)| Query::Worker { worker, tasks }),
         Just(Query::Workers),
         scope().prop_map(|scope| Query::Cache { scope }),
+        short().prop_map(|name| Query::Value { name }),
     ]
     .boxed()
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use taskmesh_core::cache::{
     CacheKey, CacheStats, Cached, CachedFrom, Caching, Finding, Gone, Mode, NodeCache, Scope, Source, Which,
 };
-use taskmesh_core::{Command, Message, Reply, Unix, limits};
+use taskmesh_core::{Command, Message, Millis, Reply, Unix, limits};
 
 pub(super) fn about_results() -> Any<Message> {
     prop_oneof![
@@ -33,6 +33,11 @@ pub(super) fn command() -> Any<Command> {
             after,
             joins
         }),
+        (short(), of(vec(any::<u8>(), 0..40)), of(0..=COUNT)).prop_map(|(name, content, ttl)| Command::KeepValue {
+            name,
+            content: content.map(Into::into),
+            ttl: ttl.map(Millis)
+        }),
         (which, scope()).prop_map(|(which, scope)| Command::Invalidate { which, scope }),
     ]
     .boxed()
@@ -46,6 +51,7 @@ pub(super) fn reply() -> Any<Reply> {
     ];
     prop_oneof![
         finding.prop_map(Reply::Found),
+        (0..=COUNT).prop_map(|at| Reply::ValueKept { expires: Unix(at) }),
         (0..=COUNT, 0..=COUNT, nodes(0..4)).prop_map(|(entries, copies, silent)| Reply::Invalidated {
             entries,
             copies,
