@@ -165,3 +165,49 @@ async fn the_same_work_on_three_nodes_at_once_runs_once() {
     }
     assert_eq!((runs(&log), hits), (1, 2));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_no_room_goes_in_the_order_that_the_settings_say_and_is_counted() {
+    // Of `a`, taken twice, and `b`, taken once and later: who goes for `c`?
+    for (policy, goes) in [("lru", "a"), ("fifo", "a"), ("lfu", "b"), ("ttl", "a")] {
+        let fleet = Fleet::with(1, &[("cache.entries", "2"), ("cache.policy", policy)]).await;
+        let node = &fleet.nodes[0];
+        let mut made = 0;
+        let mut taken = async |work: &str, cache: &str| {
+            made += 1;
+            let id = format!("t{made}");
+            submit(node, json!({"task_id": id, "task_type": "echo", "cache": cache, "payload": {"work": work}})).await;
+            !result(node, &id).await["cached_from"].is_null()
+        };
+        let mut took = Vec::new();
+        for work in ["a", "b", "a", "a", "b", "c"] {
+            took.push(taken(work, "read_write").await);
+        }
+        assert_eq!(took, [false, false, true, true, true, false], "{policy}");
+        let stats = eventually(Duration::from_secs(20), "c is kept", async || {
+            let stats = taskmesh(node, &["cache", "stats"])["nodes"][0].clone();
+            (stats["gone"]["entries"] == 1).then_some(stats)
+        })
+        .await;
+        assert_eq!((&stats["entries"], &stats["hits"]), (&json!(2), &json!(3)), "{policy}: {stats}");
+        for work in ["a", "b", "c"] {
+            assert_eq!(taken(work, "read").await, work != goes, "{policy}: {work}");
+        }
+        let (_, counted) = node.get("/metrics").await.expect("metrics");
+        let line = format!("taskmesh_cache_evictions_total{{policy=\"{policy}\",reason=\"entries\"}} 1");
+        assert!(counted.contains(&line), "{policy}: no line {line}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_goes_when_its_time_is_over() {
+    let fleet = Fleet::with(1, &[("cache.ttl_s", "1")]).await;
+    let node = &fleet.nodes[0];
+    submit(node, json!({"task_id": "t", "task_type": "echo", "cache": "write", "payload": {}})).await;
+    result(node, "t").await;
+    eventually(Duration::from_secs(20), "it is over", async || {
+        let stats = taskmesh(node, &["cache", "stats"])["nodes"][0].clone();
+        (stats["entries"] == 0 && stats["gone"]["expired"] == 1).then_some(())
+    })
+    .await;
+}
