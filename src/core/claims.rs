@@ -124,7 +124,7 @@ impl Node {
             return false;
         }
         let owner = kept.slot.pledge.owner;
-        if owner == self.id || !self.live(owner) || kept.abandoned {
+        if owner == self.id || !self.live(owner) || kept.abandoned || self.is_stray(kept) {
             return true;
         }
         if kept.pledged_at.is_some_and(|at| self.now > at + self.config.lease) {
@@ -134,6 +134,14 @@ impl Node {
         let restarted = self.members.get(&owner).and_then(|m| m.restarted_at);
         restarted.is_some_and(|at| kept.offered_to_me < at && self.now > at + self.config.lease + self.config.lease)
             && !kept.slot.record.closed()
+    }
+
+    /// A step whose owner does not keep its workflow, and so neither brings it
+    /// home nor knows how long it is needed.
+    fn is_stray(&self, kept: &Kept) -> bool {
+        let Some(workflow) = self.workflow_of(&kept.slot.record.task) else { return false };
+        let record = &self.kept[workflow].slot.record;
+        record.prior.is_empty() && record.holders.contains(&self.id) && !record.holders.contains(&kept.slot.pledge.owner)
     }
 
     pub(crate) fn claim(&mut self, task: &TaskId) {

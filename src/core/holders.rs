@@ -57,8 +57,9 @@ impl Node {
             }
             return;
         }
-        // A step goes where its workflow goes, whose owner is to choose.
-        let led = self.workflow_of(task).is_some_and(|workflow| self.owned(workflow).is_some());
+        // A step that is where its workflow is goes where that goes.
+        let led = self.workflow_of(task).and_then(|id| self.owned(id));
+        let led = led.is_some_and(|workflow| same(&workflow.slot.record.holders, &record.holders));
         let wanted = if kept.disowned() { 0 } else { self.holders_wanted() };
         let lost = kept.lost.clone();
         let gone: Vec<NodeId> = record
