@@ -17,7 +17,7 @@ the page. What the first line of a block says beside its language:
     file="name"          a block of any language: is written into that file
     client="settings"    JSON that a client of MCP is set up with: it connects so
     with="name"          python, js or sh: is run with the libraries in a folder that is
-                         given: an environment of Python, or what .ci/npm fills
+                         given: an environment of Python, or for `node` what .ci/npm fills
 
 `<!-- run: … -->` is run and not shown: what a reader has done before; $TREE is
 the tree. Commands within sentences are held against the command line, and not
@@ -26,6 +26,7 @@ run. Exit status 0: all of that went well.
 
 import argparse
 import concurrent.futures
+import contextlib
 import os
 import pathlib
 import re
@@ -239,7 +240,7 @@ class Page:
         elif "run-by" in said:
             self.stands_elsewhere(block, ROOT / said["run-by"])
         elif "client" in said or "with" in said:
-            self.run_with(said.get("with", "python"), block)
+            self.run_with(said.get("with", "mcp"), block)
         elif "background" in said:
             self.shell.start(block.text)
             self.ran += 1
@@ -333,24 +334,40 @@ def timed_out(*_):
 def end_all():
     """Everything that the page started: this process is the first of its namespace."""
     if os.getpid() == 1:
-        os.kill(-1, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(-1, signal.SIGKILL)
+
+
+def cannot(namespaces):
+    """Exit status 0: pages can be run. Else says why not."""
+    try:
+        done = subprocess.run([*namespaces, "ip", "link", "set", "lo", "up"], capture_output=True, text=True)
+    except OSError as error:
+        print(f"namespaces can't be made: {error}")
+        return 1
+    if done.returncode != 0:
+        print(f"namespaces can't be made: {done.stderr.strip()}")
+    return done.returncode
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("binary", type=pathlib.Path)
+    parser.add_argument("binary", type=pathlib.Path, nargs="?")
     parser.add_argument("--have", action="append", default=[], metavar="NAME=FOLDER", help="libraries that blocks need")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("pages", type=pathlib.Path, nargs="*")
+    parser.add_argument("--can", action="store_true", help="only say whether pages can be run here")
     options = parser.parse_intermixed_args()
+    namespaces = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    if os.getuid() != 0:
+        namespaces.append("--map-root-user")
+    if options.can:
+        return cannot(namespaces)
     options.binary = options.binary.absolute()
     options.have = {name: pathlib.Path(folder).absolute() for name, folder in (h.split("=", 1) for h in options.have)}
     options.pages = [path.absolute() for path in options.pages] or pages()
     if options.inside:
         return inside(options)
-    namespaces = ["unshare", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    if os.getuid() != 0:
-        namespaces.append("--map-root-user")
     given = [f"--have={name}={folder}" for name, folder in options.have.items()]
 
     def follow(page):
