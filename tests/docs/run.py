@@ -46,6 +46,20 @@ ENDINGS = {"python": "py", "js": "mjs", "json": "json"}
 BLOCK_S = 300
 
 
+# Pages that must fail, and what is said of them.
+PLANTED = [
+    ("```sh\ntrue\nfalse\ntrue\n```", "this failed"),
+    ("```sh\nexport MISSING\necho $MISSING_TOO\n```", "unbound variable"),
+    ("```console\n$ echo 2 nodes\n3 nodes\n```", "the page shows"),
+    ("```console\n$ printf 'a\\nb\\n'\na\n```", "the page shows"),
+    ("```sh background\ntaskmesh up --no-such-flag\n```", "no node came up"),
+    ("```sh run-by=\"Makefile\"\nmake what-is-not-there\n```", "does not run"),
+    ("```sh not-rum=\"why\"\ntrue\n```", "means nothing"),
+    ("Say `taskmesh task wait --no-such-flag ID`.", "is no command"),
+    ("Say `taskmesh no-such-command`.", "is no command"),
+]
+
+
 class Wrong(Exception):
     """What a page says is not so."""
 
@@ -227,7 +241,7 @@ class Page:
         self.check_sentences(text)
 
     def name(self):
-        return self.path.relative_to(ROOT)
+        return os.path.relpath(self.path, ROOT)
 
     def take(self, block):
         said = block.attributes
@@ -351,6 +365,21 @@ def cannot(namespaces):
     return done.returncode
 
 
+def planted_pass(follow):
+    """How many of the pages that must fail do not, or not for their reason."""
+    passed = 0
+    with tempfile.TemporaryDirectory(prefix="taskmesh-planted-") as folder:
+        page = pathlib.Path(folder, "page.md")
+        for text, reason in PLANTED:
+            page.write_text(text + "\n")
+            done = follow(page)
+            if done.returncode == 0 or reason not in done.stdout:
+                print(f"FAILED: this page must fail, and say {reason!r}:\n{text}\n{done.stdout}{done.stderr}")
+                passed += 1
+    print(f"{len(PLANTED)} planted pages, {len(PLANTED) - passed} found wrong, as they are")
+    return passed
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("binary", type=pathlib.Path, nargs="?")
@@ -366,7 +395,8 @@ def main():
         return cannot(namespaces)
     options.binary = options.binary.absolute()
     options.have = {name: pathlib.Path(folder).absolute() for name, folder in (h.split("=", 1) for h in options.have)}
-    options.pages = [path.absolute() for path in options.pages] or pages()
+    given_pages = [path.absolute() for path in options.pages]
+    options.pages = given_pages or pages()
     if options.inside:
         return inside(options)
     given = [f"--have={name}={folder}" for name, folder in options.have.items()]
@@ -375,7 +405,7 @@ def main():
         command = [*namespaces, sys.executable, __file__, "--inside", *given, options.binary, page]
         return subprocess.run(command, capture_output=True, text=True)
 
-    failed = 0
+    failed = 0 if given_pages else planted_pass(follow)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as several:
         for done in several.map(follow, options.pages):
             print(done.stdout + done.stderr, end="")
