@@ -336,7 +336,8 @@ def inside(options):
             return 1
         finally:
             end_all()
-        print(f"{page.name()}: {page.ran} blocks run, {page.compared} outputs compared, {page.checked} commands in sentences")
+        counts = f"{page.ran} blocks run, {page.compared} outputs compared, {page.checked} commands in sentences"
+        print(f"{page.name()}: {counts}")
         for line, reason in page.not_run:
             print(f"    not run: {page.name()}:{line}: {reason}")
     return 0
