@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help dashboard demo demo-workflow test check fix sim sim-long sim-big fuzz conformance bench bless run run3 doc release dist deb
+.PHONY: help dashboard demo demo-workflow test check fix sim sim-long sim-big fuzz conformance bench bless run run3 doc docs-test book release dist deb
 SHELL := /bin/bash
 
 CARGO ?= cargo
@@ -75,6 +75,13 @@ run: ## One node on this machine, data in target/run/node1
 run3: ## Three nodes on this machine; Ctrl-C drains and stops them
 	$(CARGO) build --bin taskmesh
 	@.ci/run3 $(DATA)
+
+docs-test: ## Run the commands of README.md and the book against real nodes: make docs-test PAGES=docs/tasks.md
+	$(CARGO) build --bin taskmesh
+	python3 tests/docs/run.py $(TARGET)/debug/taskmesh $(PAGES)
+
+book: ## The book as pages for a browser, in target/book/html (builds mdbook if it is not there)
+	.ci/book $(TARGET)/book $(TARGET)/tools
 
 doc: ## The documentation of the code, opened in a browser
 	$(CARGO) doc --workspace --no-deps --open

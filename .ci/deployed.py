@@ -2,7 +2,9 @@
 
 The settings that the container image, the compose file, the manifests and the
 unit put into a node's environment are read by the node itself; the compose file
-follows its schema (compose-spec.json), and the files that it mounts exist.
+follows its schema (compose-spec.json), and the files that it mounts exist. What
+the Debian package is made of is there, and it, the image and the unit agree on
+where workflow templates are.
 """
 
 import json
@@ -11,11 +13,14 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import jsonschema
 import yaml
 
-DEPLOY = pathlib.Path(__file__).resolve().parent.parent / "deploy"
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DEPLOY = ROOT / "deploy"
+TEMPLATES = "/etc/taskmesh/templates"
 
 
 def main(binary, schema):
@@ -35,8 +40,28 @@ def main(binary, schema):
                       "--config", DEPLOY / "kubernetes/base/config.toml")
                 checked += 1
     unit = re.findall(r"^Environment=(\w+)=(.*)$", (DEPLOY / "systemd/taskmesh.service").read_text(), re.M)
-    check(binary, "systemd", {name: value.replace("%S", "/var/lib") for name, value in unit})
+    unit = {name: value.replace("%S", "/var/lib").replace("%E", "/etc") for name, value in unit}
+    check(binary, "systemd", unit)
+    templates_are_shipped(image, unit)
     print(f"the settings of {checked + 1} nodes are right")
+
+
+def templates_are_shipped(image, unit):
+    shipped = {path.name for path in (ROOT / "config/templates").glob("*.yaml")}
+    package = tomllib.loads((ROOT / "Cargo.toml").read_text())["package"]["metadata"]["deb"]
+    installed = set()
+    for source, target, _ in package["assets"]:
+        found = [pathlib.Path(path).name for path in ROOT.glob(source)]
+        assert found or source.startswith("target/stage/"), f"the Debian package is to have {source}, which is not there"
+        installed |= {f"/{target}{name}" if target.endswith("/") else f"/{target}" for name in found}
+    changed = set(package["conf-files"])
+    assert changed <= installed, f"conf-files has what is not installed: {changed - installed}"
+    wanted = {f"{TEMPLATES}/{name}" for name in shipped}
+    assert shipped and wanted <= changed, f"the Debian package lacks {wanted - changed}"
+    assert f"COPY config/templates/*.yaml {TEMPLATES}/" in (DEPLOY / "Dockerfile").read_text(), "the image has none"
+    for name, environment in {"image": image, "unit": unit}.items():
+        assert environment["TASKMESH_NODE_TEMPLATES_DIR"] == TEMPLATES, f"the {name} looks elsewhere"
+    print(f"{len(shipped)} templates are in the package and in the image")
 
 
 def follows_schema(compose, schema):

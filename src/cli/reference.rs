@@ -1,5 +1,5 @@
-//! What is generated from the tree of commands: `docs/cli.md`, the man pages
-//! and the completions.
+//! What is generated from the tree of commands and the table of settings:
+//! `docs/cli.md`, `docs/config.md`, the man pages and the completions.
 
 use super::Cli;
 use super::exit::{self, Exit};
@@ -40,20 +40,20 @@ pub fn markdown() -> String {
     }
     page.push_str("\n## Global options\n\n");
     options(&mut page, root.get_arguments().filter(|a| a.is_global_set()));
-    page.push_str(SETTINGS_HEAD);
-    for setting in crate::config::settings::SETTINGS {
-        let about = escaped(setting.about);
-        let _ = writeln!(
-            page,
-            "| `{}` | `{}` | {} | {about} |",
-            setting.key,
-            setting.env(),
-            escaped(&setting.kind.range())
-        );
-    }
     page.push_str("\n## Commands\n");
     for command in root.get_subcommands().filter(|c| !c.is_hide_set()) {
         section(&mut page, command, "taskmesh");
+    }
+    page
+}
+
+/// `docs/config.md`.
+#[must_use]
+pub fn settings() -> String {
+    let mut page = SETTINGS_HEAD.to_owned();
+    for setting in crate::config::settings::SETTINGS {
+        let (key, env, range) = (setting.key, setting.env(), escaped(&setting.kind.range()));
+        let _ = writeln!(page, "| `{key}` | `{env}` | {range} | {} |", escaped(setting.about));
     }
     page
 }
@@ -66,9 +66,9 @@ Written from the program itself: `BLESS=1 cargo test --lib cli::` writes it anew
 `taskmesh up` is a node. Every other command asks a node that runs: the one whose data folder is given (`--data-dir`,
 `TASKMESH_NODE_DATA_DIR`, or the default), or the one at `--url` with `--token`. Any node answers for the whole mesh.
 
-Answers are on standard output, as a table or, with `--json`, as the operation's own object (docs/operations.md); with
+Answers are on standard output, as a table or, with `--json`, as the [operation's](operations.md) own object; with
 `--json`, `--wait` and an array there is one object for each task, in order. All else is on standard error. Colours
-are for terminals, and not if `NO_COLOR` is set.
+are for terminals, and not if `NO_COLOR` is set. What `--set` takes is in [config.md](config.md).
 
 ## Exit status
 
@@ -76,12 +76,18 @@ are for terminals, and not if `NO_COLOR` is set.
 |---|---|---|
 ";
 
-const SETTINGS_HEAD: &str = "
-## Settings
+const SETTINGS_HEAD: &str = "\
+# Settings
+
+Written from the program itself: `BLESS=1 cargo test --lib cli::` writes it anew.
 
 A flag wins over the environment, that over the file, that over the default. The file is TOML, with a section for what
-is before the dot: `config/example.toml` has every key with its default. In the environment and after `--set`, texts
-need no quotes, lists no brackets (`a,b`) and tables no braces (`a=1,b=2`).
+is before the dot: `config/example.toml` has every key with its default. It is the one given with `--config` or
+`TASKMESH_CONFIG`, else `taskmesh/config.toml` in `$XDG_CONFIG_HOME` or `~/.config`. In the environment and after
+`--set`, texts need no quotes, lists no brackets (`a,b`) and tables no braces (`a=1,b=2`).
+
+`taskmesh config show` prints what is in force, and from where; `taskmesh config check` says what is wrong. A node reads
+its settings when it starts.
 
 | key | variable | must be | meaning |
 |---|---|---|---|

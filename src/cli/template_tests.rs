@@ -38,9 +38,10 @@ fn every_shipped_template_is_right_and_its_example_makes_a_workflow() {
 }
 
 #[test]
-fn the_example_of_the_readme_is_right() {
-    let page = fs::read_to_string(shipped().path().join("README.md")).unwrap();
-    let document = page.split("```yaml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+fn the_example_of_the_book_is_right() {
+    let page = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/templates.md")).unwrap();
+    let document =
+        page.split("```yaml file=\"greet.yaml\"\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("greet.yaml");
     fs::write(&path, document).unwrap();

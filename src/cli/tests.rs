@@ -136,14 +136,14 @@ fn each_code_has_its_exit_status_and_they_are_all_listed() {
 
 #[test]
 fn the_reference_is_what_the_program_says() {
-    let wanted = reference::markdown();
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/cli.md");
-    if std::env::var_os("BLESS").is_some() {
-        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-        std::fs::write(&path, &wanted).unwrap();
+    for (name, wanted) in [("docs/cli.md", reference::markdown()), ("docs/config.md", reference::settings())] {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
+        if std::env::var_os("BLESS").is_some() {
+            std::fs::write(&path, &wanted).unwrap();
+        }
+        let there = std::fs::read_to_string(&path).unwrap_or_default();
+        assert!(there == wanted, "{name} is not what the program says; repeat with BLESS=1 to rewrite it");
     }
-    let there = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(there == wanted, "docs/cli.md is not what the program says; repeat with BLESS=1 to rewrite it");
 }
 
 #[test]

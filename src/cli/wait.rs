@@ -29,11 +29,31 @@ pub(super) async fn run(node: &Node, args: &WaitArgs) -> Result<(), Exit> {
     let (id, first) = (&args.task_id, node.call("task_result", read(&args.task_id, 0, 0)).await);
     match first {
         Ok(_) => task(node, id, patience).await,
-        Err(exit) if exit.is(Code::NotFound) => {
-            let counts = Counts::ask(node, id).await?;
-            if counts.all() == 0 { Err(exit) } else { array(node, id, counts.all(), patience).await }
-        }
+        // While a node is away, nobody can say that there is no such task.
+        Err(exit) if exit.is(Code::NotFound) || exit.is_transient() => match size(node, id, patience).await? {
+            0 if exit.is(Code::NotFound) => Err(exit),
+            0 => task(node, id, patience).await,
+            count => array(node, id, count, patience).await,
+        },
         Err(exit) => Err(exit),
+    }
+}
+
+/// How many tasks the array `id` has; 0: there is no such array. Those of a node
+/// that was just lost are not seen until others have taken them over: so where a
+/// node does not answer, it is the number that has stayed the same for a while.
+async fn size(node: &Node, id: &str, patience: Patience) -> Result<u64, Exit> {
+    let (mut most, mut grown) = (0, Instant::now());
+    loop {
+        let counts = Counts::ask(node, id).await?;
+        if counts.all() > most {
+            (most, grown) = (counts.all(), Instant::now());
+        }
+        if counts.complete || most == 0 || grown.elapsed() > TAKEN_OVER {
+            return Ok(most);
+        }
+        patience.check(&format!("array {id}"))?;
+        tokio::time::sleep(POLL).await;
     }
 }
 
@@ -299,6 +319,8 @@ const LONG_POLL: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(250);
 /// A restart takes a few seconds.
 const FORBEARANCE: Duration = Duration::from_secs(30);
+/// A lease, and the claims after it, with the settings that nodes have by default.
+const TAKEN_OVER: Duration = Duration::from_secs(10);
 /// Results that are read at once.
 const READERS: usize = 16;
 

@@ -120,6 +120,24 @@ async fn an_array_is_waited_for_and_each_result_is_read() {
 }
 
 #[tokio::test]
+async fn an_array_is_counted_when_others_have_the_tasks_of_a_lost_node() {
+    let mut asked = 0;
+    let node = facade(move |name, arguments| {
+        if name == "task_result" {
+            return if arguments["task_id"] == "a" { Err(refused(Code::Unavailable)) } else { Ok(left("completed")) };
+        }
+        asked += 1;
+        let (total, answered) = if asked <= 7 { (2, 1) } else { (3, 2) };
+        let mut page = page(if arguments["status_filter"] == "completed" { total } else { 0 });
+        page["nodes_answered"] = answered.into();
+        Ok(page)
+    })
+    .await;
+    assert_eq!(size(&node, "a", Patience::of(None)).await.unwrap(), 3);
+    run(&node, &WaitArgs { task_id: "a".to_owned(), timeout: None }).await.unwrap();
+}
+
+#[tokio::test]
 async fn an_array_with_a_failure_ends_badly_and_says_how_to_see_it() {
     let node = array_facade(vec![vec![("completed", 1), ("failed", 2)]], Arc::default()).await;
     let exit = array(&node, "a", 3, Patience::of(None)).await.unwrap_err();

@@ -1,5 +1,6 @@
-//! What the documents say must be there: linked files, targets of the
-//! Makefile, the 26 operations, every top-level module.
+//! What the documents say must be there: linked files and headings, targets of
+//! the Makefile, the 26 operations, every top-level module. The book has every
+//! page, and no command in it escapes the test that runs them.
 
 use super::Violation;
 use super::source::{Source, root};
@@ -35,19 +36,86 @@ pub(crate) const OPERATIONS: [&str; 26] = [
     "bootstrap_network",
 ];
 
-/// Every relative link of a document leads to a file of the tree.
-pub(crate) fn links_lead_somewhere(file: &Source, exists: impl Fn(&str) -> bool) -> Vec<Violation> {
+/// Every relative link of a document leads to a file of the tree, and to a
+/// heading of it where it names one. `files`: the documents.
+pub(crate) fn links_lead_somewhere(file: &Source, files: &[Source], exists: impl Fn(&str) -> bool) -> Vec<Violation> {
     if !file.path.ends_with(".md") {
         return Vec::new();
     }
     let mut found = Vec::new();
     for (n, line) in file.text.lines().enumerate() {
         for target in link_targets(line) {
-            let outside = target.contains("://") || target.starts_with("mailto:") || target.starts_with('#');
-            let path = target.split('#').next().unwrap_or("");
-            if !outside && !exists(&beside(&file.path, path)) {
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let (path, heading) = target.split_once('#').unwrap_or((target, ""));
+            let path = if path.is_empty() { file.path.clone() } else { beside(&file.path, path) };
+            let document = files.iter().find(|f| f.path == path && f.path.ends_with(".md"));
+            let has_heading = |document: &Source| headings(&document.text).contains(heading);
+            if !exists(&path) || (!heading.is_empty() && !document.is_none_or(has_heading)) {
                 found.push(Violation::of(file, n + 1, format!("the link to {target} leads nowhere")));
             }
+        }
+    }
+    found
+}
+
+/// The names by which links reach the headings of a document: lower case, of
+/// letters, digits, `-` and `_`; the second of two that are the same ends in `-1`.
+fn headings(text: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    let mut in_block = false;
+    for line in text.lines() {
+        in_block ^= line.trim_start().starts_with("```");
+        let title = line.trim_start_matches('#');
+        if in_block || title.len() == line.len() || !title.starts_with(' ') {
+            continue;
+        }
+        let kept = title.trim().chars().filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        let name = kept.collect::<String>().to_lowercase().replace(' ', "-");
+        let same = (1..).map(|n| format!("{name}-{n}"));
+        let free = std::iter::once(name.clone()).chain(same).find(|name| !names.contains(name));
+        names.extend(free);
+    }
+    names
+}
+
+/// Every page in `docs/` is a chapter of the book, once.
+pub(crate) fn the_book_has_every_page(summary: &Source, files: &[Source]) -> Vec<Violation> {
+    let mut found = Vec::new();
+    for file in files {
+        let Some(page) = file.path.strip_prefix("docs/").filter(|p| p.ends_with(".md") && *p != "SUMMARY.md") else {
+            continue;
+        };
+        let times = summary.text.matches(&format!("]({page})")).count();
+        if times != 1 {
+            found.push(Violation::of(summary, 1, format!("{page} is in the summary {times} times, once is right")));
+        }
+    }
+    found
+}
+
+/// Whether `tests/docs/run.py` runs the commands of this document.
+fn is_run(path: &str) -> bool {
+    path == "README.md" || ["docs/", "config/templates/"].iter().any(|p| path.starts_with(p)) && path.ends_with(".md")
+}
+
+/// A block says its language, and what is for a shell says so in one of the two
+/// ways that are run.
+pub(crate) fn commands_are_run(file: &Source) -> Vec<Violation> {
+    const LANGUAGES: [&str; 9] = ["sh", "console", "text", "json", "toml", "yaml", "ini", "python", "js"];
+    if !is_run(&file.path) {
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    let mut in_block = false;
+    for (n, line) in file.text.lines().enumerate() {
+        let Some(says) = line.trim_start().strip_prefix("```") else { continue };
+        in_block = !in_block;
+        let language = says.split_whitespace().next().unwrap_or("");
+        if in_block && !LANGUAGES.contains(&language) {
+            let wrong = format!("a block of {language:?}: commands are sh or console, all else one of {LANGUAGES:?}");
+            found.push(Violation::of(file, n + 1, wrong));
         }
     }
     found
@@ -158,11 +226,32 @@ mod tests {
 
     #[test]
     fn a_dead_link_is_found() {
-        let text = "[a](../README.md) [b](gone.md#x) [c](https://example.org) `[d](no)` [e](#here)";
+        let text = "# Here\n[a](../README.md) [b](gone.md#x) [c](https://example.org) `[d](no)` [e](#here) [f](#there)";
         let file = Source::new("docs/a.md", text);
-        let found = links_lead_somewhere(&file, |path| path == "README.md");
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].text.contains("gone.md"));
+        let found = links_lead_somewhere(&file, std::slice::from_ref(&file), |path| path != "docs/gone.md");
+        assert_eq!(found.len(), 2, "{found:?}");
+        assert!(found[0].text.contains("gone.md") && found[1].text.contains("#there"));
+    }
+
+    #[test]
+    fn headings_are_named_as_renderers_name_them() {
+        let text = "# What's `up`, and what is_not\n## Same\n## Same\n```sh\n# no heading\n```\n#!/no\n";
+        let names = headings(text);
+        assert!(names.iter().map(String::as_str).eq(["same", "same-1", "whats-up-and-what-is_not"]), "{names:?}");
+    }
+
+    #[test]
+    fn a_page_that_the_summary_lacks_or_doubles_is_found() {
+        let files = ["docs/a.md", "docs/b.md", "docs/c.md", "docs/SUMMARY.md", "README.md"].map(|p| Source::new(p, ""));
+        let summary = Source::new("docs/SUMMARY.md", "- [a](a.md)\n- [b](b.md)\n- [b again](b.md)\n");
+        assert_eq!(the_book_has_every_page(&summary, &files).len(), 2);
+    }
+
+    #[test]
+    fn a_block_that_would_not_be_run_is_found() {
+        let text = "```sh\nls\n```\n```bash\nls\n```\n```\nls\n```\n```sh not-run=\"why\"\nls\n```\n";
+        assert_eq!(commands_are_run(&Source::new("docs/a.md", text)).len(), 2);
+        assert_eq!(commands_are_run(&Source::new("CONTRIBUTING.md", text)).len(), 0);
     }
 
     #[test]

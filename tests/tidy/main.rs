@@ -100,7 +100,17 @@ fn names_say_something() {
 
 #[test]
 fn links_of_the_documents_lead_somewhere() {
-    hold(|file| docs::links_lead_somewhere(file, docs::in_tree));
+    hold(|file| docs::links_lead_somewhere(file, tree(), docs::in_tree));
+}
+
+#[test]
+fn the_book_has_every_page() {
+    report(docs::the_book_has_every_page(file("docs/SUMMARY.md"), tree()));
+}
+
+#[test]
+fn commands_of_the_documents_are_run() {
+    hold(docs::commands_are_run);
 }
 
 #[test]
