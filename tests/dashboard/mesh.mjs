@@ -8,9 +8,11 @@ import { setTimeout as pause } from "node:timers/promises";
 const PATIENCE_MS = 60_000;
 
 export class Mesh {
-  constructor(taskmesh, folder) {
+  /** `settings` are those of every node, as `--set` takes them. */
+  constructor(taskmesh, folder, settings = []) {
     this.taskmesh = taskmesh;
     this.folder = folder;
+    this.settings = settings.flatMap((setting) => ["--set", setting]);
     this.nodes = new Map();
     mkdirSync(folder, { recursive: true });
   }
@@ -42,7 +44,7 @@ export class Mesh {
       "--metrics",
       "127.0.0.1:0",
     ];
-    const node = spawn(this.taskmesh, [...args, "--slots", "4", "--exec-allow", "sh", ...join], {
+    const node = spawn(this.taskmesh, [...args, ...this.settings, "--slots", "4", "--exec-allow", "sh", ...join], {
       stdio: ["ignore", log, log],
     });
     this.nodes.set(n, node);
@@ -116,9 +118,9 @@ export class Mesh {
 }
 
 /** Waits for what must come true, and says what did not. */
-async function until(holds, what) {
+export async function until(holds, what) {
   const deadline = Date.now() + PATIENCE_MS;
-  while (!holds()) {
+  while (!(await holds())) {
     if (Date.now() > deadline) throw new Error(`not within ${PATIENCE_MS} ms: ${what}`);
     await pause(200);
   }
