@@ -48,7 +48,9 @@ impl Node {
 
     /// A version that knows of one order alone answers in that.
     fn in_order(&self, number: u64, page: &TaskPage) -> bool {
-        let Some(Plan::Tasks(filter)) = self.requests.gathers.get(&number).map(|gather| &gather.plan) else { return true };
+        let Some(Plan::Tasks(filter)) = self.requests.gathers.get(&number).map(|gather| &gather.plan) else {
+            return true;
+        };
         let places: Vec<_> = filter.after.iter().map(|(at, t)| (*at, t)).chain(page.tasks.iter().map(key)).collect();
         places.windows(2).all(|pair| filter.order.compare(pair[0], pair[1]).is_lt())
     }
