@@ -118,10 +118,10 @@ export class Mesh {
 }
 
 /** Waits for what must come true, and says what did not. */
-export async function until(holds, what) {
-  const deadline = Date.now() + PATIENCE_MS;
+export async function until(holds, what, within = PATIENCE_MS) {
+  const deadline = Date.now() + within;
   while (!(await holds())) {
-    if (Date.now() > deadline) throw new Error(`not within ${PATIENCE_MS} ms: ${what}`);
+    if (Date.now() > deadline) throw new Error(`not within ${within} ms: ${what}`);
     await pause(200);
   }
 }
