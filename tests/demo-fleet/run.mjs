@@ -246,6 +246,7 @@ async function counted() {
 }
 
 async function stay() {
+  await browser?.close();
   console.log("\nOpen, and close with Ctrl-C:");
   for (const n of [1, 2, 3]) console.log(`  node ${n} (pid ${mesh.nodes.get(n).pid}): ${mesh.dashboard(n)}`);
   if (prometheus) console.log(`  Prometheus: ${await prometheus.page("alerts")}`);
