@@ -132,7 +132,8 @@ def kubernetes(host):
     start(2, last)
     until("it is ready elsewhere", lambda: probe(2, last, "readinessProbe") == 200)
     until("all answer again", lambda: host.json(node, "queue stats")["nodes_answered"] == len(pods))
-    print(f"Kubernetes: {len(pods)} pods pass all probes; one drained in {took:.1f} s and came back at {host.address(2)}")
+    again = host.address(2)
+    print(f"Kubernetes: {len(pods)} pods pass all probes; one drained in {took:.1f} s and came back at {again}")
 
 
 class Image:
@@ -229,7 +230,8 @@ class Host:
         given = shlex.join(f"{key}={value}" for key, value in env.items())
         lines.append(f"exec setpriv --no-new-privs env -i {given} {shutil.which('chroot')} --userspec={USER}:{USER} "
                      f"--groups={USER} {at} /usr/local/bin/taskmesh {args}")
-        return ["ip", "netns", "exec", space, "unshare", "-m", "--propagation", "private", "sh", "-ec", "\n".join(lines)]
+        inside = ["unshare", "-m", "--propagation", "private", "sh", "-ec", "\n".join(lines)]
+        return ["ip", "netns", "exec", space, *inside]
 
     def call(self, name, args):
         """As `docker compose exec` and `kubectl exec` do."""

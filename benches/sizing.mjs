@@ -89,7 +89,12 @@ async function call(mesh, n, token, name, args) {
       "mcp-method": "tools/call",
       "mcp-name": name,
     },
-    body: JSON.stringify({ jsonrpc: "2.0", id: 1, method: "tools/call", params: { name, arguments: args, _meta: meta } }),
+    body: JSON.stringify({
+      jsonrpc: "2.0",
+      id: 1,
+      method: "tools/call",
+      params: { name, arguments: args, _meta: meta },
+    }),
   });
   const answer = await said.json();
   if (answer.result?.structuredContent?.success !== true) throw new Error(JSON.stringify(answer));
@@ -112,7 +117,8 @@ async function tasks(count, amounts) {
   const mesh = await started(count, `tasks-${count}`);
   const nodes = [...mesh.nodes.keys()];
   const say = async (what) => {
-    const resident = await Promise.all(nodes.map(async (n) => (await metrics(mesh, n))("process_resident_memory_bytes")));
+    const read = await Promise.all(nodes.map((n) => metrics(mesh, n)));
+    const resident = read.map((of) => of("process_resident_memory_bytes"));
     const disks = nodes.map((n) => disk(mesh, n));
     console.log(`  ${what.padEnd(22)} resident ${each(resident, mib)}, store ${each(disks, mib)}`);
   };

@@ -190,13 +190,15 @@ async function loss() {
   const instance = new URL(mesh.info(LOST).metrics_url).host;
   const before = mesh.json(2, "queue", "stats").completed_count;
   if (tab) await tab.page.locator(`.mesh [data-node="${victim}"][data-health=up]`).waitFor();
-  await until(() => [...work.list(2, "--status", "running").values()].some((t) => t.home_node === victim), "it has work");
+  const running = () => [...work.list(2, "--status", "running").values()];
+  await until(() => running().some((task) => task.home_node === victim), "it owns what runs");
   const killed = Date.now();
   await mesh.kill(LOST);
   tell(`node ${LOST} is killed (SIGKILL)`);
   await Promise.all([tab && red(victim, killed), prometheus && alerted(instance, killed)]);
   await until(() => mesh.json(2, "queue", "stats").completed_count > before + 30, "work goes on");
-  sum(`work goes on: ${mesh.json(2, "queue", "stats").completed_count - before} more tasks completed ${seconds(killed)} after`);
+  const more = mesh.json(2, "queue", "stats").completed_count - before;
+  sum(`work goes on: ${more} more tasks completed ${seconds(killed)} after the kill`);
   if (tab) {
     await show("nodes");
     await shot("nodes-lost");
@@ -240,7 +242,8 @@ async function counted() {
   const fired = mesh.json(2, "task", "status", "heartbeat").schedule.ticks;
   const kept = ticks.filter((tick) => tick.status === "completed").length;
   check(fired > 0 && kept === fired, `${fired} ticks, and ${kept} completed tasks of them`);
-  sum(`lost: none of ${work.count} (${work.accepted.length} tasks, an array of ${ITEMS}, a workflow), as node 2 counts`);
+  const kinds = `${work.accepted.length} tasks, an array of ${ITEMS}, the steps of a workflow`;
+  sum(`lost: none of ${work.count} (${kinds}), as node 2 counts`);
   sum(`the schedule fired ${fired} times, and each is a completed task`);
   if (work.refused > 0) sum(`${work.refused} calls to the killed node got no answer, and are not counted as accepted`);
 }
@@ -266,7 +269,9 @@ function stop() {
   })();
   return stopping;
 }
-for (const signal of ["SIGINT", "SIGTERM"]) process.on(signal, () => void stop().finally(() => process.exit(stays ? 0 : 1)));
+for (const signal of ["SIGINT", "SIGTERM"]) {
+  process.on(signal, () => void stop().finally(() => process.exit(stays ? 0 : 1)));
+}
 
 let status = 0;
 try {

@@ -5,7 +5,19 @@ import { between, count, NONE, plural, pretty, span } from "../format.ts";
 import { now, useSource } from "../live.ts";
 import { call, Refusal, taskUri } from "../mcp.ts";
 import { Action, cancelWorkflow } from "../parts/ask.tsx";
-import { Ago, Answered, Card, Chip, Empty, Facts, Glyph, NodeLink, Skeleton, toast, Trouble } from "../parts/basics.tsx";
+import {
+  Ago,
+  Answered,
+  Card,
+  Chip,
+  Empty,
+  Facts,
+  Glyph,
+  NodeLink,
+  Skeleton,
+  toast,
+  Trouble,
+} from "../parts/basics.tsx";
 import { Dag, DRAWN, stepHref } from "../parts/dag.tsx";
 import { Cell, order, Pager, Pages, Table } from "../parts/table.tsx";
 import { place, to } from "../route.ts";
