@@ -208,6 +208,34 @@ mod tests {
         seen
     }
 
+    #[test]
+    fn a_part_in_another_order_is_no_answer() {
+        let mut solo = solo(Config::default());
+        for name in ["a", "b"] {
+            solo.submit(name, spec());
+        }
+        let hello = Message::Hello(Box::new(crate::testing::hello()));
+        solo.feed(Input::Received { from: NodeId::test(2), message: hello });
+        let filter = |order, scope| TaskFilter { limit: 10, order, scope, ..TaskFilter::default() };
+        for (told, answered) in [(TaskOrder::Newest, 2), (TaskOrder::Oldest, 1)] {
+            let part = page(&mut solo, 9, filter(told, Scope::Local));
+            let asked = filter(TaskOrder::Newest, Scope::Mesh);
+            let (effects, _) = solo.ask(Request::Query(Query::Tasks(Box::new(asked))));
+            let id = effects.iter().find_map(|e| match e {
+                crate::Effect::Send { message: Message::Request { id, .. }, .. } => Some(*id),
+                _ => None,
+            });
+            let reply = Box::new(Ok(Reply::Tasks(part)));
+            let message = Message::Response { id: id.expect("the other is asked"), reply };
+            let effects = solo.feed(Input::Received { from: NodeId::test(2), message });
+            let got = effects.iter().find_map(|e| match e {
+                crate::Effect::Reply { reply: Ok(Reply::Tasks(page)), .. } => Some((page.answered, page.expected)),
+                _ => None,
+            });
+            assert_eq!(got, Some((answered, 2)), "{told:?}");
+        }
+    }
+
     /// What another node is told.
     fn page(solo: &mut Solo, id: u64, filter: TaskFilter) -> TaskPage {
         let request = Box::new(Request::Query(Query::Tasks(Box::new(filter))));
