@@ -1,6 +1,6 @@
 // Real nodes on this machine, each with a data folder of its own.
 
-import { execFileSync, spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, openSync, readFileSync, existsSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
 
@@ -67,17 +67,27 @@ export class Mesh {
     return this.info(n).peer_id;
   }
 
-  worker(n) {
-    const { worker_stats } = this.json(1, "queue", "stats", "--include-worker-stats");
-    return worker_stats.find((worker) => worker.node === this.peer(n)).worker_id;
+  /** Of a busy machine others may have heard nothing for a moment. */
+  async worker(n) {
+    let found;
+    await until(() => {
+      const { worker_stats } = this.json(1, "queue", "stats", "--include-worker-stats");
+      found = worker_stats.find((worker) => worker.node === this.peer(n));
+      return found;
+    }, `the worker of node ${n} is known`);
+    return found.worker_id;
   }
 
   call(n, ...args) {
-    return execFileSync(this.taskmesh, ["--data-dir", this.data(n), ...args], {
+    const done = spawnSync(this.taskmesh, ["--data-dir", this.data(n), ...args], {
       encoding: "utf8",
       stdio: ["ignore", "pipe", "inherit"],
       maxBuffer: 1 << 26,
     });
+    // The whole command may have ten thousand arguments.
+    const called = args.slice(0, 4).join(" ");
+    if (done.status !== 0) throw new Error(`node ${n}: taskmesh ${called} … ended with ${done.status}`);
+    return done.stdout;
   }
 
   json(n, ...args) {

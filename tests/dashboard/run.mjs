@@ -343,7 +343,7 @@ async function narrow(page) {
 }
 
 async function drained(page) {
-  const worker = mesh.worker(2);
+  const worker = await mesh.worker(2);
   await page.goto(`${mesh.page(1)}#/nodes`);
   const row = page
     .locator("tr", { has: page.getByRole("link", { name: worker, exact: true }) })
