@@ -22,8 +22,8 @@ const LABELLED = 16;
 /** Above that, names and figures would cover each other. */
 const NAMED = 40;
 
-/** Half of how wide a name is, and how far it reaches below its node. */
-const NAME = { width: 34, height: 24 };
+/** Half of how wide a name is, with room around it, and how far it reaches below its node. */
+const NAME = { width: 50, height: 24 };
 
 function radius(nodes: number): number {
   return nodes <= 8 ? 33 : nodes <= NAMED ? 20 : nodes <= 150 ? 10 : 6;
