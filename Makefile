@@ -1,6 +1,6 @@
 # `make` alone lists the targets.
 .DEFAULT_GOAL := help
-.PHONY: help dashboard demo demo-workflow test check fix sim sim-long sim-big fuzz conformance bench bless run run3 doc docs-test book release dist deb
+.PHONY: help dashboard demo demo-fleet demo-workflow test check fix sim sim-long sim-big fuzz conformance bench bless run run3 doc docs-test book release dist deb
 SHELL := /bin/bash
 
 CARGO ?= cargo
@@ -18,6 +18,11 @@ help: ## List the targets
 demo: ## Three nodes hash real files, one is killed half-way; says what was lost (nothing)
 	$(CARGO) build --bin taskmesh --example demo
 	$(CARGO) run --quiet --example demo
+
+# STAY=1: shows where everything is, and waits for Ctrl-C.
+demo-fleet: ## Three nodes, a real Prometheus, the dashboard in Chromium; one node is killed (STAY=1: stays up to look at)
+	$(CARGO) build --bin taskmesh
+	STAY=$(STAY) .ci/demo-fleet $(TARGET)/debug/taskmesh $(TARGET)/demo-fleet
 
 demo-workflow: ## A map-reduce as a workflow: words of all sources of the Cargo registry, counted on three nodes
 	$(CARGO) build --bin taskmesh --example demo-workflow

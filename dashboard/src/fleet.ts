@@ -34,16 +34,20 @@ export function fleet(peers: Peer[], workers: Worker[], tasks: Task[]): FleetNod
   const own = strangers.find((node) => workers.some((w) => w.node === node && w.status !== "offline")) ?? THIS;
   const ids = new Set([own, ...known.keys(), ...workers.map((worker) => worker.node)]);
   return [...ids].sort().map((id) => {
-    const at = workers.filter((worker) => worker.node === id);
+    const told = workers.filter((worker) => worker.node === id);
     const peer = known.get(id) ?? null;
+    const state = health(id === own, peer, told);
+    // A lost connection is known before the lease of its workers has ended.
+    const gone = state === "down" ? { status: "offline", running_tasks: null } : {};
+    const here = told.map((worker) => ({ ...worker, ...gone }));
     return {
       id,
       own: id === own,
-      health: health(id === own, peer, at),
+      health: state,
       peer,
-      workers: at,
-      slots: at.reduce((sum, worker) => sum + worker.max_concurrent_tasks, 0),
-      busy: at.reduce((sum, worker) => sum + (worker.running_tasks ?? 0), 0),
+      workers: here,
+      slots: here.reduce((sum, worker) => sum + worker.max_concurrent_tasks, 0),
+      busy: here.reduce((sum, worker) => sum + (worker.running_tasks ?? 0), 0),
       owns: tasks.filter((task) => task.home_node === id).length,
     };
   });
@@ -56,13 +60,15 @@ function health(own: boolean, peer: Peer | null, workers: Worker[]): Health {
   return "up";
 }
 
-/** Who runs what for whom, where that is another node. */
-export function flows(tasks: Task[], workers: Worker[]): Flow[] {
-  const nodeOf = new Map(workers.map((worker) => [worker.worker_id, worker.node]));
+/** Who runs what for whom, where that is another node, and both are there. */
+export function flows(tasks: Task[], nodes: FleetNode[]): Flow[] {
+  const there = nodes.filter((node) => node.health !== "down");
+  const nodeOf = new Map(there.flatMap(({ id, workers }) => workers.map((worker) => [worker.worker_id, id])));
+  const owners = new Set(there.map((node) => node.id));
   const found = new Map<string, Flow>();
   for (const task of tasks) {
     const executor = task.worker_id === null ? undefined : nodeOf.get(task.worker_id);
-    if (executor === undefined || executor === task.home_node) continue;
+    if (executor === undefined || executor === task.home_node || !owners.has(task.home_node)) continue;
     const key = `${task.home_node} ${executor}`;
     const flow = found.get(key) ?? { owner: task.home_node, executor, tasks: 0 };
     flow.tasks += 1;

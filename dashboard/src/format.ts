@@ -27,6 +27,11 @@ export function span(seconds: number | null | undefined): string {
   return `${Math.floor(whole / 86_400)} d ${Math.floor((whole % 86_400) / 3600)} h`;
 }
 
+/** The same without fractions, for what ticks on screen. */
+export function whole(seconds: number | null | undefined): string {
+  return seconds == null ? NONE : seconds < 60 ? `${Math.floor(seconds)} s` : span(seconds);
+}
+
 export function between(from: string | null, to: string | null, now: number): number | null {
   if (!from) return null;
   const end = to ? Date.parse(to) : now;

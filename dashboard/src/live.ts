@@ -2,8 +2,9 @@
 // stream says when one has changed; what always moves (ages, rates, latency) is
 // asked for again by the clock. Nothing is asked while the tab is hidden.
 
-import { effect, signal, type ReadonlySignal } from "@preact/signals";
+import { effect, signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
+import { fleet, type FleetNode } from "./fleet.ts";
 import { ahead, call, changes, offered, Refusal } from "./mcp.ts";
 import { token } from "./session.ts";
 import type { Peer, Stats, TaskPage } from "./types.ts";
@@ -128,6 +129,12 @@ export const running = new Source<TaskPage>(
   10_000,
 );
 
+/** The nodes, once they are known. */
+export function mesh(): FleetNode[] | null {
+  const [known, stats] = [peers.value.value, queue.value.value];
+  return known && stats ? fleet(known.peers, stats.worker_stats ?? [], running.value.value?.tasks ?? []) : null;
+}
+
 let stream: AbortController | undefined;
 let listening = "";
 let wiring: ReturnType<typeof setTimeout> | undefined;
@@ -206,5 +213,3 @@ export function start(): void {
     if (entered) void learn();
   });
 }
-
-export type { ReadonlySignal };

@@ -2,9 +2,8 @@
 // happened. Nodes keep no such list; both are told apart from what they answer.
 
 import { effect, signal } from "@preact/signals";
-import { fleet } from "./fleet.ts";
 import { count, plural, short8 } from "./format.ts";
-import { peers, queue, running } from "./live.ts";
+import { mesh, queue, running } from "./live.ts";
 import { call } from "./mcp.ts";
 import { to } from "./route.ts";
 import { token } from "./session.ts";
@@ -83,11 +82,10 @@ function watchQueue(): () => void {
 function watchNodes(): () => void {
   const before = new Map<string, string>();
   return effect(() => {
-    const known = peers.value.value;
-    const stats = queue.value.value;
-    if (!known || !stats) return;
+    const nodes = mesh();
+    if (!nodes) return;
     const first = before.size === 0;
-    for (const node of fleet(known.peers, stats.worker_stats ?? [], [])) {
+    for (const node of nodes) {
       const health = before.get(node.id);
       before.set(node.id, node.health);
       if (first || health === node.health) continue;

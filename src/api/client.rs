@@ -86,6 +86,17 @@ pub enum Way {
     Pinned(Fingerprint),
 }
 
+/// A node is never reached through the proxy of a web browser.
+fn direct() -> reqwest::ClientBuilder {
+    reqwest::Client::builder().no_proxy()
+}
+
+/// For what is not encrypted. It wants no certificates of authorities: a bare
+/// machine, or an image, may have none.
+pub(crate) fn plain() -> reqwest::ClientBuilder {
+    direct().tls_certs_only([])
+}
+
 /// Talks to one node.
 #[derive(Clone)]
 pub struct Client {
@@ -113,14 +124,16 @@ impl Client {
     /// # Errors
     /// The system has no room for a client.
     pub fn by(way: Way, url: &str, token: &str) -> Result<Client, ClientError> {
-        // A node is never reached through the proxy of a web browser.
-        let builder = reqwest::Client::builder().no_proxy().connect_timeout(CONNECT);
         let (builder, target) = match way {
-            Way::Url => (builder, url.to_owned()),
-            Way::Socket(path) => (builder.unix_socket(path), format!("http://localhost{PATH}")),
-            Way::Pinned(fingerprint) => (builder.tls_backend_preconfigured(tls::pinned(fingerprint)), url.to_owned()),
+            Way::Url if url.starts_with("https:") => (direct(), url.to_owned()),
+            Way::Url => (plain(), url.to_owned()),
+            Way::Socket(path) => (plain().unix_socket(path), format!("http://localhost{PATH}")),
+            Way::Pinned(fingerprint) => (direct().tls_backend_preconfigured(tls::pinned(fingerprint)), url.to_owned()),
         };
-        let http = builder.build().map_err(|e| ClientError::Broken { url: url.to_owned(), problem: cause(&e) })?;
+        let http = builder
+            .connect_timeout(CONNECT)
+            .build()
+            .map_err(|e| ClientError::Broken { url: url.to_owned(), problem: cause(&e) })?;
         Ok(Client { http, target, url: url.to_owned(), token: token.to_owned(), narrowed: HeaderMap::new() })
     }
 

@@ -123,7 +123,7 @@ pub(super) fn router(
     let hosts: Vec<String> = own.into_iter().chain(face.hosts).collect();
     let origins = hosts.iter().flat_map(|host| {
         let host = if host.contains(':') { format!("[{host}]") } else { host.clone() };
-        [format!("http://{host}:*"), format!("https://{host}:*"), format!("https://{host}")]
+        [format!("http://{host}:*"), format!("https://{host}:*")]
     });
     let config = StreamableHttpServerConfig::default()
         .with_legacy_session_mode(true)

@@ -4,6 +4,7 @@
 use super::exit::Exit;
 use super::output::{self, Form};
 use super::reach::NodeInfo;
+use crate::api::client::plain;
 use crate::ops::Code;
 use clap::Args;
 use serde_json::json;
@@ -38,7 +39,7 @@ pub(super) async fn run(form: Form, folder: &Path, args: &HealthArgs) -> Result<
 
 async fn fetch(url: &str) -> Result<(u16, String), Exit> {
     let silent = |e: reqwest::Error| Exit::with(Code::Unavailable, format!("the node does not answer at {url}: {e}"));
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(silent)?;
+    let client = plain().timeout(PATIENCE).build().map_err(silent)?;
     let response = client.get(url).send().await.map_err(silent)?;
     let status = response.status().as_u16();
     Ok((status, response.text().await.map_err(silent)?))

@@ -3,6 +3,7 @@
 
 use super::exit::Exit;
 use super::reach::NodeInfo;
+use crate::api::client::plain;
 use crate::ops::Code;
 use futures::StreamExt as _;
 use serde_json::Value;
@@ -61,7 +62,7 @@ impl Reading {
 pub(super) async fn ask(info: &NodeInfo) -> Result<BTreeMap<String, Monitor>, Exit> {
     let silent =
         |e: reqwest::Error| Exit::with(Code::Unavailable, format!("no answer from {}/sd: {e}", info.metrics_url));
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build().map_err(silent)?;
+    let client = plain().timeout(PATIENCE).build().map_err(silent)?;
     let targets: Vec<Value> =
         client.get(format!("{}/sd", info.metrics_url)).send().await.map_err(silent)?.json().await.map_err(silent)?;
     let own = &info.metrics_url;

@@ -15,7 +15,7 @@ use crate::store::identity::{self, IDENTITY_FILE, MESH_FILE, Origin};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
@@ -392,7 +392,7 @@ pub fn announce(prepared: &Prepared, running: &Running) -> Result<Announced, Exi
     info.write(folder).map_err(|e| io_exit("write", &path, &e))?;
     let announced = Announced { path };
     match prepared.form {
-        Form::Human => output::raw(&banner(prepared, &info))?,
+        Form::Human => output::raw(&banner(prepared, &info, Reader::of_stdout()))?,
         Form::Json => output::json_line(&serde_json::to_value(&info).unwrap_or(Value::Null))?,
     }
     Ok(announced)
@@ -418,12 +418,22 @@ fn api_url(prepared: &Prepared, running: &Running) -> String {
     }
 }
 
-fn banner(prepared: &Prepared, info: &NodeInfo) -> String {
-    let client = json!({ "mcpServers": { "taskmesh": {
-        "type": "http",
-        "url": info.api_url,
-        "headers": { "Authorization": format!("Bearer {}", prepared.token) },
-    } } });
+/// Who reads what is printed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Reader {
+    /// At a terminal.
+    Person,
+    /// A journal, or a container's log: no place for a key or a token.
+    Log,
+}
+
+impl Reader {
+    fn of_stdout() -> Reader {
+        if io::stdout().is_terminal() { Reader::Person } else { Reader::Log }
+    }
+}
+
+pub(super) fn banner(prepared: &Prepared, info: &NodeInfo, reader: Reader) -> String {
     let folder = prepared.config.node.data_dir.display();
     let state = match prepared.origin {
         Origin::Created => "is up, for the first time",
@@ -447,6 +457,12 @@ fn banner(prepared: &Prepared, info: &NodeInfo) -> String {
     if prepared.config.exec.allow.is_empty() {
         line("exec", "off: `--exec-allow PROGRAM` lets tasks run a program on this node");
     }
+    if reader == Reader::Log {
+        let (others, token) =
+            ("Another node joins with what `taskmesh invite` prints", token_path(&prepared.config.node.data_dir));
+        text.push_str(&format!("\n{others}; the token for MCP clients is in {}.\n", token.display()));
+        return text;
+    }
     text.push_str("\nAnother node joins with this (it holds the mesh's key: keep it as a password):\n\n");
     text.push_str(&format!("  taskmesh up --join {}\n", info.invite));
     if info.addresses.iter().all(|address| address.starts_with("/ip4/127.") || address.starts_with("/ip6/::1/")) {
@@ -455,6 +471,11 @@ fn banner(prepared: &Prepared, info: &NodeInfo) -> String {
             "\n  Only from this machine, and with a --data-dir of its own; {listen} lets others in.\n"
         ));
     }
+    let client = json!({ "mcpServers": { "taskmesh": {
+        "type": "http",
+        "url": info.api_url,
+        "headers": { "Authorization": format!("Bearer {}", prepared.token) },
+    } } });
     text.push_str(&format!("\nAn MCP client connects with:\n\n{client:#}\n\n"));
     text.push_str(&format!("or, over stdio, with the command `taskmesh mcp --data-dir {folder}`.\n"));
     text

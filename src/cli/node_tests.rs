@@ -175,6 +175,10 @@ fn a_node_is_found_by_its_file_while_it_runs() {
     assert_eq!(info.metrics_url, "http://127.0.0.1:7", "for processes of this machine");
     assert_eq!(mode(&NodeInfo::path(folder.path())), 0o600);
     assert_eq!(Invite::decode(&info.invite).unwrap().mesh_key, prepared.mesh_key);
+    for secret in [&prepared.token, &info.invite] {
+        let told = |reader| banner(&prepared, &info, reader).contains(secret.as_str());
+        assert!(told(Reader::Person) && !told(Reader::Log), "a log is read by others");
+    }
     drop(announced);
     assert_eq!(NodeInfo::read(folder.path()).unwrap(), None);
 }

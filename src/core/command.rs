@@ -8,6 +8,7 @@ use crate::register::Issued;
 use crate::task::{Priority, Resources, Spec};
 use crate::time::Millis;
 use crate::view::Status;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -348,10 +349,32 @@ pub struct TaskFilter {
     pub limit: u32,
     /// Skip this many; at most 5,000.
     pub offset: u32,
-    /// After this one, in order of submission, then id.
+    /// Which come first.
+    pub order: TaskOrder,
+    /// After this one, in that order.
     pub after: Option<(crate::Unix, TaskId)>,
     /// The whole mesh, or this node alone.
     pub scope: Scope,
+}
+
+/// Orders of tasks: by their submission, then by their id.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskOrder {
+    /// Earliest first.
+    #[default]
+    Oldest,
+    /// The reverse of that.
+    Newest,
+}
+
+impl TaskOrder {
+    /// Which of two places comes first.
+    pub(crate) fn compare(self, one: (crate::Unix, &TaskId), other: (crate::Unix, &TaskId)) -> Ordering {
+        match self {
+            TaskOrder::Oldest => one.cmp(&other),
+            TaskOrder::Newest => other.cmp(&one),
+        }
+    }
 }
 
 /// Which peers, in which order, and which page of them.

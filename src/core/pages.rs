@@ -15,6 +15,12 @@ impl Node {
     /// One node's part of what is gathered from all.
     pub(crate) fn on_part(&mut self, from: NodeId, number: u64, mut reply: Result<Reply, Refusal>) {
         let rest = match &mut reply {
+            // It does not count as an answer: the page would leave out what it should begin with.
+            Ok(Reply::Tasks(page)) if !self.in_order(number, page) => {
+                let problem = "tasks came in another order: that node is of an older version".into();
+                reply = Err(Refusal::Unavailable { problem, retry_after: crate::Millis(0) });
+                None
+            }
             Ok(Reply::Tasks(page)) => self.rest_of(number, page),
             Ok(_) | Err(_) => None,
         };
@@ -40,12 +46,21 @@ impl Node {
         self.finish_gather_if_done(number);
     }
 
+    /// A version that knows of one order alone answers in that.
+    fn in_order(&self, number: u64, page: &TaskPage) -> bool {
+        let Some(Plan::Tasks(filter)) = self.requests.gathers.get(&number).map(|gather| &gather.plan) else {
+            return true;
+        };
+        let places: Vec<_> = filter.after.iter().map(|(at, t)| (*at, t)).chain(page.tasks.iter().map(key)).collect();
+        places.windows(2).all(|pair| filter.order.compare(pair[0], pair[1]).is_lt())
+    }
+
     /// The question for what did not fit into `page`, if the asker needs it.
     fn rest_of(&self, number: u64, page: &mut TaskPage) -> Option<Request> {
         let gather = self.requests.gathers.get(&number)?;
         let Plan::Tasks(filter) = &gather.plan else { return None };
         let last = key(page.tasks.last()?);
-        let before = gather.page.tasks.iter().filter(|t| key(t) <= last).count();
+        let before = gather.page.tasks.iter().filter(|t| filter.order.compare(key(t), last).is_le()).count();
         let asked = wide(filter);
         let full = page.tasks.iter().map(bytes).sum::<usize>() >= limits::ANSWER_BYTES;
         if !full || before + page.tasks.len() >= asked.limit as usize {
@@ -139,7 +154,7 @@ pub(crate) fn add_stats(sum: &mut Stats, more: Stats) {
 }
 
 pub(crate) fn merge_page(mut page: TaskPage, filter: &TaskFilter, answered: u32, expected: u32) -> TaskPage {
-    page.tasks.sort_by(|a, b| (a.submitted_at, &a.task).cmp(&(b.submitted_at, &b.task)));
+    page.tasks.sort_by(|a, b| filter.order.compare(key(a), key(b)));
     page.tasks.dedup_by(|a, b| a.task == b.task);
     page.tasks = page.tasks.into_iter().skip(filter.offset as usize).take(filter.limit as usize).collect();
     (page.answered, page.expected) = (answered, expected);
@@ -158,29 +173,29 @@ pub(crate) fn running(stats: &Stats) -> u64 {
 mod tests {
     use super::*;
     use crate::Config;
-    use crate::testing::{solo, spec};
+    use crate::command::TaskOrder;
+    use crate::testing::{Solo, solo, spec};
     use crate::{Input, TaskId};
     use std::sync::Arc;
 
     #[test]
     fn a_page_that_is_too_large_for_a_message_comes_in_parts() {
+        let all: Vec<_> = (0..400).map(|n| TaskId::new(&format!("a{n:03}")).expect("a valid id")).collect();
+        assert_eq!(in_parts(TaskOrder::Oldest), all);
+        assert_eq!(in_parts(TaskOrder::Newest), all.into_iter().rev().collect::<Vec<_>>());
+    }
+
+    fn in_parts(order: TaskOrder) -> Vec<TaskId> {
         let mut solo = solo(Config::default());
         let tag: Arc<str> = "t".repeat(limits::TEXT_BYTES).into();
         for n in 0..400 {
             let heavy = crate::Spec { tags: vec![tag.clone(); limits::TAGS], ..spec() };
             solo.submit(&format!("a{n:03}"), heavy);
         }
-        let mut filter = TaskFilter { limit: 1_000, scope: Scope::Local, ..TaskFilter::default() };
+        let mut filter = TaskFilter { limit: 1_000, order, scope: Scope::Local, ..TaskFilter::default() };
         let mut seen = Vec::new();
         for id in 0.. {
-            let request = Box::new(Request::Query(Query::Tasks(Box::new(filter.clone()))));
-            let message = Message::Request { id, by: crate::message::By::Node, request };
-            let effects = solo.feed(Input::Received { from: NodeId::test(2), message });
-            let page = effects.iter().find_map(|e| match e {
-                crate::Effect::Send { message: Message::Response { reply, .. }, .. } => Some((**reply).clone()),
-                _ => None,
-            });
-            let Some(Ok(Reply::Tasks(page))) = page else { panic!("no page: {effects:?}") };
+            let page = page(&mut solo, id, filter.clone());
             let size = page.tasks.iter().map(bytes).sum::<usize>();
             assert!(size < limits::MESSAGE_BYTES * 3 / 4, "{size} bytes");
             assert_eq!(page.total, 400);
@@ -190,8 +205,47 @@ mod tests {
                 break;
             }
         }
-        let all: Vec<_> = (0..400).map(|n| TaskId::new(&format!("a{n:03}")).expect("a valid id")).collect();
-        seen.sort();
-        assert_eq!(seen, all);
+        seen
+    }
+
+    #[test]
+    fn a_part_in_another_order_is_no_answer() {
+        let mut solo = solo(Config::default());
+        for name in ["a", "b"] {
+            solo.submit(name, spec());
+        }
+        let hello = Message::Hello(Box::new(crate::testing::hello()));
+        solo.feed(Input::Received { from: NodeId::test(2), message: hello });
+        let filter = |order, scope| TaskFilter { limit: 10, order, scope, ..TaskFilter::default() };
+        for (told, answered) in [(TaskOrder::Newest, 2), (TaskOrder::Oldest, 1)] {
+            let part = page(&mut solo, 9, filter(told, Scope::Local));
+            let asked = filter(TaskOrder::Newest, Scope::Mesh);
+            let (effects, _) = solo.ask(Request::Query(Query::Tasks(Box::new(asked))));
+            let id = effects.iter().find_map(|e| match e {
+                crate::Effect::Send { message: Message::Request { id, .. }, .. } => Some(*id),
+                _ => None,
+            });
+            let reply = Box::new(Ok(Reply::Tasks(part)));
+            let message = Message::Response { id: id.expect("the other is asked"), reply };
+            let effects = solo.feed(Input::Received { from: NodeId::test(2), message });
+            let got = effects.iter().find_map(|e| match e {
+                crate::Effect::Reply { reply: Ok(Reply::Tasks(page)), .. } => Some((page.answered, page.expected)),
+                _ => None,
+            });
+            assert_eq!(got, Some((answered, 2)), "{told:?}");
+        }
+    }
+
+    /// What another node is told.
+    fn page(solo: &mut Solo, id: u64, filter: TaskFilter) -> TaskPage {
+        let request = Box::new(Request::Query(Query::Tasks(Box::new(filter))));
+        let message = Message::Request { id, by: crate::message::By::Node, request };
+        let effects = solo.feed(Input::Received { from: NodeId::test(2), message });
+        let page = effects.iter().find_map(|e| match e {
+            crate::Effect::Send { message: Message::Response { reply, .. }, .. } => Some((**reply).clone()),
+            _ => None,
+        });
+        let Some(Ok(Reply::Tasks(page))) = page else { panic!("no page: {effects:?}") };
+        page
     }
 }

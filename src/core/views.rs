@@ -154,9 +154,9 @@ impl Node {
             .map(|(task, kept)| (kept.slot.spec.submitted_at, task))
             .collect();
         let total = found.len() as u64;
-        found.sort_unstable();
-        let after = filter.after.as_ref();
-        let page = found.into_iter().filter(|(at, task)| after.is_none_or(|(a, t)| (*at, *task) > (*a, t)));
+        found.sort_unstable_by(|one, other| filter.order.compare(*one, *other));
+        let after = filter.after.as_ref().map(|(at, task)| (*at, task));
+        let page = found.into_iter().filter(|place| after.is_none_or(|a| filter.order.compare(a, *place).is_lt()));
         let limit = (filter.limit as usize).min(crate::limits::PAGE + crate::limits::OFFSET);
         let views = page.take(limit).map(|(_, task)| self.task_view(task, Detail::default()));
         let tasks = crate::pages::that_fit(views, most_bytes);

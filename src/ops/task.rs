@@ -7,7 +7,7 @@ use super::{Context, Failure, Kind, Op, mismatch, value};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
-use taskmesh_core::command::{Detail, Scope as CoreScope, TaskFilter};
+use taskmesh_core::command::{Detail, Scope as CoreScope, TaskFilter, TaskOrder};
 use taskmesh_core::task::Priority;
 use taskmesh_core::view::{self, Status, TaskView};
 use taskmesh_core::{Command, Millis, Query, Refusal, Reply, Request, TaskId, WorkerId, limits};
@@ -408,6 +408,10 @@ pub struct TaskList {
     #[schemars(range(min = 1, max = limits::PAGE))]
     #[arg(long, default_value_t = page())]
     pub limit: u32,
+    /// Latest submission first.
+    #[serde(default)]
+    #[arg(long)]
+    pub newest_first: bool,
     /// Skip so many.
     #[serde(default)]
     #[schemars(range(max = limits::OFFSET))]
@@ -431,7 +435,7 @@ pub(crate) fn page() -> u32 {
 /// What `task_list` answers.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Tasks {
-    /// The page, in order of submission, then id.
+    /// The page, in order of submission, then id, or in the reverse of that.
     pub tasks: Vec<TaskItem>,
     /// All that the filter passes, on the nodes that answered.
     pub total_count: u64,
@@ -532,6 +536,7 @@ impl Op for TaskList {
             begun: None,
             limit: self.asked(),
             offset: if after.is_some() { 0 } else { self.offset },
+            order: if self.newest_first { TaskOrder::Newest } else { TaskOrder::Oldest },
             after,
             scope: self.scope.into(),
         }))))

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use taskmesh_core::command::{Detail, Scope, Submission, TaskFilter};
+use taskmesh_core::command::{Detail, Scope, Submission, TaskFilter, TaskOrder};
 use taskmesh_core::task::{Durability, Priority};
 use taskmesh_core::view::{Foreseen, Status, TaskView};
 use taskmesh_core::workflow::{self, Definition, Plan};
@@ -508,6 +508,10 @@ pub struct WorkflowList {
     #[schemars(range(min = 1, max = limits::PAGE))]
     #[arg(long, default_value_t = page())]
     pub limit: u32,
+    /// Latest submission first.
+    #[serde(default)]
+    #[arg(long)]
+    pub newest_first: bool,
     /// Skip so many.
     #[serde(default)]
     #[schemars(range(max = limits::OFFSET))]
@@ -527,7 +531,7 @@ fn page() -> u32 {
 /// What `workflow_list` answers.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Workflows {
-    /// The page, in order of submission, then id.
+    /// The page, in order of submission, then id, or in the reverse of that.
     pub workflows: Vec<WorkflowItem>,
     /// All that the filter passes, on the nodes that answered.
     pub total_count: u64,
@@ -632,6 +636,7 @@ impl Op for WorkflowList {
             },
             limit: self.asked(),
             offset: if after.is_some() { 0 } else { self.offset },
+            order: if self.newest_first { TaskOrder::Newest } else { TaskOrder::Oldest },
             after,
             scope: Scope::Mesh,
             ..TaskFilter::default()

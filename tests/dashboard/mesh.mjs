@@ -1,6 +1,6 @@
 // Real nodes on this machine, each with a data folder of its own.
 
-import { execFileSync, spawn } from "node:child_process";
+import { spawn, spawnSync } from "node:child_process";
 import { mkdirSync, openSync, readFileSync, existsSync } from "node:fs";
 import { setTimeout as pause } from "node:timers/promises";
 
@@ -8,9 +8,11 @@ import { setTimeout as pause } from "node:timers/promises";
 const PATIENCE_MS = 60_000;
 
 export class Mesh {
-  constructor(taskmesh, folder) {
+  /** `settings` are those of every node, as `--set` takes them. */
+  constructor(taskmesh, folder, settings = []) {
     this.taskmesh = taskmesh;
     this.folder = folder;
+    this.settings = settings.flatMap((setting) => ["--set", setting]);
     this.nodes = new Map();
     mkdirSync(folder, { recursive: true });
   }
@@ -42,7 +44,7 @@ export class Mesh {
       "--metrics",
       "127.0.0.1:0",
     ];
-    const node = spawn(this.taskmesh, [...args, "--slots", "4", "--exec-allow", "sh", ...join], {
+    const node = spawn(this.taskmesh, [...args, ...this.settings, "--slots", "4", "--exec-allow", "sh", ...join], {
       stdio: ["ignore", log, log],
     });
     this.nodes.set(n, node);
@@ -65,17 +67,27 @@ export class Mesh {
     return this.info(n).peer_id;
   }
 
-  worker(n) {
-    const { worker_stats } = this.json(1, "queue", "stats", "--include-worker-stats");
-    return worker_stats.find((worker) => worker.node === this.peer(n)).worker_id;
+  /** Of a busy machine others may have heard nothing for a moment. */
+  async worker(n) {
+    let found;
+    await until(() => {
+      const { worker_stats } = this.json(1, "queue", "stats", "--include-worker-stats");
+      found = worker_stats.find((worker) => worker.node === this.peer(n));
+      return found;
+    }, `the worker of node ${n} is known`);
+    return found.worker_id;
   }
 
   call(n, ...args) {
-    return execFileSync(this.taskmesh, ["--data-dir", this.data(n), ...args], {
+    const done = spawnSync(this.taskmesh, ["--data-dir", this.data(n), ...args], {
       encoding: "utf8",
       stdio: ["ignore", "pipe", "inherit"],
       maxBuffer: 1 << 26,
     });
+    // The whole command may have ten thousand arguments.
+    const called = args.slice(0, 4).join(" ");
+    if (done.status !== 0) throw new Error(`node ${n}: taskmesh ${called} … ended with ${done.status}`);
+    return done.stdout;
   }
 
   json(n, ...args) {
@@ -116,10 +128,10 @@ export class Mesh {
 }
 
 /** Waits for what must come true, and says what did not. */
-async function until(holds, what) {
-  const deadline = Date.now() + PATIENCE_MS;
-  while (!holds()) {
-    if (Date.now() > deadline) throw new Error(`not within ${PATIENCE_MS} ms: ${what}`);
+export async function until(holds, what, within = PATIENCE_MS) {
+  const deadline = Date.now() + within;
+  while (!(await holds())) {
+    if (Date.now() > deadline) throw new Error(`not within ${within} ms: ${what}`);
     await pause(200);
   }
 }

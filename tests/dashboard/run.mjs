@@ -237,13 +237,18 @@ async function many({ page }) {
     await page.locator("section[aria-busy=false]").waitFor();
     times.push(Date.now() - from);
   };
+  const first = () => page.locator("tbody th a").first().textContent();
+  const newest = await first();
+  check(newest === "many/9999", `the newest is ${newest}`);
   for (let n = 1; n <= 12; n += 1)
     await turn("Next", `${(100 * n + 1).toLocaleString("en")} to ${(100 * n + 100).toLocaleString("en")} of`);
   await turn("Previous", "1,101 to 1,200");
-  await turn("Newest", "9,901 to 10,000");
+  await turn("Oldest", "1 to 100 of 10,000, oldest first");
+  const oldest = await first();
+  check(oldest === "many/0", `the oldest is ${oldest}`);
   check((await page.locator("tbody tr").count()) === 100, "a hundred rows");
-  await turn("Previous", "9,801 to 9,900");
-  await turn("Oldest", "1 to 100");
+  await turn("Next", "101 to 200 of 10,000, oldest first");
+  await turn("Newest", "1 to 100 of 10,000, newest first");
   const { shifts, longest } = await page.evaluate(() => ({ shifts: window.shifts, longest: window.longest }));
   const sorted = [...times].sort((a, b) => a - b);
   const median = sorted[sorted.length >> 1];
@@ -338,7 +343,7 @@ async function narrow(page) {
 }
 
 async function drained(page) {
-  const worker = mesh.worker(2);
+  const worker = await mesh.worker(2);
   await page.goto(`${mesh.page(1)}#/nodes`);
   const row = page
     .locator("tr", { has: page.getByRole("link", { name: worker, exact: true }) })

@@ -139,6 +139,13 @@ fn rules_and_dashboards_name_metrics_that_there_are() {
 }
 
 #[test]
+fn rules_have_tests() {
+    let tests = &file("deploy/prometheus/tests/taskmesh.yml").text;
+    let rules = tree().iter().filter(|file| file.path.starts_with("deploy/prometheus/rules/"));
+    report(rules.flat_map(|file| watch::rules_are_tested(file, tests)).collect());
+}
+
+#[test]
 fn the_map_of_the_architecture_is_whole() {
     report(docs::the_map_is_whole(file("ARCHITECTURE.md"), tree()));
 }

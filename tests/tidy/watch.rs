@@ -80,6 +80,19 @@ pub(crate) fn expressions_name_what_there_is(file: &Source, known: &Known) -> Ve
     found
 }
 
+/// Every alert and every recorded series of `rules` is in a test.
+pub(crate) fn rules_are_tested(rules: &Source, tests: &str) -> Vec<Violation> {
+    let rule = |line: &str| {
+        let line = line.trim_start().trim_start_matches("- ");
+        let name = ["alert:", "record:"].iter().find_map(|key| line.strip_prefix(key));
+        name.map(|name| name.trim().to_owned())
+    };
+    let tested = |name: &str| tests.match_indices(name).any(|(at, _)| !tests[at + name.len()..].starts_with(is_name));
+    let named = rules.text.lines().enumerate().filter_map(|(n, line)| Some((n + 1, rule(line)?)));
+    let missing = named.filter(|(_, name)| !tested(name));
+    missing.map(|(line, name)| Violation::of(rules, line, format!("no test has `{name}`"))).collect()
+}
+
 /// What Prometheus or Grafana would evaluate in a file of `deploy/`.
 pub(crate) fn expressions(file: &Source) -> Vec<Expression> {
     if file.path.ends_with(".json") {
@@ -272,6 +285,15 @@ mod tests {
         let tests = "  - series: 'd_total{job=\"x\"}'\n    values: 1\n";
         assert_eq!(problems("deploy/x.yml", tests), ["there is no metric `d_total`"]);
         assert_eq!(problems("deploy/x.yml", "expr: 1 > 0\n").len(), 1, "it watches nothing");
+    }
+
+    #[test]
+    fn a_rule_without_a_test_is_found() {
+        let rules = Source::new("deploy/x.yml", "  - alert: Full\n    expr: a\n  - record: job:a:sum\n    expr: a\n");
+        let found = |tests| rules_are_tested(&rules, tests).into_iter().map(|v| v.text).collect::<Vec<_>>();
+        assert_eq!(found("alertname: Full\nexpr: job:a:sum > 1"), [""; 0]);
+        assert_eq!(found("alertname: Fuller\nexpr: job:a:sum"), ["no test has `Full`"]);
+        assert_eq!(found("alertname=\"Full\"\nexpr: job:a:sum2"), ["no test has `job:a:sum`"]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 import type { ComponentChildren } from "preact";
 import { signal } from "@preact/signals";
-import { moment, NONE, plural, short8, span, words } from "../format.ts";
+import { moment, NONE, plural, short8, span, whole, words } from "../format.ts";
 import { line, now, refresh } from "../live.ts";
 import type { Refusal } from "../mcp.ts";
 import { to } from "../route.ts";
@@ -17,12 +17,12 @@ const SHAPES: Record<string, [string, string]> = {
   busy: ["run", "M6 4l6 4-6 4z"],
   running: ["run", "M6 4l6 4-6 4z"],
   leased: ["run", "M6 4l6 4-6 4z"],
-  queued: ["wait", "M8 4v4l3 2"],
-  submitted: ["wait", "M8 4v4l3 2"],
-  waiting: ["wait", "M8 4v4l3 2"],
-  delayed: ["wait", "M8 4v4l3 2"],
-  blocked: ["wait", "M8 4v4l3 2"],
-  connecting: ["wait", "M8 4v4l3 2"],
+  queued: ["wait", "M8 5v3l2 1.5M8 2.2a5.8 5.8 0 1 0 .01 0"],
+  submitted: ["wait", "M8 5v3l2 1.5M8 2.2a5.8 5.8 0 1 0 .01 0"],
+  waiting: ["wait", "M8 5v3l2 1.5M8 2.2a5.8 5.8 0 1 0 .01 0"],
+  delayed: ["wait", "M8 5v3l2 1.5M8 2.2a5.8 5.8 0 1 0 .01 0"],
+  blocked: ["wait", "M8 5v3l2 1.5M8 2.2a5.8 5.8 0 1 0 .01 0"],
+  connecting: ["wait", "M8 5v3l2 1.5M8 2.2a5.8 5.8 0 1 0 .01 0"],
   input_required: ["warn", "M8 3.5v5.5M8 11.8v.4"],
   draining: ["warn", "M8 3.5v7M5 8l3 3 3-3"],
   expired: ["warn", "M8 3.5v5.5M8 11.8v.4"],
@@ -130,7 +130,7 @@ export function Ago({ at }: { at: string | number | null }) {
       {age < 5
         ? "just now"
         : age < 86_400
-          ? `${span(age < 60 ? Math.floor(age) : Math.floor(age / 60) * 60).replace(/ 0 s| 0 min/, "")} ago`
+          ? `${age < 60 ? whole(age) : span(Math.floor(age / 60) * 60).replace(/ 0 s| 0 min/, "")} ago`
           : moment(time)}
     </time>
   );

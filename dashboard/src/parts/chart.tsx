@@ -117,7 +117,7 @@ function options(
     height,
     legend: { show: false },
     cursor: { y: false, points: { show: false }, drag: { x: false, y: false } },
-    padding: [8, 8, 0, 0],
+    padding: [8, 24, 0, 0],
     scales: {
       x: { time: true, range: (_plot, min, max) => (bars && series[0]?.bars ? [min - 40, max + 40] : [min, max]) },
       y: { range: (_plot, _min, max) => [0, Math.max(4, Math.ceil(max * 1.15))] },

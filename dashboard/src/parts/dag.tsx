@@ -6,6 +6,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { words } from "../format.ts";
 import { to } from "../route.ts";
 import type { Graph, Step } from "../types.ts";
+import { Arrow } from "./arrow.tsx";
 import { toneOf } from "./basics.tsx";
 
 /** One task, or the list of those that a step with many is made of. */
@@ -19,6 +20,10 @@ export const DRAWN = 300;
 
 const WIDTH = 172;
 const HEIGHT = 54;
+/** Of its size: the smallest text is 8 px high then. */
+const SMALLEST = 0.7;
+/** Around the drawing: style.css. */
+const PADDING = 10;
 
 interface Box {
   x: number;
@@ -83,45 +88,39 @@ function smooth(points: Box[], direction: "LR" | "TB"): string {
 
 export function Dag({ graph, steps, workflow }: { graph: Graph; steps: Step[]; workflow: string }) {
   const box = useRef<HTMLDivElement>(null);
-  const [narrow, measured] = useState(false);
+  const [room, measured] = useState(0);
   useEffect(() => {
     const host = box.current;
     if (!host) return;
-    const sized = new ResizeObserver(() => measured(host.clientWidth < 620));
+    const sized = new ResizeObserver(() => measured(host.clientWidth));
     sized.observe(host);
     return () => sized.disconnect();
   }, []);
   const shape = JSON.stringify([graph.nodes.map((n) => n.id), graph.edges]);
+  const narrow = room < 620;
   const { boxes, lines, width, height } = useMemo(() => drawn(graph, narrow ? "TB" : "LR"), [shape, narrow]);
+  // A little too wide is made to fit; what would be too small to read is scrolled.
+  const scale = Math.max(SMALLEST, Math.min(1, (room - 2 * PADDING) / width));
   const known = new Map(steps.map((step) => [step.step_id, step]));
   const critical = new Set(graph.critical_path);
   const follows = new Set(graph.critical_path.slice(1).map((id, n) => `${graph.critical_path[n]} ${id}`));
+  const onPath = (line: { from: string; to: string }) => follows.has(`${line.from} ${line.to}`);
+  // What is critical covers the rest.
+  const inOrder = [...lines].sort((a, b) => Number(onPath(a)) - Number(onPath(b)));
   return (
     <div class="dag" ref={box} tabIndex={0} role="group" aria-label={`Graph of ${graph.nodes.length} steps`}>
-      <svg width={width} height={height} viewBox={`0 0 ${width} ${height}`}>
+      <svg width={width * scale} height={height * scale} viewBox={`0 0 ${width} ${height}`}>
         <defs>
-          <marker id="arrow" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="6" markerHeight="6" orient="auto">
-            <path class="tip" d="M0 0 8 4 0 8z" />
-          </marker>
-          <marker
-            id="arrow-critical"
-            viewBox="0 0 8 8"
-            refX="7"
-            refY="4"
-            markerWidth="5"
-            markerHeight="5"
-            orient="auto"
-          >
-            <path class="tip critical" d="M0 0 8 4 0 8z" />
-          </marker>
+          <Arrow id="arrow" size={6} />
+          <Arrow id="arrow-critical" size={5} class="critical" />
         </defs>
-        {lines.map(({ from, to, path }) => {
-          const on = follows.has(`${from} ${to}`);
+        {inOrder.map((line) => {
+          const on = onPath(line);
           return (
             <path
-              key={`${from} ${to}`}
+              key={`${line.from} ${line.to}`}
               class={on ? "edge critical" : "edge"}
-              d={path}
+              d={line.path}
               marker-end={on ? "url(#arrow-critical)" : "url(#arrow)"}
             />
           );

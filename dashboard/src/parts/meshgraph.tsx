@@ -7,6 +7,7 @@ import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import type { FleetNode, Flow } from "../fleet.ts";
 import { millis, plural, short8 } from "../format.ts";
 import { to } from "../route.ts";
+import { Arrow } from "./arrow.tsx";
 
 interface Spot extends SimulationNodeDatum {
   id: string;
@@ -20,6 +21,9 @@ const CORNERS = 4;
 const LABELLED = 16;
 /** Above that, names and figures would cover each other. */
 const NAMED = 40;
+
+/** Half of how wide a name is, with room around it, and how far it reaches below its node. */
+const NAME = { width: 50, height: 24 };
 
 function radius(nodes: number): number {
   return nodes <= 8 ? 33 : nodes <= NAMED ? 20 : nodes <= 150 ? 10 : 6;
@@ -118,17 +122,7 @@ function Drawing({ nodes, flows, spots, width, height }: DrawingProps) {
       aria-label={`The mesh: ${up} of ${plural(nodes.length, "node")} up`}
     >
       <defs>
-        <marker
-          id="tip"
-          viewBox="0 0 8 8"
-          refX="7"
-          refY="4"
-          markerWidth="7"
-          markerHeight="7"
-          orient="auto-start-reverse"
-        >
-          <path class="tip" d="M0 0 8 4 0 8z" />
-        </marker>
+        <Arrow id="tip" size={7} />
       </defs>
       {home &&
         linked.map(({ node, spot }) => (
@@ -174,7 +168,9 @@ function FlowLine({ flow, spots, r, named }: FlowProps) {
   const edge = (at: Spot, off: number): [number, number] => {
     const [ex, ey] = [cx - at.x, cy - at.y];
     const far = Math.hypot(ex, ey) || 1;
-    return [at.x + (ex / far) * off, at.y + (ey / far) * off];
+    // Below a node is its name.
+    const away = named && ey > 0 && Math.abs(ex / ey) < NAME.width / (r + NAME.height) ? off + NAME.height : off;
+    return [at.x + (ex / far) * away, at.y + (ey / far) * away];
   };
   const [[x1, y1], [x2, y2]] = [edge(from, r + 5), edge(to, r + 7)];
   const [lx, ly] = [(x1 + x2) / 4 + cx / 2, (y1 + y2) / 4 + cy / 2];

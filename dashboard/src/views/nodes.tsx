@@ -1,22 +1,18 @@
 // Nodes with their workers, and one of them as this node measured it.
 
-import { fleet, type FleetNode } from "../fleet.ts";
+import type { FleetNode } from "../fleet.ts";
 import { bytes, compact, count, millis, moment, NONE, plural, short8, span } from "../format.ts";
-import { now, peers, queue, running, useSource } from "../live.ts";
+import { mesh, now, peers, queue, running, useSource } from "../live.ts";
 import { call } from "../mcp.ts";
 import { Action, drainWorker } from "../parts/ask.tsx";
-import { Ago, Card, Chip, Empty, Facts, Meter, NodeLink, Skeleton, TaskLink, Trouble } from "../parts/basics.tsx";
+import { Ago, Card, Chip, Empty, Facts, NodeLink, Skeleton, TaskLink, Trouble } from "../parts/basics.tsx";
 import { Chart } from "../parts/chart.tsx";
+import { Cell, Slots, Table } from "../parts/table.tsx";
 import { to } from "../route.ts";
 import type { PeerMetrics, Worker } from "../types.ts";
 
-function known(): FleetNode[] | null {
-  const [from, stats] = [peers.value.value, queue.value.value];
-  return from && stats ? fleet(from.peers, stats.worker_stats ?? [], running.value.value?.tasks ?? []) : null;
-}
-
 export function Nodes() {
-  const nodes = known();
+  const nodes = mesh();
   const problem = peers.problem.value ?? queue.problem.value;
   return (
     <>
@@ -25,7 +21,7 @@ export function Nodes() {
       </div>
       {problem && <Trouble problem={problem} what="The nodes are not known." />}
       <section class="card flush" aria-label="Nodes">
-        {!nodes ? !problem && <Skeleton lines={6} /> : <Table nodes={nodes} />}
+        {!nodes ? !problem && <Skeleton lines={6} /> : <Rows nodes={nodes} />}
       </section>
       {nodes && nodes.length === 1 && (
         <p class="dim lead">
@@ -41,64 +37,44 @@ export function Nodes() {
   );
 }
 
-function Table({ nodes }: { nodes: FleetNode[] }) {
+function Rows({ nodes }: { nodes: FleetNode[] }) {
   return (
-    <div class="table" tabIndex={0} role="group" aria-label="Table of nodes">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Node</th>
-            <th scope="col">State</th>
-            <th scope="col">Address</th>
-            <th scope="col" class="number">
-              Round trip
-            </th>
-            <th scope="col" class="number">
-              Answers
-            </th>
-            <th scope="col">Slots</th>
-            <th scope="col">Last heard</th>
-          </tr>
-        </thead>
-        <tbody>
-          {nodes.map((node) => (
-            <tr key={node.id} data-node={node.id} data-health={node.health}>
-              <th scope="row">
-                <NodeLink id={node.id} own={node.own} />
-              </th>
-              <td>
-                <Chip
-                  status={
-                    node.health === "down" ? "disconnected" : node.health === "draining" ? "draining" : "connected"
-                  }
-                />
-              </td>
-              <td data-name="Address" class="mono small">
-                {node.peer?.multiaddr ?? NONE}
-              </td>
-              <td data-name="Round trip" class="number nowrap">
-                {node.health === "down" ? NONE : millis(node.peer?.metrics.latency_ms)}
-              </td>
-              <td data-name="Answers" class="number">
-                {percent(node.peer?.metrics.reliability_score)}
-              </td>
-              <td data-name="Slots">
-                <span class="row">
-                  <Meter value={node.busy} of={node.slots} label={`${node.busy} of ${node.slots} slots`} />
-                  <span class="figure small">
-                    {node.busy} of {node.slots}
-                  </span>
-                </span>
-              </td>
-              <td data-name="Last heard" class="nowrap">
-                {node.own ? "now" : <Ago at={node.peer?.last_seen ?? null} />}
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table of="nodes" columns={["Node", "State", "Address", "#Round trip", "#Answers", "Slots", "Last heard"]}>
+      {nodes.map((node) => (
+        <tr key={node.id} data-node={node.id} data-health={node.health}>
+          <th scope="row">
+            <NodeLink id={node.id} own={node.own} />
+          </th>
+          <td>
+            <Health of={node} />
+          </td>
+          <Cell of="Address" class="mono small">
+            {node.peer?.multiaddr ?? NONE}
+          </Cell>
+          <Cell of="#Round trip">{node.health === "down" ? NONE : millis(node.peer?.metrics.latency_ms)}</Cell>
+          <Cell of="#Answers">
+            {node.health === "down" ? NONE : percent(node.peer?.metrics.reliability_score)}
+          </Cell>
+          <Cell of="Slots">
+            {node.slots === 0 ? (
+              NONE
+            ) : (
+              <span class="row">
+                <Slots busy={node.busy} of={node.slots} />
+              </span>
+            )}
+          </Cell>
+          <Cell of="Last heard" class="nowrap">
+            {node.own ? "now" : <Ago at={node.peer?.last_seen ?? null} />}
+          </Cell>
+        </tr>
+      ))}
+    </Table>
   );
+}
+
+function Health({ of }: { of: FleetNode }) {
+  return <Chip status={of.health === "up" ? "connected" : of.health === "down" ? "disconnected" : "draining"} />;
 }
 
 function percent(part: number | null | undefined): string {
@@ -113,92 +89,62 @@ function Workers({ workers }: { workers: Worker[] }) {
       </Empty>
     );
   return (
-    <div class="table" tabIndex={0} role="group" aria-label="Table of workers">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Worker</th>
-            <th scope="col">State</th>
-            <th scope="col">Slots</th>
-            <th scope="col">Runs</th>
-            <th scope="col" class="number">
-              Processor
-            </th>
-            <th scope="col" class="number">
-              Memory
-            </th>
-            <th scope="col" class="number">
-              Load
-            </th>
-            <th scope="col" class="number">
-              Completed
-            </th>
-            <th scope="col" class="number">
-              Failed
-            </th>
-            <th scope="col">
-              <span class="hidden">Actions</span>
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {workers.map((worker) => (
-            <tr key={worker.worker_id}>
-              <th scope="row">
-                <a class="mono" href={to(["nodes", worker.node])}>
-                  {worker.worker_id}
-                </a>
-              </th>
-              <td>
-                <Chip status={worker.status} />
-              </td>
-              <td data-name="Slots">
-                <span class="row">
-                  <Meter
-                    value={worker.running_tasks ?? 0}
-                    of={worker.max_concurrent_tasks}
-                    label={`${worker.running_tasks ?? "unknown"} of ${worker.max_concurrent_tasks} slots`}
-                  />
-                  <span class="figure small">
-                    {count(worker.running_tasks)} of {worker.max_concurrent_tasks}
-                  </span>
-                </span>
-              </td>
-              <td data-name="Runs" class="small">
-                {worker.capabilities.join(", ")}
-              </td>
-              <td data-name="Processor" class="number">
-                {worker.metrics?.cpu_percent == null ? NONE : `${Math.round(worker.metrics.cpu_percent)} %`}
-              </td>
-              <td data-name="Memory" class="number nowrap">
-                {worker.metrics?.memory_mb == null ? NONE : bytes(worker.metrics.memory_mb * 1024 * 1024)}
-              </td>
-              <td data-name="Load" class="number">
-                {compact(worker.metrics?.load1)}
-              </td>
-              <td data-name="Completed" class="number">
-                {count(worker.completed_tasks)}
-              </td>
-              <td data-name="Failed" class="number">
-                {count(worker.failed_tasks)}
-              </td>
-              <td class="actions">
-                {worker.status !== "offline" && worker.status !== "draining" && (
-                  <Action operation="worker_unregister" question={() => drainWorker(worker.worker_id)}>
-                    Drain
-                  </Action>
-                )}
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table of="workers" columns={WORKER}>
+      {workers.map((worker) => (
+        <tr key={worker.worker_id}>
+          <th scope="row">
+            <a class="mono" href={to(["nodes", worker.node])}>
+              {worker.worker_id}
+            </a>
+          </th>
+          <td>
+            <Chip status={worker.status} />
+          </td>
+          <Cell of="Slots">
+            <span class="row">
+              <Slots busy={worker.running_tasks} of={worker.max_concurrent_tasks} />
+            </span>
+          </Cell>
+          <Cell of="Runs" class="small">
+            {worker.capabilities.join(", ")}
+          </Cell>
+          <Cell of="#Processor">
+            {worker.metrics?.cpu_percent == null ? NONE : `${Math.round(worker.metrics.cpu_percent)} %`}
+          </Cell>
+          <Cell of="#Memory">
+            {worker.metrics?.memory_mb == null ? NONE : bytes(worker.metrics.memory_mb * 1024 * 1024)}
+          </Cell>
+          <Cell of="#Load">{compact(worker.metrics?.load1)}</Cell>
+          <Cell of="#Completed">{count(worker.completed_tasks)}</Cell>
+          <Cell of="#Failed">{count(worker.failed_tasks)}</Cell>
+          <td class="actions">
+            {worker.status !== "offline" && worker.status !== "draining" && (
+              <Action operation="worker_unregister" question={() => drainWorker(worker.worker_id)}>
+                Drain
+              </Action>
+            )}
+          </td>
+        </tr>
+      ))}
+    </Table>
   );
 }
 
+const WORKER = [
+  "Worker",
+  "State",
+  "Slots",
+  "Runs",
+  "#Processor",
+  "#Memory",
+  "#Load",
+  "#Completed",
+  "#Failed",
+  "(Actions)",
+];
+
 export function NodeView({ id }: { id: string }) {
-  const nodes = known();
+  const nodes = mesh();
   // Names of workers end as the ids of their nodes do.
   const node = nodes?.find(
     (node) => node.id === id || node.id.endsWith(id) || node.workers.some((worker) => worker.worker_id === id),
@@ -238,9 +184,7 @@ function Body({ node }: { node: FleetNode }) {
             {node.own && <span class="tag">this node</span>}
           </h1>
           <p class="row wrap">
-            <Chip
-              status={node.health === "down" ? "disconnected" : node.health === "draining" ? "draining" : "connected"}
-            />
+            <Health of={node} />
             <span class="mono small dim break">{node.id}</span>
           </p>
         </div>

@@ -1,14 +1,15 @@
 // The mesh at a glance.
 
 import type { ComponentChildren } from "preact";
-import { fleet, flows } from "../fleet.ts";
-import { between, compact, count, plural, span, words } from "../format.ts";
-import { now, peers, queue, running } from "../live.ts";
+import { flows } from "../fleet.ts";
+import { between, compact, count, plural, short8, span, whole, words } from "../format.ts";
+import { mesh, now, peers, queue, running } from "../live.ts";
 import { happenings, samples } from "../memory.ts";
 import { Action, pauseQueue, resumeQueue } from "../parts/ask.tsx";
-import { Ago, Answered, Card, Chip, Empty, Glyph, Meter, Skeleton, TaskLink, Trouble } from "../parts/basics.tsx";
+import { Ago, Answered, Card, Chip, Empty, Glyph, Skeleton, TaskLink, Trouble } from "../parts/basics.tsx";
 import { Chart } from "../parts/chart.tsx";
 import { MeshGraph } from "../parts/meshgraph.tsx";
+import { Slots } from "../parts/table.tsx";
 import { to } from "../route.ts";
 import type { Stats, Task } from "../types.ts";
 import { Happenings } from "./events.tsx";
@@ -147,18 +148,15 @@ function Tile({ name, value, note, status, href, plain = false }: TileProps) {
 }
 
 function MeshCard() {
-  const known = peers.value.value;
-  const stats = queue.value.value;
-  const tasks = running.value.value?.tasks ?? [];
-  const workers = stats?.worker_stats ?? [];
+  const nodes = mesh();
   const problem = peers.problem.value;
-  if (!known || !stats)
+  if (!nodes)
     return (
       <Card title="Mesh" class="wide tall">
         {problem ? <Trouble problem={problem} what="The peers are not known." /> : <Skeleton lines={8} />}
       </Card>
     );
-  const nodes = fleet(known.peers, workers, tasks);
+  const own = nodes.find((node) => node.own);
   const lost = nodes.filter((node) => node.health === "down").length;
   const aside = (
     <span class={lost > 0 ? "tone-bad strong" : "dim"}>
@@ -167,7 +165,7 @@ function MeshCard() {
   );
   return (
     <Card title="Mesh" aside={aside} class="wide tall">
-      <MeshGraph nodes={nodes} flows={flows(tasks, workers)} />
+      <MeshGraph nodes={nodes} flows={flows(running.value.value?.tasks ?? [], nodes)} />
       <p class="key dim">
         <span>
           <i class="key-ring" />
@@ -175,7 +173,7 @@ function MeshCard() {
         </span>
         <span>
           <i class="key-link" />
-          link of this node, ping round trip
+          links of {own ? short8(own.id) : "this node"} alone, with ping round trip
         </span>
         <span>
           <i class="key-flow" />
@@ -207,12 +205,13 @@ const REASONS: Record<string, string> = {
 };
 
 function WorkersCard({ stats }: { stats: Stats | null }) {
-  const workers = [...(stats?.worker_stats ?? [])].sort((a, b) => a.worker_id.localeCompare(b.worker_id));
+  const workers = (mesh() ?? []).flatMap((node) => node.workers);
+  workers.sort((a, b) => a.worker_id.localeCompare(b.worker_id));
   const waiting = Object.entries(stats?.waiting ?? {}).sort((a, b) => b[1] - a[1]);
   return (
     <Card title="Workers" aside={<a href={to(["nodes"])}>All nodes</a>} class="narrow tall">
       {!stats && <Skeleton lines={6} />}
-      {stats && workers.length === 0 && (
+      {mesh() && workers.length === 0 && (
         <Empty title="No workers">
           Start a node with <code>taskmesh up</code>; one with <code>--slots 0</code> has none.
         </Empty>
@@ -227,14 +226,7 @@ function WorkersCard({ stats }: { stats: Stats | null }) {
               <Chip status={worker.status} />
             </div>
             <div class="row between small dim">
-              <Meter
-                value={worker.running_tasks ?? 0}
-                of={worker.max_concurrent_tasks}
-                label={`${worker.running_tasks ?? "unknown"} of ${worker.max_concurrent_tasks} slots`}
-              />
-              <span class="figure">
-                {count(worker.running_tasks)} of {count(worker.max_concurrent_tasks)}
-              </span>
+              <Slots busy={worker.running_tasks} of={worker.max_concurrent_tasks} />
             </div>
           </li>
         ))}
@@ -358,7 +350,7 @@ function RunningRow({ task }: { task: Task }) {
             {task.worker_id}
           </a>
         )}
-        <span class="figure">{span(Math.floor(between(task.start_time, null, now.value) ?? 0) || null)}</span>
+        <span class="figure">{whole(between(task.start_time, null, now.value))}</span>
       </span>
     </li>
   );

@@ -3,7 +3,7 @@
 import type { ComponentChildren } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
 import { between, bytes, count, moment, NONE, plural, pretty, short8, span, words } from "../format.ts";
-import { may, now, peers, queue, running, useSource } from "../live.ts";
+import { may, mesh, now, queue, running, useSource } from "../live.ts";
 import { approve, call, Refusal, taskUri } from "../mcp.ts";
 import { Action, ask, cancelTask, changePriority, retryTask } from "../parts/ask.tsx";
 import {
@@ -19,7 +19,6 @@ import {
   toast,
   Trouble,
 } from "../parts/basics.tsx";
-import { fleet } from "../fleet.ts";
 import { go, to } from "../route.ts";
 import type { TaskResult, TaskStatus } from "../types.ts";
 import { seen } from "./tasks.tsx";
@@ -95,8 +94,8 @@ function Body({ status, result }: Whole) {
           </p>
         </div>
         <div class="row wrap">
-          {status.task_type === "approve" && !ended && <Approve id={status.task_id} />}
-          {!ended && status.status !== "running" && (
+          {status.task_type === "approve" && !ended && <Approve id={status.task_id} about={status.progress_message} />}
+          {!ended && status.status !== "running" && status.task_type !== "approve" && (
             <Action operation="task_priority" question={() => changePriority(status.task_id, row?.priority ?? null)}>
               Change priority
             </Action>
@@ -142,12 +141,14 @@ function Body({ status, result }: Whole) {
   );
 }
 
-function Approve({ id }: { id: string }) {
+function Approve({ id, about }: { id: string; about: string | null }) {
   if (!may.value.has("task_cancel")) return null;
   const answer = (yes: boolean) => () =>
     ask({
       title: yes ? "Approve this step?" : "Reject this step?",
-      about: yes ? `The workflow goes on after ${id}.` : `${id} fails, and what depends on it does not begin.`,
+      about:
+        (about ? `“${about}” ` : "") +
+        (yes ? `The workflow goes on after ${id}.` : `${id} fails, and what depends on it does not begin.`),
       verb: yes ? "Approve" : "Reject",
       danger: yes ? undefined : true,
       act: async () => {
@@ -229,8 +230,7 @@ function Timeline({ status }: { status: TaskStatus }) {
 
 function Ownership({ status, home }: { status: TaskStatus; home: string | null }) {
   const { metrics } = status;
-  const nodes = fleet(peers.value.value?.peers ?? [], queue.value.value?.worker_stats ?? [], []);
-  const health = new Map(nodes.map((node) => [node.id, node]));
+  const health = new Map((mesh() ?? []).map((node) => [node.id, node]));
   const at = queue.value.value?.worker_stats?.find((worker) => worker.worker_id === status.worker_id);
   const attempts = metrics
     ? [
@@ -242,7 +242,8 @@ function Ownership({ status, home }: { status: TaskStatus; home: string | null }
   return (
     <Facts
       of={[
-        ["Attempts", attempts],
+        // A schedule is not run: its ticks are.
+        ...(status.schedule ? [] : ([["Attempts", attempts]] as [string, ComponentChildren][])),
         [
           "Worker",
           status.worker_id ? (
@@ -421,7 +422,7 @@ function Logs({ text, live }: { text: string | null; live: boolean }) {
   return (
     <Card title="Log" aside={live && <span class="dim">the end of it, as it comes</span>} class="full">
       {text ? (
-        <Text label="Log" text={text} follow={live} />
+        <Text label="Standard error" text={text} follow={live} />
       ) : (
         <p class="dim">{live ? "Nothing was written yet." : "Nothing was written."}</p>
       )}

@@ -1,10 +1,11 @@
 // Tasks with filters, search and pages. What is asked for is in the address.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { between, count, span } from "../format.ts";
+import { between, count, NONE, span } from "../format.ts";
 import { now, queue, useSource } from "../live.ts";
-import { call, complete, Refusal } from "../mcp.ts";
+import { complete } from "../mcp.ts";
 import { Ago, Answered, Chip, Empty, Skeleton, TaskLink, Trouble } from "../parts/basics.tsx";
+import { Cell, type Filter, order, Pager, Pages, Table } from "../parts/table.tsx";
 import { go, place, to } from "../route.ts";
 import type { Stats, Task, TaskPage } from "../types.ts";
 
@@ -30,18 +31,12 @@ const STATES: [string, string, (stats: Stats) => number][] = [
   ["expired", "Expired", (s) => s.expired_count],
 ];
 const FILTERS = ["type", "tag", "worker", "workflow", "priority"];
-const LIMIT = 100;
-/** The farthest place that a node counts to by itself; beyond it, each page leads to the next. */
-const REACH = 5_000;
-/** Pages of a thousand on the way to the end of a long list, from the last that is known. */
-const STRIDES = 40;
-
 /** The last known rows: a task's own answer has neither tags nor priority. */
 export const seen = new Map<string, Task>();
 
-type Args = Record<string, unknown>;
+const pages = new Pages<TaskPage>("task_list", 100);
 
-function filterOf(query: URLSearchParams): Args {
+function filterOf(query: URLSearchParams): Filter {
   const text = (name: string) => query.get(name) || undefined;
   const tags = query
     .getAll("tag")
@@ -58,28 +53,6 @@ function filterOf(query: URLSearchParams): Args {
   };
 }
 
-/** Cursors by page of one filter: `cursors[n]` leads to page n. */
-const cursors = new Map<string, Map<number, string>>();
-
-function cursorsOf(key: string): Map<number, string> {
-  const known = cursors.get(key);
-  if (known) return known;
-  cursors.clear();
-  const fresh = new Map<number, string>();
-  cursors.set(key, fresh);
-  return fresh;
-}
-
-async function page(key: string, filter: Args, n: number, signal?: AbortSignal): Promise<TaskPage> {
-  const led = cursorsOf(key);
-  const cursor = led.get(n);
-  const at = cursor !== undefined ? { cursor } : { offset: Math.min(n * LIMIT, REACH) };
-  const got = await call<TaskPage>("task_list", { ...filter, limit: LIMIT, ...at }, signal);
-  if (got.next_cursor) led.set(n + 1, got.next_cursor);
-  for (const task of got.tasks) remember(task);
-  return got;
-}
-
 function remember(task: Task): void {
   seen.delete(task.task_id);
   seen.set(task.task_id, task);
@@ -87,39 +60,21 @@ function remember(task: Task): void {
   if (oldest !== undefined) seen.delete(oldest);
 }
 
-/** Finds the way to page `n`, in strides of a thousand; `false`: too far. */
-async function lead(key: string, filter: Args, n: number): Promise<boolean> {
-  const led = cursorsOf(key);
-  if (n === 0) return true;
-  let at = Math.max(0, ...[...led.keys()].filter((known) => known <= n));
-  for (let strides = 0; !led.has(n) && strides < STRIDES; strides += 1) {
-    const left = Math.min(1_000, (n - at) * LIMIT);
-    const got = await call<TaskPage>("task_list", { ...filter, limit: left, cursor: led.get(at) });
-    if (!got.next_cursor) throw unfinished(got);
-    at += left / LIMIT;
-    led.set(at, got.next_cursor);
-  }
-  return led.has(n);
-}
-
-function unfinished({ nodes_answered, nodes_expected }: TaskPage): Refusal {
-  const why =
-    nodes_answered < nodes_expected ? "Not all nodes answered in time. Try again." : "The list has become shorter.";
-  return new Refusal(why, "unavailable", true);
-}
-
 export function Tasks() {
   const { query } = place.value;
-  const filter = filterOf(query);
-  const key = JSON.stringify(filter);
-  const asked = Math.max(0, Math.floor(Number(query.get("page") ?? 1)) - 1 || 0);
-  const n = asked * LIMIT > REACH && !cursorsOf(key).has(asked) ? 0 : asked;
-  const source = useSource(`${key} ${n}`, (signal) => page(key, filter, n, signal), ["mesh://queue"], 15_000);
+  const filter = { ...filterOf(query), ...order(query) };
+  const n = pages.number(query, filter);
+  const ask = async (signal: AbortSignal) => {
+    const got = await pages.read(filter, n, signal);
+    got.tasks.forEach(remember);
+    return got;
+  };
+  const source = useSource(`${JSON.stringify(filter)} ${n}`, ask, ["mesh://queue"], 15_000);
   const got = source.value.value;
   const shown = useRef<TaskPage | null>(null);
   if (got) shown.current = got;
   const list = shown.current;
-  const filtered = Object.values(filter).some((value) => value !== undefined);
+  const filtered = Object.values(filterOf(query)).some((value) => value !== undefined);
   return (
     <>
       <div class="title">
@@ -143,9 +98,11 @@ export function Tasks() {
             </Empty>
           )
         ) : (
-          <Table tasks={list.tasks} />
+          <Rows tasks={list.tasks} />
         )}
-        {list && list.tasks.length > 0 && <Pager list={list} n={n} filterKey={key} filter={filter} query={query} />}
+        {list && list.tasks.length > 0 && (
+          <Pager list={list} n={n} limit={pages.limit} query={query} href={(change) => hrefOf(query, change)} />
+        )}
       </section>
     </>
   );
@@ -153,7 +110,7 @@ export function Tasks() {
 
 function hrefOf(query: URLSearchParams, change: Record<string, string | undefined>): string {
   const kept = Object.fromEntries(
-    ["status", ...FILTERS].map((name) => [name, query.getAll(name).join(",") || undefined]),
+    ["status", "order", ...FILTERS].map((name) => [name, query.getAll(name).join(",") || undefined]),
   );
   return to(["tasks"], { ...kept, ...change });
 }
@@ -267,107 +224,38 @@ function Search({ query }: { query: URLSearchParams }) {
   );
 }
 
-function Table({ tasks }: { tasks: Task[] }) {
+function Rows({ tasks }: { tasks: Task[] }) {
   return (
-    <div class="table" tabIndex={0} role="group" aria-label="Table of tasks">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Task</th>
-            <th scope="col">State</th>
-            <th scope="col">Type</th>
-            <th scope="col" class="number">
-              Priority
-            </th>
-            <th scope="col">Worker</th>
-            <th scope="col" class="number">
-              Attempt
-            </th>
-            <th scope="col">Submitted</th>
-            <th scope="col" class="number">
-              Ran
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {tasks.map((task) => (
-            <tr key={task.task_id}>
-              <th scope="row">
-                <TaskLink id={task.task_id} />
-                {task.tags.map((tag) => (
-                  <a key={tag} class="tag" href={to(["tasks"], { tag })}>
-                    {tag}
-                  </a>
-                ))}
-              </th>
-              <td>
-                <Chip status={task.status} />
-              </td>
-              <td data-name="Type">{task.task_type}</td>
-              <td data-name="Priority" class="number">
-                {task.priority}
-              </td>
-              <td data-name="Worker" class="mono small">
-                {task.worker_id ?? "–"}
-              </td>
-              <td data-name="Attempt" class="number">
-                {task.attempt}
-              </td>
-              <td data-name="Submitted" class="nowrap">
-                <Ago at={task.submitted_at} />
-              </td>
-              <td data-name="Ran" class="number nowrap">
-                {task.start_time && (task.end_time || task.status === "running")
-                  ? span(between(task.start_time, task.end_time, now.value))
-                  : "–"}
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
-  );
-}
-
-interface PagerProps {
-  list: TaskPage;
-  n: number;
-  filterKey: string;
-  filter: Args;
-  query: URLSearchParams;
-}
-
-function Pager({ list, n, filterKey, filter, query }: PagerProps) {
-  const [leading, say] = useState<string | null>(null);
-  const last = Math.max(0, Math.ceil(list.total_count / LIMIT) - 1);
-  const from = n * LIMIT + 1;
-  const turn = async (to: number) => {
-    say("Looking for it…");
-    const found = await lead(filterKey, filter, to).catch((problem: Refusal) => problem.message);
-    say(found === true ? null : found || "That is too far: narrow the list with a filter.");
-    if (found === true) {
-      go(hrefOf(query, { page: to > 0 ? String(to + 1) : undefined }));
-      document.querySelector("main")?.scrollTo({ top: 0 });
-      scrollTo({ top: 0 });
-    }
-  };
-  const button = (label: string, to: number, off: boolean) => (
-    <button type="button" class="button" disabled={off} onClick={() => void turn(to)}>
-      {label}
-    </button>
-  );
-  return (
-    <nav class="pager" aria-label="Pages">
-      <span class="dim figure" role="status">
-        {leading ??
-          `${count(from)} to ${count(from + list.returned_count - 1)} of ${count(list.total_count)}, oldest first`}
-      </span>
-      <span class="row">
-        {button("Oldest", 0, n === 0)}
-        {button("Previous", n - 1, n === 0)}
-        {button("Next", n + 1, !list.has_more)}
-        {button("Newest", last, n >= last)}
-      </span>
-    </nav>
+    <Table of="tasks" columns={["Task", "State", "Type", "#Priority", "Worker", "#Attempt", "Submitted", "#Ran"]}>
+      {tasks.map((task) => (
+        <tr key={task.task_id}>
+          <th scope="row">
+            <TaskLink id={task.task_id} />
+            {task.tags.map((tag) => (
+              <a key={tag} class="tag" href={to(["tasks"], { tag })}>
+                {tag}
+              </a>
+            ))}
+          </th>
+          <td>
+            <Chip status={task.status} />
+          </td>
+          <Cell of="Type">{task.task_type}</Cell>
+          <Cell of="#Priority">{task.priority}</Cell>
+          <Cell of="Worker" class="mono small">
+            {task.worker_id ?? NONE}
+          </Cell>
+          <Cell of="#Attempt">{task.attempt}</Cell>
+          <Cell of="Submitted" class="nowrap">
+            <Ago at={task.submitted_at} />
+          </Cell>
+          <Cell of="#Ran">
+            {task.start_time && (task.end_time || task.status === "running")
+              ? span(between(task.start_time, task.end_time, now.value))
+              : NONE}
+          </Cell>
+        </tr>
+      ))}
+    </Table>
   );
 }

@@ -5,8 +5,21 @@ import { between, count, NONE, plural, pretty, span } from "../format.ts";
 import { now, useSource } from "../live.ts";
 import { call, Refusal, taskUri } from "../mcp.ts";
 import { Action, cancelWorkflow } from "../parts/ask.tsx";
-import { Ago, Answered, Card, Chip, Empty, Facts, NodeLink, Skeleton, toast, Trouble } from "../parts/basics.tsx";
+import {
+  Ago,
+  Answered,
+  Card,
+  Chip,
+  Empty,
+  Facts,
+  Glyph,
+  NodeLink,
+  Skeleton,
+  toast,
+  Trouble,
+} from "../parts/basics.tsx";
 import { Dag, DRAWN, stepHref } from "../parts/dag.tsx";
+import { Cell, order, Pager, Pages, Table } from "../parts/table.tsx";
 import { place, to } from "../route.ts";
 import type { Graph, Step, WorkflowPage, WorkflowStatus } from "../types.ts";
 
@@ -18,17 +31,18 @@ const STATES = [
   ["failed", "Failed"],
   ["cancelled", "Cancelled"],
 ] as const;
-const LIMIT = 50;
+const pages = new Pages<WorkflowPage>("workflow_list", 50);
 
 export function Workflows() {
   const { query } = place.value;
   const status = query.get("status") ?? "";
-  const [trail, follow] = useState<string[]>([]);
-  const cursor = trail.at(-1);
-  const ask = (signal: AbortSignal) =>
-    call<WorkflowPage>("workflow_list", { status_filter: status || undefined, limit: LIMIT, cursor }, signal);
-  const source = useSource(`${status} ${cursor ?? ""}`, ask, ["mesh://queue"], 10_000);
+  const filter = { status_filter: status || undefined, ...order(query) };
+  const n = pages.number(query, filter);
+  const ask = (signal: AbortSignal) => pages.read(filter, n, signal);
+  const source = useSource(`${JSON.stringify(filter)} ${n}`, ask, ["mesh://queue"], 10_000);
   const list = source.value.value;
+  const href = (change: Record<string, string | undefined>) =>
+    to(["workflows"], { status: status || undefined, order: query.get("order") ?? undefined, ...change });
   return (
     <>
       <div class="title">
@@ -38,9 +52,8 @@ export function Workflows() {
         {STATES.map(([name, label]) => (
           <a
             key={name}
-            href={to(["workflows"], { status: name || undefined })}
+            href={href({ status: name || undefined })}
             aria-current={status === name ? "true" : undefined}
-            onClick={() => follow([])}
           >
             {label}
           </a>
@@ -58,29 +71,7 @@ export function Workflows() {
         ) : (
           <List list={list} />
         )}
-        {list && (list.has_more || trail.length > 0) && (
-          <nav class="pager" aria-label="Pages">
-            <span class="dim">{plural(list.total_count, "workflow")}, oldest first</span>
-            <span class="row">
-              <button
-                type="button"
-                class="button"
-                disabled={trail.length === 0}
-                onClick={() => follow(trail.slice(0, -1))}
-              >
-                Previous
-              </button>
-              <button
-                type="button"
-                class="button"
-                disabled={!list.next_cursor}
-                onClick={() => list.next_cursor && follow([...trail, list.next_cursor])}
-              >
-                Next
-              </button>
-            </span>
-          </nav>
-        )}
+        {list && (list.has_more || n > 0) && <Pager list={list} n={n} limit={pages.limit} query={query} href={href} />}
       </section>
     </>
   );
@@ -88,60 +79,37 @@ export function Workflows() {
 
 function List({ list }: { list: WorkflowPage }) {
   return (
-    <div class="table" tabIndex={0} role="group" aria-label="Table of workflows">
-      <table>
-        <thead>
-          <tr>
-            <th scope="col">Workflow</th>
-            <th scope="col">State</th>
-            <th scope="col">Progress</th>
-            <th scope="col" class="number">
-              Steps
-            </th>
-            <th scope="col">Owner</th>
-            <th scope="col">Submitted</th>
-            <th scope="col" class="number">
-              Took
-            </th>
-          </tr>
-        </thead>
-        <tbody>
-          {list.workflows.map((flow) => (
-            <tr key={flow.workflow_id}>
-              <th scope="row">
-                <a href={to(["workflows", flow.workflow_id])}>{flow.name}</a>
-                <small class="mono dim block">{flow.workflow_id}</small>
-              </th>
-              <td>
-                <Chip status={flow.status} />
-              </td>
-              <td data-name="Progress">
-                {flow.progress == null ? (
-                  NONE
-                ) : (
-                  <span class="row">
-                    <progress max={100} value={flow.progress} aria-label={`Progress of ${flow.name}`} />
-                    <span class="figure small">{Math.round(flow.progress)} %</span>
-                  </span>
-                )}
-              </td>
-              <td data-name="Steps" class="number">
-                {count(flow.step_count)}
-              </td>
-              <td data-name="Owner">
-                <NodeLink id={flow.peer_id} />
-              </td>
-              <td data-name="Submitted" class="nowrap">
-                <Ago at={flow.submitted_at} />
-              </td>
-              <td data-name="Took" class="number nowrap">
-                {span(between(flow.start_time, flow.end_time, now.value))}
-              </td>
-            </tr>
-          ))}
-        </tbody>
-      </table>
-    </div>
+    <Table of="workflows" columns={["Workflow", "State", "Progress", "#Steps", "Owner", "Submitted", "#Took"]}>
+      {list.workflows.map((flow) => (
+        <tr key={flow.workflow_id}>
+          <th scope="row">
+            <a href={to(["workflows", flow.workflow_id])}>{flow.name}</a>
+            <small class="mono dim block">{flow.workflow_id}</small>
+          </th>
+          <td>
+            <Chip status={flow.status} />
+          </td>
+          <Cell of="Progress">
+            {flow.progress == null ? (
+              NONE
+            ) : (
+              <span class="row">
+                <progress max={100} value={flow.progress} aria-label={`Progress of ${flow.name}`} />
+                <span class="figure small">{Math.round(flow.progress)} %</span>
+              </span>
+            )}
+          </Cell>
+          <Cell of="#Steps">{count(flow.step_count)}</Cell>
+          <Cell of="Owner">
+            <NodeLink id={flow.peer_id} />
+          </Cell>
+          <Cell of="Submitted" class="nowrap">
+            <Ago at={flow.submitted_at} />
+          </Cell>
+          <Cell of="#Took">{span(between(flow.start_time, flow.end_time, now.value))}</Cell>
+        </tr>
+      ))}
+    </Table>
   );
 }
 
@@ -190,6 +158,7 @@ function Body({ status, graph }: Whole) {
   const over = ["completed", "failed", "cancelled", "expired"].includes(status.status);
   const steps = status.steps ?? [];
   const { metrics } = status;
+  const asking = steps.filter((step) => step.status === "input_required");
   return (
     <>
       <div class="title">
@@ -207,6 +176,15 @@ function Body({ status, graph }: Whole) {
         )}
       </div>
       {status.error && <p class="note tone-bad">{status.error}</p>}
+      {asking.map((step) => (
+        <p key={step.step_id} class="note tone-warn" role="status">
+          <Glyph status="input_required" />
+          <span>
+            <b class="mono">{step.step_id}</b> waits for somebody to approve it:{" "}
+            <a href={stepHref(status.workflow_id, step.step_id, step)}>look and decide</a>
+          </span>
+        </p>
+      ))}
       {status.progress != null && (
         <div class="progress">
           <progress max={100} value={status.progress} aria-label="Progress" />
@@ -255,7 +233,12 @@ function Body({ status, graph }: Whole) {
         <Card
           title="Critical path"
           aside={
-            metrics?.critical_path_time != null && <span class="dim">{span(metrics.critical_path_time)} so far</span>
+            metrics?.critical_path_time != null && (
+              <span class="dim">
+                {span(metrics.critical_path_time)}
+                {over ? "" : " so far"}
+              </span>
+            )
           }
           class="half"
         >
@@ -290,57 +273,33 @@ function Steps({ workflow, steps }: { workflow: string; steps: Step[] }) {
   const [most, show] = useState(ROWS);
   return (
     <>
-      <div class="table" tabIndex={0} role="group" aria-label="Table of steps">
-        <table>
-          <thead>
-            <tr>
-              <th scope="col">Step</th>
-              <th scope="col">State</th>
-              <th scope="col">Worker</th>
-              <th scope="col" class="number">
-                Attempt
-              </th>
-              <th scope="col" class="number">
-                Tasks
-              </th>
-              <th scope="col" class="number">
-                Took
-              </th>
-            </tr>
-          </thead>
-          <tbody>
-            {steps.slice(0, most).map((step) => (
-              <tr key={step.step_id}>
-                <th scope="row">
-                  {step.task_id ? (
-                    <a class="mono" href={stepHref(workflow, step.step_id, step)}>
-                      {step.step_id}
-                    </a>
-                  ) : (
-                    <span class="mono">{step.step_id}</span>
-                  )}
-                  {step.error && <small class="block tone-bad">{step.error}</small>}
-                </th>
-                <td>
-                  <Chip status={step.status} />
-                </td>
-                <td data-name="Worker" class="mono small">
-                  {step.worker_id ?? NONE}
-                </td>
-                <td data-name="Attempt" class="number">
-                  {step.attempt}
-                </td>
-                <td data-name="Tasks" class="number">
-                  {step.tasks == null ? NONE : `${count(step.tasks_ended)} of ${count(step.tasks)}`}
-                </td>
-                <td data-name="Took" class="number nowrap">
-                  {span(between(step.start_time, step.end_time, now.value))}
-                </td>
-              </tr>
-            ))}
-          </tbody>
-        </table>
-      </div>
+      <Table of="steps" columns={["Step", "State", "Worker", "#Attempt", "#Tasks", "#Took"]}>
+        {steps.slice(0, most).map((step) => (
+          <tr key={step.step_id}>
+            <th scope="row">
+              {step.task_id ? (
+                <a class="mono" href={stepHref(workflow, step.step_id, step)}>
+                  {step.step_id}
+                </a>
+              ) : (
+                <span class="mono">{step.step_id}</span>
+              )}
+              {step.error && <small class="block tone-bad">{step.error}</small>}
+            </th>
+            <td>
+              <Chip status={step.status} />
+            </td>
+            <Cell of="Worker" class="mono small">
+              {step.worker_id ?? NONE}
+            </Cell>
+            <Cell of="#Attempt">{step.attempt}</Cell>
+            <Cell of="#Tasks">
+              {step.tasks == null ? NONE : `${count(step.tasks_ended)} of ${count(step.tasks)}`}
+            </Cell>
+            <Cell of="#Took">{span(between(step.start_time, step.end_time, now.value))}</Cell>
+          </tr>
+        ))}
+      </Table>
       {steps.length > most && (
         <p class="pager">
           <button type="button" class="button" onClick={() => show(most + 10 * ROWS)}>

@@ -4,6 +4,7 @@ use super::super::exit::Exit;
 use super::super::reach::{Node, NodeInfo};
 use super::super::words::count;
 use super::Finding;
+use crate::api::client::plain;
 use crate::config::Config;
 use serde_json::json;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -26,7 +27,7 @@ pub(super) fn down(folder: &Path) -> Finding {
 
 /// Whether it answers, lives, and may be given work; `false`: it does not answer.
 pub(super) async fn node(info: &NodeInfo, findings: &mut Vec<Finding>) -> bool {
-    let client = reqwest::Client::builder().no_proxy().timeout(PATIENCE).build();
+    let client = plain().timeout(PATIENCE).build();
     let Ok(client) = client else { return false };
     let asked = client.get(format!("{}/readyz", info.metrics_url)).send().await;
     let (status, body) = match asked {

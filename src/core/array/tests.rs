@@ -1,7 +1,7 @@
 //! Arrays on a node alone: what needs no second node to show.
 
 use super::*;
-use crate::command::{Command, Detail, Query, Request, Scope, TaskFilter};
+use crate::command::{Command, Detail, Query, Request, Scope, TaskFilter, TaskOrder};
 use crate::effect::{Disk, Effect, Input};
 use crate::execution::{Event, Verdict};
 use crate::explain::Reason;
@@ -383,7 +383,9 @@ fn a_list_shows_what_has_begun_and_the_arrays_by_their_type() {
         }
     };
     let of_a = TaskFilter { parent: Some(id("a")), ..TaskFilter::default() };
+    let newest = TaskFilter { order: TaskOrder::Newest, ..of_a.clone() };
     assert_eq!(list(of_a), ["a/0", "a/1", "a/2", "a/3"]);
+    assert_eq!(list(newest), ["a/3", "a/2", "a/1", "a/0"]);
     assert_eq!(list(TaskFilter { task_type: Some(ARRAY.into()), ..TaskFilter::default() }), ["a", "b"]);
     assert_eq!(list(TaskFilter::default()).len(), 7);
 }

@@ -4,7 +4,7 @@ use super::check::{self, Checked, same_names};
 use super::task::{node_to, owned, owned_all, owned_or_none, spec_from};
 use super::{WireError, cache, proto};
 use proto::request::Kind;
-use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter};
+use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter, TaskOrder};
 use taskmesh_core::view::Status;
 use taskmesh_core::{Command, Millis, Query, TaskId, Unix, limits};
 
@@ -249,6 +249,7 @@ impl From<&TaskFilter> for proto::TaskFilter {
                 .as_ref()
                 .map(|(at, task)| proto::task_filter::After { submitted_at: at.0, task: id(task) }),
             scope: scope_to(filter.scope),
+            newest_first: filter.order == TaskOrder::Newest,
         }
     }
 }
@@ -274,6 +275,7 @@ fn filter_from(filter: &proto::TaskFilter) -> Checked<TaskFilter> {
         begun: filter.begun,
         limit: check::at_most("filter.limit", filter.limit, WIDE_PAGE as u32)?,
         offset: check::at_most("filter.offset", filter.offset, limits::OFFSET as u32)?,
+        order: if filter.newest_first { TaskOrder::Newest } else { TaskOrder::Oldest },
         after: filter.after.as_ref().map(after).transpose()?,
         scope: scope_from(filter.scope)?,
     })

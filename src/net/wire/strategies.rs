@@ -13,7 +13,7 @@ use replies::result;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use taskmesh_core::authority::{Role, TokenId};
-use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter, WorkerSpec};
+use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter, TaskOrder, WorkerSpec};
 use taskmesh_core::execution::Verdict;
 use taskmesh_core::message::{Beat, By, Controls, Declined, Finished, Grant, Hello, Permit, PermitAsk};
 use taskmesh_core::placement::{Alternative, Condition, Placement, Test};
@@ -233,9 +233,9 @@ fn filter() -> Any<TaskFilter> {
     (
         (vec(replies::status(), 0..9), of(worker()), vec(short(), 0..4), of(-1e300..1e300)),
         (of(short()), of(task()), 1..=limits::PAGE as u32, 0..=limits::OFFSET as u32, of((unix(), task())), scope()),
-        (of(node()), of(any::<bool>())),
+        (of(node()), of(any::<bool>()), prop_oneof![Just(TaskOrder::Oldest), Just(TaskOrder::Newest)]),
     )
-        .prop_map(|(first, second, (owner, begun))| {
+        .prop_map(|(first, second, (owner, begun, order))| {
             let (statuses, worker, tags, priority_min) = first;
             let (task_type, parent, limit, offset, after, scope) = second;
             TaskFilter {
@@ -249,6 +249,7 @@ fn filter() -> Any<TaskFilter> {
                 begun,
                 limit,
                 offset,
+                order,
                 after,
                 scope,
             }
