@@ -141,7 +141,8 @@ impl Node {
     fn is_stray(&self, kept: &Kept) -> bool {
         let Some(workflow) = self.workflow_of(&kept.slot.record.task) else { return false };
         let record = &self.kept[workflow].slot.record;
-        record.prior.is_empty() && record.holders.contains(&self.id) && !record.holders.contains(&kept.slot.pledge.owner)
+        let keeps = |node| record.holders.contains(&node);
+        record.prior.is_empty() && keeps(self.id) && !keeps(kept.slot.pledge.owner)
     }
 
     pub(crate) fn claim(&mut self, task: &TaskId) {

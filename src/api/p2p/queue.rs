@@ -506,8 +506,8 @@ pub(super) fn definition() -> Value {
         "name": TOOL,
         "title": "Task queue of ipfs_accelerate_py",
         "description": "The mesh as a queue for workers outside of it: op is one of submit, claim, claim_many, complete, \
-            release, heartbeat, list, get, wait, cancel, status, cache.get, cache.has, cache.set, cache.delete. A claim \
-            is a lease; only its holder can end the run.",
+            release, heartbeat, list, get, wait, cancel, status, cache.get, cache.has, cache.set, cache.delete. A \
+            claim is a lease; only its holder can end the run.",
         "inputSchema": {"type": "object", "properties": {
             "op": {"type": "string"}, "task_id": {"type": "string"}, "worker_id": {"type": "string"},
             "task_type": {"type": "string"}, "model_name": {"type": "string"}, "payload": {"type": "object"},
