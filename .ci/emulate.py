@@ -66,8 +66,7 @@ def compose(host):
         until(f"{name} is ready", lambda: host.call(name, "health --ready").returncode == 0)
     until("all answer", lambda: host.json("node1", "queue stats")["nodes_answered"] == len(services))
     wanted = {service["environment"]["TASKMESH_METRICS_ADVERTISE"] for service in services.values()}
-    listed = json.loads(host.get(1, 4781, "/sd")[1])
-    assert {target for entry in listed for target in entry["targets"]} == wanted, listed
+    until("one lists where the metrics of all are", lambda: host.targets(1) == wanted)
     assert host.get(0, 4780, "/mcp", "https")[0] == 401, "MCP asks for a token, over TLS"
     grace = int(asked["x-node"]["stop_grace_period"].removesuffix("s"))
     took = host.stop("node3", grace)
@@ -248,6 +247,11 @@ class Host:
         command = ["ip", "netns", "exec", self.tag, "curl", "-sk", "--max-time", "2", "-w", "\n%{http_code}", url]
         body, _, status = subprocess.run(command, capture_output=True, text=True).stdout.rpartition("\n")
         return int(status or 0), body
+
+    def targets(self, n):
+        """What Prometheus finds through one of them."""
+        status, body = self.get(n, 4781, "/sd")
+        return {target for entry in json.loads(body) for target in entry["targets"]} if status == 200 else set()
 
     def stop(self, name, grace, meanwhile=lambda: None):
         began = time.monotonic()
