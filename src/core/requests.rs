@@ -203,7 +203,13 @@ impl Node {
         if let Request::Query(Query::Task { wait, .. }) = &mut short {
             *wait = (*wait).min(Millis(0));
         }
-        self.gather(origin, Plan::Find { what, name, then }, short, Vec::new());
+        // Its own copy counts like that of another.
+        let own = match &short {
+            Request::Query(Query::Task { task, detail, .. }) => self.copy_of(&origin, task, *detail),
+            Request::Query(_) | Request::Command(_) => None,
+        };
+        let own = own.and_then(Result::ok).into_iter().collect();
+        self.gather(origin, Plan::Find { what, name, then }, short, own);
     }
 
     pub(crate) fn gather(&mut self, origin: Origin, plan: Plan, request: Request, own: Vec<Reply>) {
@@ -487,23 +493,27 @@ impl Node {
     /// names the owner; it is for the asker to ask that one (nodes that passed
     /// a question on to whom they take for the owner could do so in a circle).
     pub(crate) fn answer_for_absent_owner(&mut self, origin: Origin, task: &TaskId, detail: Detail) {
+        match self.copy_of(&origin, task, detail) {
+            Some(reply) => self.answer(origin, reply),
+            None => self.answer_for_unborn(origin, task, detail),
+        }
+    }
+
+    /// What a holder says of a task that it does not own; `None`: it is none.
+    fn copy_of(&self, origin: &Origin, task: &TaskId, detail: Detail) -> Option<Result<Reply, Refusal>> {
         // A copy left over from when this node was a holder says nothing.
-        let kept = self.kept.get(task).filter(|k| k.slot.record.holders.contains(&self.id) && !k.disowned());
-        let Some(kept) = kept else {
-            return self.answer_for_unborn(origin, task, detail);
-        };
+        let kept = self.kept.get(task).filter(|k| k.slot.record.holders.contains(&self.id) && !k.disowned())?;
         if let Err(refusal) = origin.allows_task(task, &kept.slot.spec, Touch::Look) {
-            return self.answer(origin, Err(refusal));
+            return Some(Err(refusal));
         }
         let owner = kept.slot.pledge.owner;
-        let asker = if let Origin::Node { from, .. } = origin { Some(from) } else { None };
+        let asker = if let Origin::Node { from, .. } = origin { Some(*from) } else { None };
         let owner_is_there = owner != self.id && self.live(owner) && Some(owner) != asker;
         if kept.slot.record.closed() && !owner_is_there {
             let problem = format!("{task} has ended, and its new owner has not confirmed it yet").into();
-            return self.answer(origin, Err(Refusal::Unavailable { problem, retry_after: self.config.stagger }));
+            return Some(Err(Refusal::Unavailable { problem, retry_after: self.config.stagger }));
         }
-        let view = self.task_view(task, detail);
-        self.answer(origin, Ok(Reply::Task(Box::new(view))));
+        Some(Ok(Reply::Task(Box::new(self.task_view(task, detail)))))
     }
 
     pub(crate) fn on_abandoned(&mut self, id: RequestId) {

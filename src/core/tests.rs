@@ -295,3 +295,56 @@ fn a_run_goes_on_under_an_owner_that_has_not_met_its_node() {
     let other = grant("b", 1, 0);
     assert!(answers(&other, declined) && !runs(&other), "it may have run before a restart: {other:?}");
 }
+
+#[test]
+fn a_holder_that_is_asked_says_what_its_own_copy_says() {
+    let mut owner = Node::new(NodeId::test(2), Config::default(), 7, Disk::default());
+    let mut effects = Vec::new();
+    owner.handle(Millis(1), Input::Clock(Unix(1_700_000_000_000)), &mut effects);
+    for peer in [1, 3] {
+        owner.handle(Millis(2), Input::Received { from: NodeId::test(peer), message: hello() }, &mut effects);
+    }
+    let task = TaskId::new("a").expect("a valid id");
+    let priority = crate::task::Priority::NORMAL;
+    let submission = crate::command::Submission { task: Some(task.clone()), spec: spec(), priority, items: Vec::new() };
+    let request = Box::new(Request::Command(Command::Submit(Box::new(submission))));
+    let message = Message::Request { id: 1, by: crate::message::By::Node, request };
+    owner.handle(Millis(3), Input::Received { from: NodeId::test(3), message }, &mut effects);
+    let offer = effects.iter().find_map(|e| match e {
+        Effect::Send { to, message: message @ Message::Offer { .. } } if *to == NodeId::test(1) => {
+            Some(message.clone())
+        }
+        _ => None,
+    });
+    // It is the first that gets it, and then its owner's disk is lost.
+    let mut solo = solo(Config::default());
+    solo.feed(Input::Received { from: NodeId::test(3), message: hello() });
+    solo.feed(Input::Received { from: NodeId::test(2), message: offer.expect("a copy for each holder") });
+    let (mut asked, mut answer) =
+        solo.ask(Request::Query(Query::Task { task, detail: Detail::default(), wait: Millis(0) }));
+    while answer.is_none() {
+        let questions: Vec<_> = asked.drain(..).filter_map(question).collect();
+        assert!(!questions.is_empty(), "nobody is asked, and nothing is answered");
+        for (from, id) in questions {
+            let missing = Refusal::NotFound { what: "task".into(), name: "a".into() };
+            let message = Message::Response { id, reply: Box::new(Err(missing)) };
+            asked.extend(solo.feed(Input::Received { from, message }));
+        }
+        answer = asked.iter().find_map(|e| match e {
+            Effect::Reply { reply, .. } => Some(reply.clone()),
+            _ => None,
+        });
+    }
+    assert!(matches!(&answer, Some(Ok(Reply::Task(view))) if view.status == Status::Queued), "{answer:?}");
+}
+
+fn hello() -> Message {
+    Message::Hello(Box::new(crate::testing::hello()))
+}
+
+fn question(effect: Effect) -> Option<(NodeId, u64)> {
+    match effect {
+        Effect::Send { to, message: Message::Request { id, .. } } => Some((to, id)),
+        _ => None,
+    }
+}
