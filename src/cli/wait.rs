@@ -26,34 +26,52 @@ pub(super) struct WaitArgs {
 /// `task wait`.
 pub(super) async fn run(node: &Node, args: &WaitArgs) -> Result<(), Exit> {
     let patience = Patience::of(args.timeout);
-    let (id, first) = (&args.task_id, node.call("task_result", read(&args.task_id, 0, 0)).await);
-    match first {
-        Ok(_) => task(node, id, patience).await,
-        // While a node is away, nobody can say that there is no such task.
-        Err(exit) if exit.is(Code::NotFound) || exit.is_transient() => match size(node, id, patience).await? {
-            0 if exit.is(Code::NotFound) => Err(exit),
-            0 => task(node, id, patience).await,
-            count => array(node, id, count, patience).await,
-        },
-        Err(exit) => Err(exit),
+    match find(node, &args.task_id, patience).await? {
+        Found::Task => task(node, &args.task_id, patience).await,
+        Found::Array(count) => array(node, &args.task_id, count, patience).await,
     }
 }
 
-/// How many tasks the array `id` has; 0: there is no such array. Those of a node
-/// that was just lost are not seen until others have taken them over: so where a
-/// node does not answer, it is the number that has stayed the same for a while.
-async fn size(node: &Node, id: &str, patience: Patience) -> Result<u64, Exit> {
-    let (mut most, mut grown) = (0, Instant::now());
+/// What an id stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Found {
+    Task,
+    /// A list of this many tasks.
+    Array(u64),
+}
+
+/// What `id` stands for. While a node is away nobody can say that there is no such
+/// task, and the tasks of one that was just lost are not seen until others have
+/// taken them over: so where a node does not answer, it is the number that has
+/// stayed the same for a while.
+async fn find(node: &Node, id: &str, patience: Patience) -> Result<Found, Exit> {
+    let (mut most, mut grown, mut trouble) = (0, Instant::now(), Trouble::default());
     loop {
-        let counts = Counts::ask(node, id).await?;
+        let Err(missing) = node.call("task_result", read(id, 0, 0)).await else { return Ok(Found::Task) };
+        if !missing.is(Code::NotFound) && !missing.is_transient() {
+            return Err(missing);
+        }
+        let counts = match Counts::ask(node, id).await {
+            Ok(counts) => counts,
+            Err(exit) => {
+                trouble.bear(exit).await?;
+                continue;
+            }
+        };
         if counts.all() > most {
             (most, grown) = (counts.all(), Instant::now());
         }
-        if counts.complete || most == 0 || grown.elapsed() > TAKEN_OVER {
-            return Ok(most);
+        let settled = counts.complete || grown.elapsed() > TAKEN_OVER;
+        match most {
+            0 if settled && missing.is(Code::NotFound) => return Err(missing),
+            1.. if settled => return Ok(Found::Array(most)),
+            _ => patience.check(id)?,
         }
-        patience.check(&format!("array {id}"))?;
-        tokio::time::sleep(POLL).await;
+        if missing.is_transient() {
+            trouble.bear(missing).await?;
+        } else {
+            tokio::time::sleep(POLL).await;
+        }
     }
 }
 

@@ -119,22 +119,37 @@ async fn an_array_is_waited_for_and_each_result_is_read() {
     assert_eq!(read, ["a", "a/0", "a/1", "a/2"]);
 }
 
-#[tokio::test]
-async fn an_array_is_counted_when_others_have_the_tasks_of_a_lost_node() {
+/// A facade of three tasks of the array `a`, of which only some are seen before
+/// others have taken them over from a lost node.
+async fn facade_with_a_lost_node(seen_at_first: u64) -> Node {
     let mut asked = 0;
-    let node = facade(move |name, arguments| {
+    facade(move |name, arguments| {
         if name == "task_result" {
             return if arguments["task_id"] == "a" { Err(refused(Code::Unavailable)) } else { Ok(left("completed")) };
         }
         asked += 1;
-        let (total, answered) = if asked <= 7 { (2, 1) } else { (3, 2) };
+        let (total, answered) = if asked <= 7 { (seen_at_first, 1) } else { (3, 2) };
         let mut page = page(if arguments["status_filter"] == "completed" { total } else { 0 });
         page["nodes_answered"] = answered.into();
         Ok(page)
     })
-    .await;
-    assert_eq!(size(&node, "a", Patience::of(None)).await.unwrap(), 3);
-    run(&node, &WaitArgs { task_id: "a".to_owned(), timeout: None }).await.unwrap();
+    .await
+}
+
+#[tokio::test]
+async fn an_array_is_counted_when_others_have_the_tasks_of_a_lost_node() {
+    for seen_at_first in [0, 2] {
+        let node = facade_with_a_lost_node(seen_at_first).await;
+        assert_eq!(find(&node, "a", Patience::of(None)).await.unwrap(), Found::Array(3));
+        run(&node, &WaitArgs { task_id: "a".to_owned(), timeout: None }).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_id_that_nobody_knows_is_not_found_at_once() {
+    let node = array_facade(vec![vec![]], Arc::default()).await;
+    let exit = run(&node, &WaitArgs { task_id: "a".to_owned(), timeout: None }).await.unwrap_err();
+    assert!(exit.is(Code::NotFound), "{exit}");
 }
 
 #[tokio::test]
