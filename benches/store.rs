@@ -245,6 +245,7 @@ fn record(n: u64, revision: u64) -> Entry {
         stamp: Stamp { ballot, revision: revision as u32 },
         holders: vec![owner, NodeId::test(2), NodeId::test(3)],
         prior: Vec::new(),
+        forgotten: Default::default(),
         body: Task {
             priority: Priority::NORMAL,
             attempt: 1,

@@ -149,8 +149,9 @@ pub(super) fn router(
     let found = metadata(&face.gate);
     let page = if face.dashboard { dashboard::routes() } else { Router::new() };
     let admin = auth::admin::routes(face.gate.clone(), face.audit.clone());
+    let forgotten = super::forgotten::routes(face.gate.clone(), face.audit.clone());
     let cache = super::cache::routes(face.gate, face.audit);
-    let guarded = Router::new().route_service(PATH, service).merge(admin).merge(cache);
+    let guarded = Router::new().route_service(PATH, service).merge(admin).merge(cache).merge(forgotten);
     guarded.layer(middleware::from_fn_with_state(Arc::new(guard), admit)).merge(found).merge(page)
 }
 

@@ -9,6 +9,7 @@ mod budget;
 pub mod cache;
 pub mod client;
 pub mod dashboard;
+pub mod forgotten;
 pub mod http;
 mod mcp;
 pub mod p2p;

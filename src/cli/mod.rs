@@ -21,6 +21,7 @@ mod door;
 mod drain;
 mod events;
 mod follow;
+mod forget;
 mod health;
 mod join;
 mod layers;
@@ -100,6 +101,7 @@ fn run(cli: Cli) -> Result<(), Exit> {
         Command::Logs(args) => on_runtime(&global, async |node| logs::run(&node, &args).await),
         Command::Events(args) => on_runtime(&global, async |node| events::run(&node, &args).await),
         Command::Drain(args) => on_runtime(&global, async |node| drain::run(&node, &args).await),
+        Command::Forget(args) => on_runtime(&global, async |node| forget::run(&node, &args).await),
         Command::Doctor => on_small_runtime(doctor::run(&global)),
         Command::Export(args) => on_runtime(&global, async |node| archive::export(&node, &args).await),
         Command::Import(args) => on_runtime(&global, async |node| archive::import(&node, &args).await),

@@ -62,7 +62,13 @@ impl Monitor {
 /// What the health of the node is judged by.
 pub(super) fn vitals(handle: &Handle) -> Vitals {
     let pulse = handle.pulse();
-    Vitals { since_loop: pulse.since_loop, live: pulse.live, holders: pulse.holders, draining: pulse.draining }
+    Vitals {
+        since_loop: pulse.since_loop,
+        live: pulse.live,
+        holders: pulse.holders,
+        draining: pulse.draining,
+        outcast: pulse.outcast,
+    }
 }
 
 /// Where other machines find what listens at `listens`, `host:port`: where the

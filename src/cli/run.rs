@@ -28,6 +28,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use taskmesh_core::command::{Command, WorkerSpec};
+use taskmesh_core::forgotten::Forgotten;
 use taskmesh_core::token::RootKey;
 use taskmesh_core::{BlobHash, Disk, Millis, Node, NodeId, Refusal, Request};
 use tokio::net::{TcpListener, UnixListener};
@@ -171,6 +172,7 @@ impl Started {
         let executors = start_executors(prepared, &inbox)?;
         let node = restore(prepared, disk, executors.capabilities())?;
         let id = node.id();
+        let outcast = node.outcast().cloned();
         let templates = Shelf::new(config.templates_dir());
         let access = blob_access(blobs.clone(), templates.clone());
         let (net, listening) = start_net(prepared, &node, access, &inbox)?;
@@ -189,10 +191,8 @@ impl Started {
             observer: Box::new(observer),
         };
         let (handle, driver) = driver::spawn(parts, inbox)?;
-        match prepared.worker(id, executors.capabilities()) {
-            Some(worker) => register(&handle, worker).await?,
-            None => unregister(&handle, id).await?,
-        }
+        let worker = prepared.worker(id, executors.capabilities());
+        enlist(&handle, id, worker, outcast.as_ref()).await?;
         let addresses = heard_addresses(listening, config.net.listen.len()).await?;
         remember(prepared, &addresses).map_err(|e| anyhow!("{e}"))?;
         let shutdown = CancellationToken::new();
@@ -231,6 +231,22 @@ impl Started {
         tokio::spawn(tell_templates(handle.clone(), templates, shutdown.clone()));
         Ok(Started { handle, driver, executors, running, shutdown, traces })
     }
+}
+
+/// Offers the node's own worker to the mesh, or takes it back.
+async fn enlist(
+    handle: &Handle,
+    node: NodeId,
+    worker: Option<WorkerSpec>,
+    outcast: Option<&Forgotten>,
+) -> anyhow::Result<()> {
+    match (worker, outcast) {
+        // It stays up to say so.
+        (_, Some(word)) => logging::cast_out(word),
+        (Some(worker), None) => register(handle, worker).await?,
+        (None, None) => unregister(handle, node).await?,
+    }
+    Ok(())
 }
 
 /// The authorisation server that the settings name, if they name one.
@@ -341,6 +357,7 @@ fn start_net(
         listen: config.net.listen.clone(),
         seeds: config.net.seeds.clone(),
         known: books.iter().filter(|(_, b)| !b.banished).map(|(n, b)| (*n, texts(&b.addresses))).collect(),
+        forgotten: node.forgotten(),
         banished: books.iter().filter(|(_, b)| b.banished).map(|(n, _)| *n).collect(),
         external: config.net.external.clone(),
         mdns: if config.net.mdns { Mdns::On } else { Mdns::Off },

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use taskmesh_core::Unix;
+use taskmesh_core::forgotten::FRESH_START;
 
 /// `members`.
 pub(super) async fn members(node: &Node) -> Result<(), Exit> {
@@ -49,6 +50,8 @@ struct More {
     waiting: Vec<(String, String)>,
     /// By peer id; `None`: this machine does not have the node's data folder.
     monitors: Option<BTreeMap<String, Monitor>>,
+    /// The mesh has forgotten the node that is asked.
+    outcast: bool,
 }
 
 /// `status`.
@@ -63,11 +66,12 @@ pub(super) async fn status(node: &Node) -> Result<(), Exit> {
             None => None,
         }
     };
-    let (running, workflows, queued, monitors) = futures::join!(running, workflows, queued, watched);
+    let outcast = super::forget::is_outcast(node, &survey);
+    let (running, workflows, queued, monitors, outcast) = futures::join!(running, workflows, queued, watched, outcast);
     let (running, workflows, queued) = (running?, workflows?, queued?);
     let waiting = futures::future::join_all(list(&queued["tasks"]).iter().map(|task| why(node, task))).await;
     let waiting = waiting.into_iter().flatten().collect();
-    let more = More { running, workflows, waiting, monitors };
+    let more = More { running, workflows, waiting, monitors, outcast };
     match node.form {
         Form::Json => output::json(&object(&survey, &more)),
         Form::Human => output::raw(&screen(&survey, &more, wall_clock())),
@@ -91,6 +95,7 @@ fn object(survey: &Survey, more: &More) -> Value {
         "members": survey.members.iter().map(Member::object).collect::<Vec<_>>(),
         "queue": queue, "running": more.running["tasks"], "waiting": waiting,
         "workflows_running": more.workflows["total_count"], "workflows": more.workflows["workflows"],
+        "forgotten": more.outcast,
         "tasks_short_of_copies": more.short_of_copies().map(|(tasks, _)| tasks),
         "disk_free_bytes_least": more.least_room().map(|(free, _)| free),
         "metrics_read": more.monitors.as_ref().map(|all| all.values().filter(|m| m.read.is_some()).count()),
@@ -123,6 +128,9 @@ fn screen(survey: &Survey, more: &More, now: Unix) -> String {
     let mut line = |name: &str, value: String| {
         let _ = writeln!(text, "{name:<10}{value}");
     };
+    if more.outcast {
+        line("FORGOTTEN", format!(" the mesh goes on without the node that is asked: {FRESH_START}"));
+    }
     line("mesh", mesh_line(survey));
     line("version", versions(survey));
     line("queue", queue_line(survey));
@@ -317,6 +325,7 @@ mod tests {
                 {"workflow_id": "flow", "name": "nightly", "status": "running", "progress": 40.0}]}),
             waiting: vec![("q1".to_owned(), "all slots are taken".to_owned())],
             monitors: Some([("peer-aaaa1111".to_owned(), monitor), ("peer-bbbb2222".to_owned(), silent)].into()),
+            outcast: false,
         }
     }
 

@@ -113,6 +113,13 @@ pub(super) enum Command {
     /// Its workers are unregistered, each once it runs nothing. The node still takes
     /// submissions and keeps tasks.
     Drain(super::drain::DrainArgs),
+    /// Say that a node is gone for ever, so that tasks go on whose holders are mostly lost.
+    ///
+    /// Only when its disk is destroyed: tasks whose majority of holders is forgotten go on
+    /// from the copies that are left, and may run again what had run, or had ended. Of a
+    /// node that was merely cut off, this breaks what is promised. Its name never comes
+    /// back: should it return, it is refused, and joins with a fresh data folder alone.
+    Forget(super::forget::ForgetArgs),
     /// Look at the node, its machine and its mesh, and say what to do about what is not well.
     ///
     /// Exits with 1 if there is a problem. With the node down there are fewer checks. It

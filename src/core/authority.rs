@@ -91,9 +91,11 @@ pub const OPERATIONS: [(&str, Role); 26] = [
 ];
 
 /// What is asked for beside the contract, and the role that each needs.
-pub const BESIDE: [(&str, Role); 4] = [
+pub const BESIDE: [(&str, Role); 6] = [
     ("cache_stats", Role::Viewer),
     ("cache_invalidate", Role::Operator),
+    ("node_forget", Role::Operator),
+    ("forgotten_list", Role::Viewer),
     ("value_find", Role::Viewer),
     ("value_keep", Role::Submitter),
 ];
@@ -138,6 +140,8 @@ pub fn operation_of(request: &Request) -> &'static str {
         Request::Command(Command::KeepValue { .. }) => "value_keep",
         Request::Query(Query::Value { .. }) => "value_find",
         Request::Command(Command::Invalidate { .. }) => "cache_invalidate",
+        Request::Command(Command::ForgetNode { .. }) | Request::Query(Query::Hears(_)) => "node_forget",
+        Request::Query(Query::Forgotten) => "forgotten_list",
         Request::Query(Query::Cache { .. }) => "cache_stats",
         Request::Query(Query::Task { .. }) => "task_status",
         Request::Query(Query::Tasks(_)) => "task_list",
@@ -412,7 +416,8 @@ impl Authority {
 }
 
 /// What no token does that is limited to some of the tasks.
-const OF_THE_WHOLE_MESH: [&str; 12] = [
+const OF_THE_WHOLE_MESH: [&str; 13] = [
+    "node_forget",
     "queue_pause",
     "queue_resume",
     "queue_clear",

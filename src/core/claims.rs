@@ -5,9 +5,9 @@
 use crate::config::Planted;
 use crate::effect::{Entry, Notice};
 use crate::ids::{NodeId, TaskId, rendezvous};
-use crate::message::Message;
+use crate::message::{Electorate, Message};
 use crate::node::{Fetching, Node};
-use crate::ownership::{Claim, Kept, missing_blobs};
+use crate::ownership::{Kept, missing_blobs};
 use crate::record::{Ballot, Birth, Record, Slot, Stamp};
 use crate::time::Millis;
 use std::collections::BTreeMap;
@@ -17,14 +17,52 @@ const CLAIMS: usize = 2_000;
 /// Pledges without a record; more are not given.
 const VOWS: usize = 100_000;
 
+/// A claim under way.
+pub(crate) struct Claim {
+    pub(crate) ballot: Ballot,
+    at: Millis,
+    pledges: BTreeMap<NodeId, Option<Box<Record>>>,
+    electorate: Electorate,
+    /// A version that an earlier claim came to know of: it decides who is asked,
+    /// and nothing else.
+    known: Option<Box<Record>>,
+}
+
+impl Claim {
+    /// The greatest version among the pledges.
+    fn best(&self) -> Option<&Record> {
+        self.pledges.values().flatten().map(|r| &**r).max_by_key(|r| r.stamp)
+    }
+
+    /// The greatest that it knows of.
+    fn newest(&self) -> Option<&Record> {
+        self.best().into_iter().chain(self.known.as_deref()).max_by_key(|r| r.stamp)
+    }
+}
+
+/// What another node says when it claims.
+#[derive(Clone, Copy)]
+pub(crate) struct Bid {
+    pub(crate) birth: Birth,
+    pub(crate) ballot: Ballot,
+    /// What it has of the record.
+    pub(crate) stamp: Stamp,
+    pub(crate) electorate: Electorate,
+}
+
 impl Node {
-    pub(crate) fn on_claim(&mut self, from: NodeId, task: &TaskId, birth: Birth, ballot: Ballot, stamp: Stamp) {
+    pub(crate) fn on_claim(&mut self, from: NodeId, task: &TaskId, bid: Bid) {
+        let Bid { birth, ballot, stamp, electorate } = bid;
         if ballot.owner != from {
             return;
         }
         if self.tombstones.hold(task, birth) {
             self.send(from, Message::Gone { task: task.clone(), birth });
             return;
+        }
+        let nothing_here = self.damaged.contains(task) || !self.kept.contains_key(task);
+        if nothing_here && electorate == Electorate::Everybody {
+            return self.own_up(from, task, ballot);
         }
         if self.damaged.contains(task) {
             self.send(from, Message::Lost { task: task.clone() });
@@ -44,7 +82,7 @@ impl Node {
             self.send(from, Message::Taken { task: task.clone(), refused: birth, record, spec });
             return;
         }
-        let outsider = slot.record.stamp >= stamp && !slot.record.holders.contains(&from);
+        let outsider = slot.record.stamp >= stamp && !Node::may_lead(&slot.record, from, electorate);
         if outsider && self.config.planted != Some(Planted::ClaimUnkept) {
             let message = Message::Offer { record: Box::new(slot.record.clone()), spec: Some(slot.spec.clone()) };
             self.send(from, message);
@@ -60,6 +98,16 @@ impl Node {
         }
         let kept = Some(Box::new(self.kept[task].slot.record.clone()));
         self.send(from, Message::Pledge { task: task.clone(), ballot, kept });
+    }
+
+    /// Every member is asked, and this one has nothing to say. It is bound to
+    /// nothing: whoever could give it a version is asked as well.
+    fn own_up(&mut self, from: NodeId, task: &TaskId, ballot: Ballot) {
+        let answer = match self.vows.get(task) {
+            Some((vow, _)) if *vow > ballot => Message::Refuse { task: task.clone(), pledge: *vow },
+            Some(_) | None => Message::Pledge { task: task.clone(), ballot, kept: None },
+        };
+        self.send(from, answer);
     }
 
     /// A holder-to-be that has not seen the record yet pledges with nothing;
@@ -94,6 +142,10 @@ impl Node {
                 self.claims.remove(&task);
                 continue;
             }
+            if !self.is_claimable(&task) {
+                self.claims.remove(&task);
+                continue;
+            }
             match self.claims.get(&task).map(|c| (c.ballot, c.at)) {
                 Some((ballot, at)) if self.now < at + Millis(4 * self.config.retransmit.0) => {
                     self.send_claims(&task, ballot);
@@ -103,6 +155,14 @@ impl Node {
                 None => {}
             }
         }
+    }
+
+    /// Without a majority of holders it takes everybody's word: there is no use
+    /// in asking before all can give it.
+    fn is_claimable(&self, task: &TaskId) -> bool {
+        let kept = &self.kept[task];
+        let newest = self.claims.get(task).and_then(Claim::newest).unwrap_or(&kept.slot.record);
+        !self.is_bereft(newest, &kept.lost) || self.unheard(newest).is_empty()
     }
 
     /// How long this node leaves the claim to keepers that rank before it.
@@ -120,7 +180,9 @@ impl Node {
     pub(crate) fn is_orphan(&self, kept: &Kept) -> bool {
         // One that is leaving (a prior holder only) never claims: it would own
         // what it no longer keeps once the change is done.
-        if self.owns(kept) || !kept.slot.record.holders.contains(&self.id) {
+        let record = &kept.slot.record;
+        let electorate = self.electorate_of(record, &kept.lost);
+        if self.owns(kept) || !Node::may_lead(record, self.id, electorate) {
             return false;
         }
         let owner = kept.slot.pledge.owner;
@@ -152,21 +214,31 @@ impl Node {
         kept.pledged_at = Some(self.now);
         let record = Box::new(kept.slot.record.clone());
         self.persist(Entry::Record { pledge: ballot, record: record.clone() });
+        let known = self.claims.remove(task).and_then(|c| c.newest().cloned()).map(Box::new);
+        let newest = known.as_deref().filter(|k| k.stamp > record.stamp).unwrap_or(&record);
+        let electorate = self.electorate_of(newest, &self.kept[task].lost);
         let pledges = BTreeMap::from([(self.id, Some(record))]);
-        self.claims.insert(task.clone(), Claim { ballot, at: self.now, pledges });
+        self.claims.insert(task.clone(), Claim { ballot, at: self.now, pledges, electorate, known });
         self.send_claims(task, ballot);
         self.try_win(task);
     }
 
     pub(crate) fn send_claims(&mut self, task: &TaskId, ballot: Ballot) {
         let Some(claim) = self.claims.get(task) else { return };
-        let Some(best) = claim.pledges.values().flatten().max_by_key(|r| r.stamp) else { return };
-        let targets: Vec<_> =
-            best.keepers().filter(|n| *n != self.id && !claim.pledges.contains_key(n) && self.live(*n)).collect();
+        let (Some(best), Some(newest)) = (claim.best(), claim.newest()) else { return };
+        let asked: Vec<_> = match claim.electorate {
+            // One that was asked when it was everybody may have named others.
+            Electorate::Holders if self.is_bereft(best, &[]) => newest.keepers().collect(),
+            Electorate::Holders => best.keepers().collect(),
+            // The word of one that does not know yet who is gone would count for nothing.
+            Electorate::Everybody => self.heard(best),
+        };
+        let left = |n: &NodeId| *n != self.id && !claim.pledges.contains_key(n) && self.live(*n);
+        let (targets, electorate): (Vec<_>, _) = (asked.into_iter().filter(left).collect(), claim.electorate);
         let record = &self.kept[task].slot.record;
         let (birth, stamp) = (record.birth, record.stamp);
         for node in targets {
-            self.send(node, Message::Claim { task: task.clone(), birth, ballot, stamp });
+            self.send(node, Message::Claim { task: task.clone(), birth, ballot, stamp, electorate });
         }
     }
 
@@ -188,11 +260,16 @@ impl Node {
     pub(crate) fn try_win(&mut self, task: &TaskId) {
         let Some(claim) = self.claims.get(task) else { return };
         let ballot = claim.ballot;
-        let Some(best) = claim.pledges.values().flatten().max_by_key(|r| r.stamp) else { return };
+        let (Some(best), Some(newest)) = (claim.best(), claim.newest()) else { return };
         let kept = &self.kept[task];
-        if !best.holders.contains(&self.id) {
+        if self.electorate_of(newest, &kept.lost) != claim.electorate {
+            // An answer has shown that others are to be asked, or asked otherwise.
+            return self.claim(task);
+        }
+        let told = if self.is_bereft(best, &kept.lost) { newest } else { best };
+        if !Node::may_lead(told, self.id, claim.electorate) {
             // Somebody else's by now: keep what was learnt, and leave it.
-            let (record, spec, pledge) = ((**best).clone(), kept.slot.spec.clone(), kept.slot.pledge);
+            let (record, spec, pledge) = (best.clone(), kept.slot.spec.clone(), kept.slot.pledge);
             self.claims.remove(task);
             self.take_version(record, spec, Some(pledge));
             return;
@@ -202,7 +279,10 @@ impl Node {
         // Those that join decide alone once the change is done. Its writer, which
         // writes nothing more after its pledge, shows that it is not.
         let writer = claim.pledges.get(&best.owner()).and_then(|r| r.as_ref());
-        let won = if !best.prior.is_empty() && writer.is_some_and(|r| r.stamp == best.stamp) {
+        let everybody = claim.electorate == Electorate::Everybody;
+        let won = if everybody {
+            self.is_left_to_this_node(kept, claim)
+        } else if !best.prior.is_empty() && writer.is_some_and(|r| r.stamp == best.stamp) {
             best.prior.iter().filter(|n| pledged(n)).count() > best.prior.len() / 2
         } else {
             best.majority(|n| pledged(&n))
@@ -213,7 +293,12 @@ impl Node {
             }
             return;
         }
-        let mut record = (**best).clone();
+        let mut record = best.clone();
+        if everybody {
+            let empty_handed = |n: &NodeId| claim.pledges.get(n).is_none_or(Option::is_none);
+            let lost: Vec<_> = record.keepers().filter(empty_handed).collect();
+            self.bequeath(&mut record, &lost);
+        }
         let from = record.owner();
         record.stamp = Stamp { ballot, revision: 0 };
         self.claims.remove(task);
@@ -224,15 +309,20 @@ impl Node {
         }
     }
 
+    /// Every member has given its word, those that keep another task of the id by
+    /// saying so; each knew who is gone for ever when it was asked.
+    fn is_left_to_this_node(&self, kept: &Kept, claim: &Claim) -> bool {
+        if self.config.planted == Some(Planted::InheritAlone) {
+            return true;
+        }
+        let said = |n: &NodeId| claim.pledges.contains_key(n) || kept.strangers.contains(n);
+        self.members.keys().all(said)
+    }
+
     /// A pledge may have named keepers that were not asked yet.
     pub(crate) fn ask_newcomers(&mut self, task: &TaskId, ballot: Ballot) {
         let known: Vec<_> = self.kept[task].slot.record.keepers().collect();
-        let newcomers = self.claims[task]
-            .pledges
-            .values()
-            .flatten()
-            .max_by_key(|r| r.stamp)
-            .is_some_and(|r| r.keepers().any(|n| !known.contains(&n)));
+        let newcomers = self.claims[task].best().is_some_and(|r| r.keepers().any(|n| !known.contains(&n)));
         if newcomers {
             self.send_claims(task, ballot);
         }

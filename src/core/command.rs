@@ -3,6 +3,7 @@
 
 use crate::authority::TokenId;
 use crate::cache::{CacheKey, Which};
+use crate::forgotten::{Forgotten, Presence};
 use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::register::Issued;
 use crate::task::{Priority, Resources, Spec};
@@ -166,6 +167,15 @@ pub enum Command {
         /// The whole mesh, or what this node keeps.
         scope: Scope,
     },
+    /// Go on without a node that is gone for ever. → [`crate::Reply::Forgot`]
+    ForgetNode {
+        /// An operator's word.
+        word: Forgotten,
+        /// What becomes of it if it is there after all.
+        presence: Presence,
+        /// Tell all, or only take it.
+        scope: Scope,
+    },
 }
 
 /// A question.
@@ -220,6 +230,11 @@ pub enum Query {
     },
     /// The register of tokens. → [`crate::Reply::Tokens`]
     Tokens,
+    /// Nodes that are gone for ever, by an operator's word.
+    /// → [`crate::Reply::Forgotten`]
+    Forgotten,
+    /// One node to another: do you hear of this one? → [`crate::Reply::Hears`]
+    Hears(NodeId),
     /// Which nodes could run each step of a workflow with this definition (JSON
     /// text), without taking it. Answered by the node that is asked.
     /// → [`crate::Reply::Foreseen`]

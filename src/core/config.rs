@@ -151,4 +151,6 @@ pub enum Planted {
     SkipItems,
     /// Let an heir of a schedule leave out some ticks.
     ForgetTicks,
+    /// Let one of the holders that are left decide what the others have.
+    InheritAlone,
 }

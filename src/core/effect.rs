@@ -4,6 +4,7 @@ use crate::authority::TokenId;
 use crate::cache::{CacheKey, Cached, Gone, Policy};
 use crate::command::{Refusal, Request, WorkerSpec};
 use crate::execution::Event;
+use crate::forgotten::Forgotten;
 use crate::ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
 use crate::message::{Controls, Message};
 use crate::record::{Ballot, Fence, Record, Slot};
@@ -133,6 +134,11 @@ pub enum PeerEvent {
         /// Requests of its that were served.
         served: u64,
     },
+    /// A member of the mesh refuses this node, since it was forgotten.
+    CastOut {
+        /// Who.
+        by: NodeId,
+    },
     /// The end of a [`NetCommand`] that carried this request's number.
     Done {
         /// Which.
@@ -196,6 +202,12 @@ pub enum NetCommand {
     Close {
         /// Answered with this number.
         id: RequestId,
+        /// Whom.
+        peer: NodeId,
+    },
+    /// Close every connection to a node that is gone for ever, and let it in no
+    /// more; it is told why. Not answered.
+    Forget {
         /// Whom.
         peer: NodeId,
     },
@@ -322,6 +334,8 @@ pub enum Entry {
     Token(Issued),
     /// A result for later tasks.
     Cached(Arc<Cached>),
+    /// A node that is gone for ever, by an operator's word.
+    Forgotten(Forgotten),
 }
 
 /// What a node remembers of a member over restarts.
@@ -379,6 +393,8 @@ pub struct Disk {
     pub tokens: Vec<Issued>,
     /// Results for later tasks.
     pub cached: Vec<Cached>,
+    /// Nodes that are gone for ever, by an operator's word.
+    pub forgotten: Vec<Forgotten>,
     /// Blobs that are whole.
     pub blobs: BTreeSet<BlobHash>,
 }
@@ -529,6 +545,10 @@ pub enum Notice {
         /// How large they are together, blobs included.
         bytes: u64,
     },
+    /// A node is gone for ever, by an operator's word.
+    NodeForgotten(Forgotten),
+    /// This node is: it stops.
+    CastOut(Forgotten),
     /// An offer was acknowledged by a majority after this long.
     Replicated {
         /// Since it was written.

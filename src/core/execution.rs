@@ -451,6 +451,14 @@ impl Node {
         self.start_waiting(&execution.worker);
     }
 
+    /// Nothing of what runs here is anybody's any more.
+    pub(crate) fn stop_all_runs(&mut self) {
+        let waits = |e: &Execution| matches!(e.phase, Phase::Waiting);
+        let (waiting, others): (Vec<_>, Vec<_>) = self.executions.iter().partition(|(_, e)| waits(e));
+        let all: Vec<_> = waiting.into_iter().chain(others).map(|(task, _)| task.clone()).collect();
+        all.iter().for_each(|task| self.drop_run(task));
+    }
+
     /// A record that ended elsewhere: a run of it here has no purpose.
     pub(crate) fn drop_run_of_ended(&mut self, task: &TaskId) {
         let unended = |e: &Execution| !matches!(e.phase, Phase::Ended { .. });

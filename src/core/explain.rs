@@ -8,6 +8,7 @@ use crate::limits;
 use crate::node::Node;
 use crate::ownership::Kept;
 use crate::placement::{Lack, lack};
+use crate::record::Record;
 use crate::task::{Requirements, Spec, TaskState};
 use crate::view::{Explanation, Status};
 use crate::workers::Shortage;
@@ -108,7 +109,10 @@ impl Reason {
             Reason::Dependency => "is queued when all of them have completed; cancelled if one of them does not",
             Reason::Delay => "is queued then",
             Reason::Paused => "starts after queue_resume",
-            Reason::Unreachable => "starts when a majority of its holders is back",
+            Reason::Unreachable => {
+                "goes on when a majority of its holders is back; of those that are gone for ever, say so: taskmesh \
+                 forget NODE"
+            }
             Reason::NoWorker | Reason::Capability | Reason::Label | Reason::Resource | Reason::Draining => {
                 "starts when such a worker joins"
             }
@@ -166,15 +170,22 @@ impl Node {
         Explanation { reason: Some(reason), summary, nodes: that_fit(lines), next: reason.next().into(), next_at }
     }
 
+    /// Who is silent of the holders, if too few are not.
+    pub(crate) fn explain_unreachable(&self, record: &Record) -> Option<String> {
+        if record.majority(|n| self.live(n)) {
+            return None;
+        }
+        let silent: Vec<_> = record.keepers().filter(|n| !self.live(*n)).map(|n| n.to_string()).collect();
+        Some(format!("fewer than half of its holders can be reached; silent: {}", silent.join(", ")))
+    }
+
     fn why_queued(&self, kept: &Kept, lines: &[Line], position: u64) -> (Reason, Arc<str>) {
         let (record, spec) = (&kept.slot.record, &kept.slot.spec);
         if let Some(pause) = &self.controls.paused {
             let why = pause.reason.as_ref().map_or(String::new(), |r| format!(" ({r})"));
             return (Reason::Paused, format!("the queue is paused{why}").into());
         }
-        if !record.majority(|n| self.live(n)) {
-            let silent: Vec<_> = record.keepers().filter(|n| !self.live(*n)).map(|n| n.to_string()).collect();
-            let summary = format!("fewer than half of its holders can be reached; silent: {}", silent.join(", "));
+        if let Some(summary) = self.explain_unreachable(record) {
             return (Reason::Unreachable, summary.into());
         }
         let (feasible, infeasible) = self.feasibility(spec);

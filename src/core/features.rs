@@ -18,11 +18,13 @@ pub enum Feature {
     Workflows,
     /// Records of schedules.
     Schedules,
+    /// Nodes that are gone for ever by an operator's word.
+    Forgetting,
 }
 
 impl Feature {
     /// All that this version knows.
-    pub const ALL: [Feature; 2] = [Feature::Workflows, Feature::Schedules];
+    pub const ALL: [Feature; 3] = [Feature::Workflows, Feature::Schedules, Feature::Forgetting];
 
     /// On the wire and for people.
     #[must_use]
@@ -30,6 +32,7 @@ impl Feature {
         match self {
             Feature::Workflows => "workflows",
             Feature::Schedules => "schedules",
+            Feature::Forgetting => "forgetting",
         }
     }
 
@@ -68,9 +71,13 @@ impl Node {
     /// Nothing is taken that a member which is there could come to own and would
     /// not know what to do with.
     pub(crate) fn check_features(&self, spec: &Spec) -> Result<(), Refusal> {
-        let Some(feature) = Feature::of(spec) else { return Ok(()) };
+        Feature::of(spec).map_or(Ok(()), |feature| self.check_feature(feature))
+    }
+
+    /// The same, of what is no task.
+    pub(crate) fn check_feature(&self, feature: Feature) -> Result<(), Refusal> {
         let own = (self.config.without.contains(&feature)).then_some(self.id);
-        let Some(node) = own.or_else(|| self.live_members().find(|node| !self.handles(*node, spec))) else {
+        let Some(node) = own.or_else(|| self.live_members().find(|node| !self.is_aware_of(*node, feature))) else {
             return Ok(());
         };
         let needs = format!("it knows no {feature}, which every node of the mesh must; upgrade it, or take it out");
@@ -80,7 +87,10 @@ impl Node {
 
     /// Whether a member can keep and own such a task, as far as it said.
     pub(crate) fn handles(&self, node: NodeId, spec: &Spec) -> bool {
-        let Some(feature) = Feature::of(spec) else { return true };
+        Feature::of(spec).is_none_or(|feature| self.is_aware_of(node, feature))
+    }
+
+    fn is_aware_of(&self, node: NodeId, feature: Feature) -> bool {
         let said = self.members.get(&node).and_then(|member| member.features.as_ref());
         said.is_none_or(|known| known.contains(feature.name()))
     }
@@ -129,7 +139,7 @@ mod tests {
     fn what_is_turned_off_here_is_refused_here_and_not_told_to_others() {
         let without = BTreeSet::from([Feature::Schedules]);
         let solo = solo(Config { without, ..Config::default() });
-        assert_eq!(solo.node.features(), BTreeSet::from(["workflows".into()]));
+        assert_eq!(solo.node.features(), BTreeSet::from(["forgetting".into(), "workflows".into()]));
         let refused = solo.node.check_features(&nightly()).expect_err("turned off");
         assert_eq!(older(&refused), format!("node {}", NodeId::test(1)));
     }

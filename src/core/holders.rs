@@ -5,7 +5,7 @@ use crate::command::{Command, Detail, Query, Request, Submission};
 use crate::config::Planted;
 use crate::effect::{Entry, Key, Notice};
 use crate::ids::{NodeId, TaskId, rendezvous};
-use crate::message::Message;
+use crate::message::{Electorate, Message};
 use crate::node::Node;
 use crate::ownership::{Kept, Offering, RESENDS, Tombstones};
 use crate::record::{Ballot, Birth, Record, Stamp};
@@ -61,7 +61,8 @@ impl Node {
         let led = self.workflow_of(task).and_then(|id| self.owned(id));
         let led = led.is_some_and(|workflow| same(&workflow.slot.record.holders, &record.holders));
         let wanted = if kept.disowned() { 0 } else { self.holders_wanted() };
-        let lost = kept.lost.clone();
+        let is_lost = |n: &NodeId| kept.lost.contains(n) || !led && self.is_forgotten(*n);
+        let lost: Vec<_> = record.holders.iter().copied().filter(is_lost).collect();
         let gone: Vec<NodeId> = record
             .holders
             .iter()
@@ -177,11 +178,17 @@ impl Node {
         let record = &kept.slot.record;
         let unfit = |n: &NodeId| kept.lost.contains(n) || kept.strangers.contains(n) || self.is_away(*n);
         let newcomers = record.holders.iter().copied().filter(|n| !record.prior.contains(n));
-        let gone: Vec<_> = newcomers.filter(unfit).collect();
+        let for_ever: Vec<_> = record.holders.iter().copied().filter(|n| self.is_forgotten(*n)).collect();
+        let mut gone: Vec<_> = newcomers.filter(unfit).collect();
+        gone.extend(for_ever.iter().filter(|n| record.prior.contains(n)));
+        if self.is_bereft(record, &kept.lost) {
+            let lost: Vec<_> = kept.lost.iter().filter(|n| record.holders.contains(n) && !gone.contains(n)).collect();
+            gone.extend(lost);
+        }
         let fit = |n: &NodeId| !record.kept_by(*n) && !kept.strangers.contains(n) && !self.is_draining(*n);
         let spare = rendezvous(task.place_hash(), self.live_members().filter(fit));
         let places: Vec<_> = gone.into_iter().zip(spare).collect();
-        if places.is_empty() {
+        if places.is_empty() && for_ever.is_empty() {
             return false;
         }
         self.change_holders(task, |record| {
@@ -189,6 +196,8 @@ impl Node {
                 record.holders.retain(|n| *n != old);
                 record.holders.push(new);
             }
+            // Nobody is there for their places.
+            record.holders.retain(|n| !for_ever.contains(n));
         });
         true
     }
@@ -222,19 +231,27 @@ impl Node {
     pub(crate) fn on_lost(&mut self, from: NodeId, task: &TaskId) {
         let me = self.id;
         let Some(kept) = self.kept.get_mut(task) else { return };
+        let news = !kept.lost.contains(&from) && kept.slot.record.kept_by(from);
+        if news {
+            kept.lost.push(from);
+        }
         if kept.slot.pledge.owner == from && from != me {
             kept.abandoned = true;
             let now = self.now;
             self.orphans.entry(task.clone()).or_insert(now);
             return;
         }
+        if self.claims.contains_key(task) {
+            // It may not be for those that are left alone to decide.
+            if news {
+                self.try_win(task);
+            }
+            return;
+        }
         if !kept.claimed || !kept.slot.record.kept_by(from) {
             return;
         }
         kept.acks.retain(|(n, _)| *n != from);
-        if !kept.lost.contains(&from) {
-            kept.lost.push(from);
-        }
         self.mend(task);
     }
 
@@ -431,6 +448,9 @@ impl Node {
         self.sweep_from = if tasks.len() == share { tasks.last().cloned() } else { None };
         let mut asks = 0;
         for task in tasks {
+            if self.give_up_if_stranded(&task) {
+                continue;
+            }
             // A workflow that was forgotten took its steps along.
             let Some(kept) = self.kept.get(&task) else { continue };
             if self.owns(kept) {
@@ -485,7 +505,8 @@ impl Node {
         }
         for node in asked {
             if node != self.id && self.live(node) {
-                self.send(node, Message::Claim { task: task.clone(), birth, ballot, stamp });
+                let electorate = Electorate::Holders;
+                self.send(node, Message::Claim { task: task.clone(), birth, ballot, stamp, electorate });
             }
         }
         true

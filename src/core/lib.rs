@@ -19,6 +19,7 @@
 //! - **beat**: the periodic sign of life; **lease**: how long one beat lasts.
 //! - **step**: one task of a workflow; **item**: one of an array.
 //! - **schedule**: what submits a task at each **tick**, a time of its pattern.
+//! - **forgotten**: of a node, gone for ever by an operator's word.
 //! - **caller**: on whose behalf a request is made: a node, or the **bearer** of
 //!   a **token**; its **authority** is what it may do, its **subject** who it is.
 #![forbid(unsafe_code)]
@@ -36,6 +37,7 @@ pub mod effect;
 pub mod execution;
 pub mod explain;
 pub mod features;
+pub mod forgotten;
 mod holders;
 pub mod ids;
 mod lanes;

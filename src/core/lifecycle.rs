@@ -217,6 +217,7 @@ impl Node {
             stamp: Stamp { ballot: Ballot { epoch: 1, owner: self.id }, revision: 0 },
             holders,
             prior: Vec::new(),
+            forgotten: Vec::new(),
             body: Task {
                 priority,
                 attempt: 0,
@@ -312,6 +313,7 @@ impl Node {
             | Command::Issue(_)
             | Command::Revoke(_)
             | Command::LookUp { .. }
+            | Command::ForgetNode { .. }
             | Command::KeepValue { .. }
             | Command::Invalidate { .. } => unreachable!("not a command on one task"),
         }

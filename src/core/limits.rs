@@ -64,6 +64,8 @@ pub const OFFSET: usize = 5_000;
 pub const WAIT_MS: u64 = 45_000;
 /// Members of a mesh that a node knows: a beat costs each of them.
 pub const MEMBERS: usize = 1_000;
+/// Nodes that are gone for ever by an operator's word: every hello carries them.
+pub const FORGOTTEN: usize = 1_000;
 /// Requests of others that a node answers at once; more are refused with
 /// `resource_exhausted`.
 pub const PENDING_REQUESTS: usize = 20_000;

@@ -5,6 +5,7 @@
 
 use crate::cache::{CacheKey, Cached};
 use crate::command::{Refusal, Request, WorkerSpec};
+use crate::forgotten::Forgotten;
 use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::record::{Ballot, Birth, Fence, Record, Stamp};
 use crate::register::Issued;
@@ -109,6 +110,8 @@ pub enum Message {
         ballot: Ballot,
         /// What I have of it.
         stamp: Stamp,
+        /// Who else is asked.
+        electorate: Electorate,
     },
     /// You may, as far as I am concerned; and this is what I have.
     Pledge {
@@ -210,6 +213,16 @@ pub enum Message {
     },
 }
 
+/// Whose word it takes to write a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Electorate {
+    /// A majority of its holders.
+    Holders,
+    /// Every member of the mesh: most of its holders are gone for ever. Who has
+    /// nothing of it says just that.
+    Everybody,
+}
+
 /// On whose behalf a node asks another.
 #[derive(Clone, PartialEq, Eq)]
 pub enum By {
@@ -254,6 +267,8 @@ pub struct Hello {
     pub templates: Vec<Shelved>,
     /// What it can do that the first version could not, by name.
     pub features: BTreeSet<Arc<str>>,
+    /// Nodes that are gone for ever, as far as it knows.
+    pub forgotten: Vec<Forgotten>,
 }
 
 /// A sign of life.

@@ -5,15 +5,17 @@
 //! a task needs its record, its worker and its peers at once.
 
 use crate::cache::Cached;
+use crate::claims::{Bid, Claim};
 use crate::command::{Command, Query, Refusal, Request};
 use crate::config::{Config, Planted};
 use crate::effect::{Disk, Effect, Entry, Input, Key, Notice};
 use crate::execution::{Execution, Over};
+use crate::forgotten::Words;
 use crate::ids::{BlobHash, NodeId, RequestId, TaskId, WorkerId};
 use crate::lanes::Queue;
 use crate::message::{By, Controls, Finished, Message};
 use crate::order::Order;
-use crate::ownership::{Claim, Kept, Tombstones};
+use crate::ownership::{Kept, Tombstones};
 use crate::peers::Member;
 use crate::permits::Permits;
 use crate::prng::Prng;
@@ -87,6 +89,7 @@ pub struct Node {
     pub(crate) controls: Controls,
     pub(crate) requests: Requests,
     pub(crate) register: Register,
+    pub(crate) words: Words,
     /// Blobs on this node's disk, and how many records refer to each.
     pub(crate) blobs: BTreeMap<BlobHash, u32>,
     pub(crate) fetching: BTreeMap<BlobHash, Vec<Fetching>>,
@@ -187,6 +190,7 @@ impl Node {
             controls: disk.controls,
             requests: Requests::numbered_from((disk.boot + 1) << 32),
             register: Register::new(disk.tokens),
+            words: Words::new(disk.forgotten),
             blobs: disk.blobs.into_iter().map(|hash| (hash, 0)).collect(),
             fetching: BTreeMap::new(),
             hello_version: 0,
@@ -246,6 +250,9 @@ impl Node {
 
     fn settle(&mut self, effects: &mut Vec<Effect>) {
         self.obey_itself();
+        if self.outcast().is_some() {
+            return std::mem::swap(&mut self.out, effects);
+        }
         self.ask_for_awaited();
         if self.workflows_stirred() {
             self.run_workflows();
@@ -278,6 +285,9 @@ impl Node {
 
     fn dispatch(&mut self, input: Input) {
         match input {
+            Input::Tick if self.outcast().is_some() => self.tick_as_outcast(),
+            // Nobody asks it for anything any more, nor takes what it says.
+            Input::Received { .. } if self.outcast().is_some() => {}
             Input::Tick => self.on_tick(),
             Input::Clock(wall) => self.clock = (self.now, wall),
             Input::Request { id, caller, request } => self.on_request(Origin::Face { id, caller }, request),
@@ -300,6 +310,9 @@ impl Node {
         if from == self.id {
             return;
         }
+        if self.is_forgotten(from) {
+            return self.on_forgotten_speaks(from);
+        }
         self.hear(from);
         self.on_message(from, message);
     }
@@ -321,7 +334,9 @@ impl Node {
             Message::Lost { task } => self.on_lost(from, &task),
             Message::Gone { task, birth } => self.on_gone(from, &task, birth),
             Message::Forget { task, stamp } => self.on_forget(from, &task, stamp),
-            Message::Claim { task, birth, ballot, stamp } => self.on_claim(from, &task, birth, ballot, stamp),
+            Message::Claim { task, birth, ballot, stamp, electorate } => {
+                self.on_claim(from, &task, Bid { birth, ballot, stamp, electorate });
+            }
             Message::Pledge { task, ballot, kept } => self.on_pledge(from, &task, ballot, kept),
             Message::Grant(grant) => self.on_grant(from, *grant),
             Message::Decline { task, fence, why, free } => self.on_decline(from, &task, fence, why, &free),
@@ -370,6 +385,17 @@ impl Node {
         self.stir_waiting_schedules();
         self.tend_permits();
         self.queue.stir();
+    }
+
+    /// All that is left to do is to answer those who still ask.
+    fn tick_as_outcast(&mut self) {
+        self.next_beat = self.now + self.config.beat;
+        self.next_flush = Millis::NEVER;
+        if self.now >= self.next_tick {
+            self.next_tick = self.now + self.config.retransmit;
+            self.watch_members();
+            self.on_requests_due();
+        }
     }
 
     /// When the node wants its next `Tick` at the latest.
@@ -469,6 +495,7 @@ impl Node {
             Command::LookUp { key, task, after, joins } => self.on_look_up(origin, key, task, after, joins),
             Command::KeepValue { name, content, ttl } => self.on_keep_value(origin, name, content, ttl),
             Command::Invalidate { which, scope } => self.on_invalidate(origin, which, scope),
+            Command::ForgetNode { word, presence, scope } => self.on_forget_node(origin, word, presence, scope),
         }
     }
 
@@ -489,6 +516,8 @@ impl Node {
             }
             Query::Peer { peer, history_hours } => self.on_query_peer(origin, peer, history_hours),
             Query::Tokens => self.on_query_tokens(origin),
+            Query::Forgotten => self.on_query_forgotten(origin),
+            Query::Hears(node) => self.on_query_hears(origin, node),
             Query::Template { id, range } => self.on_query_template(origin, &id, &range),
             Query::Value { name } => self.on_query_value(origin, name),
             Query::Cache { scope } => self.on_query_cache(origin, scope),

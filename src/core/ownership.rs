@@ -95,13 +95,6 @@ pub(crate) struct Said {
     pub(crate) log_tail: Option<Arc<[u8]>>,
 }
 
-/// A claim under way.
-pub(crate) struct Claim {
-    pub(crate) ballot: Ballot,
-    pub(crate) at: Millis,
-    pub(crate) pledges: BTreeMap<NodeId, Option<Box<Record>>>,
-}
-
 /// When an owner's new version goes to the holders.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Offering {

@@ -43,6 +43,8 @@ pub(crate) struct Member {
     pub(crate) templates: Vec<Shelved>,
     /// What it can do, by its own account; `None`: it has not said.
     pub(crate) features: Option<BTreeSet<Arc<str>>>,
+    /// Nodes that are gone for ever, as far as it has said that it knows.
+    forgotten: BTreeSet<NodeId>,
     /// The other end of the newest connection, as a multiaddress.
     connection: Option<Arc<str>>,
     measured: PeerMeasure,
@@ -76,6 +78,7 @@ impl Member {
             metrics_at: None,
             templates: Vec::new(),
             features: None,
+            forgotten: BTreeSet::new(),
             connection: None,
             measured: PeerMeasure::default(),
             minute: (Unix(0), 0),
@@ -86,6 +89,11 @@ impl Member {
     /// It is connected, or was last, without a network between.
     pub(crate) fn is_on_this_machine(&self) -> bool {
         self.connection.as_deref().is_some_and(is_local)
+    }
+
+    /// It knows that all of these are gone for ever.
+    pub(crate) fn forgets_all(&self, nodes: &[NodeId]) -> bool {
+        nodes.iter().all(|node| self.forgotten.contains(node))
     }
 
     /// It said that it would go, and went.
@@ -162,7 +170,7 @@ impl Node {
             return false;
         }
         let heard = self.members.get(&node).and_then(|m| m.heard_at).unwrap_or_default();
-        self.now > heard + self.config.away
+        self.is_forgotten(node) || self.now > heard + self.config.away
     }
 
     pub(crate) fn silent_for(&self, node: NodeId) -> Millis {
@@ -194,7 +202,7 @@ impl Node {
         let wall = self.wall();
         let known = self.members.len();
         if !self.members.contains_key(&from) {
-            if known >= limits::MEMBERS {
+            if known >= limits::MEMBERS || self.is_forgotten(from) {
                 return;
             }
             let book = PeerBook { seen: wall, ..PeerBook::default() };
@@ -231,7 +239,7 @@ impl Node {
         }
     }
 
-    fn on_silence(&mut self, node: NodeId) {
+    pub(crate) fn on_silence(&mut self, node: NodeId) {
         let Some(member) = self.members.get_mut(&node) else { return };
         member.was_live = false;
         member.workers.values_mut().for_each(Seen::forget_grants);
@@ -255,6 +263,7 @@ impl Node {
             metrics: self.metrics_at.clone(),
             templates: self.shelf.clone(),
             features: self.features(),
+            forgotten: self.words.all(),
         };
         self.send(to, Message::Hello(Box::new(hello)));
     }
@@ -272,8 +281,13 @@ impl Node {
     }
 
     pub(crate) fn on_hello(&mut self, from: NodeId, hello: Hello) {
+        self.learn_words(&hello.forgotten);
+        if self.outcast().is_some() {
+            return;
+        }
         self.on_boot(from, hello.boot);
         let Some(member) = self.members.get_mut(&from) else { return };
+        member.forgotten = hello.forgotten.iter().map(|word| word.node).collect();
         member.version = hello.version;
         member.draining = hello.draining;
         member.metrics_at = hello.metrics.filter(|at| is_host_and_port(at));
@@ -287,7 +301,8 @@ impl Node {
             member.workers.insert(seen.spec.worker.clone(), seen);
         }
         for node in hello.members {
-            if node != self.id && self.members.len() < limits::MEMBERS && !self.members.contains_key(&node) {
+            let news = node != self.id && !self.members.contains_key(&node) && !self.is_forgotten(node);
+            if news && self.members.len() < limits::MEMBERS {
                 let book = PeerBook { seen: self.wall(), ..PeerBook::default() };
                 self.persist(Entry::Peer(node, book.clone()));
                 self.members.insert(node, Member::remembered(book));
@@ -387,6 +402,7 @@ impl Node {
             PeerEvent::Traffic { peer, bytes, answered, failed, served } => {
                 self.on_traffic(peer, bytes, answered, failed, served);
             }
+            PeerEvent::CastOut { by } => self.on_cast_out(by),
             PeerEvent::Done { id, result } => self.on_net_done(id, result),
         }
     }
@@ -508,6 +524,9 @@ impl Node {
         let Origin::Face { id, .. } = origin else { return };
         let mut handed_back = 0;
         let (net, patience) = match &command {
+            Command::Connect { peer, .. } if self.is_forgotten(*peer) => {
+                return self.answer(origin, Err(forgotten(*peer)));
+            }
             Command::Connect { peer, address, timeout, retries, persist } => {
                 if let Some(member) = self.members.get_mut(peer) {
                     member.book.banished = false;
@@ -556,6 +575,7 @@ impl Node {
             | Command::Issue(_)
             | Command::Approve { .. }
             | Command::CancelWorkflow { .. }
+            | Command::ForgetNode { .. }
             | Command::Revoke(_) => unreachable!("dispatched elsewhere"),
         };
         self.wait_for_net(id, Wait::Net { command, handed_back }, patience);
@@ -600,10 +620,10 @@ impl Node {
             (
                 Wait::Net { command: Command::Connect { peer, persist, .. }, .. },
                 NetResult::Dialled { address, connection, attempts },
-            ) => {
-                let reply = self.connected(peer, persist, address, connection, took, attempts);
-                return self.reply_when_greeted(id, by, &[peer], reply);
-            }
+            ) => match self.connected(peer, persist, address, connection, took, attempts) {
+                Ok(reply) => return self.reply_when_greeted(id, by, &[peer], reply),
+                Err(refusal) => Err(refusal),
+            },
             (
                 Wait::Net { command: Command::Disconnect { peer, .. }, handed_back },
                 NetResult::Closed { was_connected },
@@ -635,7 +655,7 @@ impl Node {
         connection: Arc<str>,
         took: Millis,
         attempts: u32,
-    ) -> Reply {
+    ) -> Result<Reply, Refusal> {
         self.hear(peer);
         self.learn_addresses(peer, vec![address.clone()]);
         if let Some(member) = self.members.get_mut(&peer) {
@@ -644,8 +664,9 @@ impl Node {
             let book = member.book.clone();
             self.persist(Entry::Peer(peer, book));
         }
-        let view = self.peer_view(peer).expect("heard above");
-        Reply::Connected { peer: Box::new(view), address, connection, took, attempts }
+        // It may have been forgotten meanwhile.
+        let view = self.peer_view(peer).ok_or_else(|| forgotten(peer))?;
+        Ok(Reply::Connected { peer: Box::new(view), address, connection, took, attempts })
     }
 
     fn discovered(
@@ -671,4 +692,9 @@ impl Node {
     pub fn peer_books(&self) -> Vec<(NodeId, PeerBook)> {
         self.members.iter().map(|(n, m)| (*n, m.book.clone())).collect()
     }
+}
+
+fn forgotten(peer: NodeId) -> Refusal {
+    let needs = "an operator said that it is gone for ever; it can join again with a fresh data folder alone".into();
+    Refusal::State { name: format!("node {peer}").into(), status: "forgotten".into(), needs }
 }

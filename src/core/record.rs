@@ -61,6 +61,9 @@ pub struct Record {
     /// needed as well (joint consensus: Ongaro, Ousterhout: "In search of an
     /// understandable consensus algorithm", section 6).
     pub prior: Vec<NodeId>,
+    /// Former holders that an operator said are gone for ever, when the rest was
+    /// no majority without them: see [`crate::forgotten`].
+    pub forgotten: Vec<NodeId>,
     /// What the task is doing.
     pub body: Task,
 }

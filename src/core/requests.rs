@@ -4,6 +4,7 @@
 use crate::array::UNBORN;
 use crate::authority::Touch;
 use crate::command::{ClearScope, Command, Detail, Query, Refusal, Request, Scope, TaskFilter};
+use crate::forgotten::Forgotten;
 use crate::ids::{NodeId, RequestId, TaskId, WorkerId, rendezvous};
 use crate::limits;
 use crate::message::Message;
@@ -72,6 +73,8 @@ pub(crate) enum Plan {
     Cleared,
     Invalidated,
     Cache,
+    Hears(Forgotten),
+    Forgot(Forgotten),
     Find { what: &'static str, name: Arc<str>, then: Option<Command> },
 }
 
@@ -165,6 +168,9 @@ impl Node {
             let limit = limits::PENDING_REQUESTS as u64;
             return Err(Refusal::Full { what: "this node's list of requests".into(), limit, retry_after: Millis(500) });
         }
+        if matches!(request, Request::Command(_)) {
+            self.refuse_as_outcast()?;
+        }
         let submits = matches!(request, Request::Command(Command::Submit(_)));
         let unavailable = |problem: &str| Refusal::Unavailable { problem: problem.into(), retry_after: Millis(1_000) };
         if submits && self.draining && !matches!(origin, Origin::Dependency(_)) {
@@ -255,10 +261,12 @@ impl Node {
                 gather.cleared.0 += cleared;
                 gather.cleared.1 += remaining;
             }
-            Reply::Invalidated { entries, copies, .. } => {
-                gather.cleared.0 += entries;
-                gather.cleared.1 += copies;
+            Reply::Invalidated { entries: one, copies: other, .. }
+            | Reply::Forgot { shared: one, bereft: other, .. } => {
+                gather.cleared.0 += one;
+                gather.cleared.1 += other;
             }
+            heard @ Reply::Hears(true) => gather.found = Some(heard),
             Reply::Cache(more) => match &mut gather.found {
                 Some(Reply::Cache(stats)) => stats.nodes.extend(more.nodes),
                 found => *found = Some(Reply::Cache(more)),
@@ -404,6 +412,8 @@ impl Node {
             }
             Plan::Invalidated => Ok(self.invalidated(gather.cleared, &gather.left)),
             Plan::Cache => Ok(self.cache_stats(gather.found, &gather.left)),
+            Plan::Hears(word) => return self.on_heard(gather.origin, word, gather.found),
+            Plan::Forgot(word) => Ok(self.forgot(word, gather.cleared, &gather.left)),
             Plan::Find { what, name, then } => match (gather.found, then) {
                 (Some(Reply::Task(view)), Some(command)) => {
                     return self.send_to_owner(gather.origin, view.home, command);

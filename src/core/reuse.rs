@@ -549,7 +549,7 @@ impl Node {
 
     /// Members that did not answer: those that were asked in vain, and those
     /// that could not be.
-    fn silent_of(&self, left: &BTreeSet<NodeId>) -> Vec<NodeId> {
+    pub(crate) fn silent_of(&self, left: &BTreeSet<NodeId>) -> Vec<NodeId> {
         self.members.keys().copied().filter(|n| left.contains(n) || !self.live(*n)).collect()
     }
 

@@ -44,6 +44,7 @@ pub fn hello() -> Hello {
         metrics: None,
         templates: Vec::new(),
         features: Feature::ALL.map(|feature| feature.name().into()).into(),
+        forgotten: Vec::new(),
     }
 }
 

@@ -3,6 +3,7 @@
 
 use crate::cache::{CacheStats, CachedFrom, Finding};
 use crate::explain::Reason;
+use crate::forgotten::Forgotten;
 use crate::ids::{NodeId, TaskId, WorkerId};
 use crate::order::Scheduling;
 use crate::register::Issued;
@@ -10,19 +11,10 @@ use crate::schedule::CatchUp;
 use crate::shelf::Shelved;
 use crate::task::{Outcome, Priority, Report, Requirements, Resources, Spec};
 use crate::time::{Millis, Unix};
+pub use crate::watch::Watched;
+pub use crate::workers::NodeLoad;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-
-/// Where the metrics of a node are.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watched {
-    /// Whose.
-    pub node: NodeId,
-    /// `host:port`, by its own account.
-    pub at: Arc<str>,
-    /// For how long nothing was heard of it; `None`: it lives.
-    pub silent: Option<Millis>,
-}
 
 /// The answer to a request that was not refused.
 #[derive(Clone, Debug, PartialEq)]
@@ -159,6 +151,21 @@ pub enum Reply {
     },
     /// To `Query::Cache`.
     Cache(CacheStats),
+    /// To `ForgetNode`.
+    Forgot {
+        /// What is known of it now.
+        word: Forgotten,
+        /// Records that it kept, among others.
+        shared: u64,
+        /// Of these, those that lost their majority by it, or had lost it.
+        bereft: u64,
+        /// Members that did not answer; they learn it when they are back.
+        silent: Vec<NodeId>,
+    },
+    /// To `Query::Forgotten`.
+    Forgotten(Vec<Forgotten>),
+    /// To `Hears`: within the lease.
+    Hears(bool),
     /// To `Query::Task`.
     Task(Box<TaskView>),
     /// To `Query::Tasks`.
@@ -357,6 +364,8 @@ pub struct TaskView {
     pub home: NodeId,
     /// The nodes that keep it.
     pub holders: Vec<NodeId>,
+    /// Holders that are gone for ever, by an operator's word.
+    pub forgotten: Vec<Forgotten>,
     /// The version that this view shows.
     pub epoch: u32,
     /// Place among the owner's queued tasks, from 1.
@@ -611,17 +620,6 @@ impl WorkerView {
     pub fn offers(&self, task_type: &str) -> bool {
         crate::queue::offers(&self.capabilities, task_type)
     }
-}
-
-/// What a node measures of itself; fed by the shell.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct NodeLoad {
-    /// Of all its cores, 0 to 100.
-    pub cpu_percent: Option<f64>,
-    /// Resident memory of the node and its programs, MiB.
-    pub memory_mb: Option<f64>,
-    /// One-minute load average.
-    pub load1: Option<f64>,
 }
 
 /// Whether a peer can be talked to.

@@ -54,6 +54,7 @@ impl Node {
             delayed_until,
             home: kept.slot.pledge.owner,
             holders: record.holders.clone(),
+            forgotten: self.forgotten_of(record),
             epoch: record.stamp.ballot.epoch,
             position: if detail.live || detail.explain { self.queue.position(kept) } else { None },
             progress: lease.and_then(|l| l.said.percent).or_else(|| array.as_ref().and_then(|(percent, _)| *percent)),
@@ -94,6 +95,10 @@ impl Node {
 
     pub(crate) fn explain(&self, kept: &Kept) -> Explanation {
         let (record, spec) = (&kept.slot.record, &kept.slot.spec);
+        if let Some((summary, next)) = self.explain_bereft(kept) {
+            let reason = Some(Reason::Unreachable);
+            return Explanation { reason, summary, next, ..Explanation::default() };
+        }
         match &record.body.state {
             _ if spec.is_schedule() && !record.closed() => self.explain_schedule(kept),
             TaskState::Blocked => self.explain_blocked(&record.task, spec),
@@ -112,7 +117,11 @@ impl Node {
                 } else {
                     format!("was granted to worker {worker} on {executor}")
                 };
-                of_state(ahead.then_some(Reason::Reserved), summary, &record.body.state)
+                let (reason, summary) = match self.explain_unreachable(record) {
+                    Some(why) => (Some(Reason::Unreachable), format!("{summary}; no end of it can be settled: {why}")),
+                    None => (ahead.then_some(Reason::Reserved), summary),
+                };
+                of_state(reason, summary, &record.body.state)
             }
             TaskState::Done(_) => Explanation::default(),
         }

@@ -1,14 +1,25 @@
 //! What a node tells those who watch the fleet, beside what happens: where the
 //! metrics of each member are, and how many of its tasks are short of copies.
 
+use crate::ids::NodeId;
 use crate::limits;
 use crate::node::Node;
 use crate::ownership::Kept;
 use crate::time::Millis;
-use crate::view::Watched;
 // Plain data and its text form: nothing of a network.
 use core::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
+
+/// Where the metrics of a node are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Watched {
+    /// Whose.
+    pub node: NodeId,
+    /// `host:port`, by its own account.
+    pub at: Arc<str>,
+    /// For how long nothing was heard of it; `None`: it lives.
+    pub silent: Option<Millis>,
+}
 
 /// A count that takes several rounds of the sweep.
 #[derive(Default)]
@@ -103,7 +114,6 @@ mod tests {
     use super::*;
     use crate::Config;
     use crate::effect::{Input, PeerEvent};
-    use crate::ids::NodeId;
     use crate::message::{Hello, Message};
     use crate::testing::{Solo, solo};
 

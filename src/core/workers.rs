@@ -185,6 +185,17 @@ fn taken(worker: &WorkerId, node: NodeId) -> Refusal {
     Refusal::Invalid { field: "worker_id".into(), problem: problem.into() }
 }
 
+/// What a node measures of itself; fed by the shell.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct NodeLoad {
+    /// Of all its cores, 0 to 100.
+    pub cpu_percent: Option<f64>,
+    /// Resident memory of the node and its programs, MiB.
+    pub memory_mb: Option<f64>,
+    /// One-minute load average.
+    pub load1: Option<f64>,
+}
+
 impl Node {
     /// Whether a worker like this could ever run a task of this class.
     fn suits(spec: &WorkerSpec, task_type: &str, need: &Requirements) -> bool {

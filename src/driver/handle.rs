@@ -35,6 +35,7 @@ struct Shared {
     members: AtomicUsize,
     holders: AtomicUsize,
     draining: AtomicBool,
+    outcast: AtomicBool,
     idle: AtomicBool,
     /// Which state of the register the next is of.
     register: AtomicU64,
@@ -63,6 +64,8 @@ pub struct Pulse {
     pub holders: usize,
     /// It takes no new work.
     pub draining: bool,
+    /// Its mesh has forgotten it: it takes part in nothing.
+    pub outcast: bool,
     /// Nothing runs here, and every result was confirmed.
     pub idle: bool,
 }
@@ -96,6 +99,7 @@ impl Handle {
             members: AtomicUsize::new(1),
             holders: AtomicUsize::new(1),
             draining: AtomicBool::new(false),
+            outcast: AtomicBool::new(false),
             idle: AtomicBool::new(true),
             register: AtomicU64::new(0),
             revoked: RwLock::default(),
@@ -228,6 +232,7 @@ impl Handle {
             members: shared.members.load(Ordering::Relaxed),
             holders: shared.holders.load(Ordering::Relaxed),
             draining: shared.draining.load(Ordering::Relaxed),
+            outcast: shared.outcast.load(Ordering::Relaxed),
             idle: shared.idle.load(Ordering::Relaxed),
         }
     }
@@ -242,7 +247,8 @@ impl Handle {
         }
         let now = u64::try_from(shared.start.elapsed().as_millis()).unwrap_or(u64::MAX);
         shared.idle.store(node.idle(), Ordering::Relaxed);
-        if now < shared.looped_ms.load(Ordering::Relaxed) + 50 {
+        let before = shared.looped_ms.load(Ordering::Relaxed);
+        if before > 0 && now < before + 50 {
             return;
         }
         shared.looped_ms.store(now, Ordering::Relaxed);
@@ -250,6 +256,7 @@ impl Handle {
         shared.members.store(node.members() + 1, Ordering::Relaxed);
         shared.holders.store(node.holders_wanted(), Ordering::Relaxed);
         shared.draining.store(node.draining(), Ordering::Relaxed);
+        shared.outcast.store(node.outcast().is_some(), Ordering::Relaxed);
     }
 }
 

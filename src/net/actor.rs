@@ -24,7 +24,7 @@ use libp2p::{Multiaddr, PeerId, Stream, Swarm};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use taskmesh_core::{BlobHash, NetCommand, NodeId};
+use taskmesh_core::{BlobHash, NetCommand, NodeId, PeerEvent};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -46,7 +46,7 @@ impl Order {
     /// What the node is told when there is no room for its order.
     pub(super) fn refusal(self) -> Option<NetEvent> {
         match self {
-            Order::Command(command) => Some(super::jobs::refused(&command)),
+            Order::Command(command) => super::jobs::refused(&command),
             Order::Fetch { hash, .. } => Some(NetEvent::Fetched { hash, here: false }),
             _ => None,
         }
@@ -104,7 +104,7 @@ impl Setup {
         for seed in &self.config.seeds {
             book.add_seed(parse(seed)?, now);
         }
-        for node in &self.config.banished {
+        for node in self.config.banished.iter().chain(&self.config.forgotten) {
             book.banish(peer_of(node), now);
         }
         Ok(book)
@@ -251,6 +251,9 @@ impl Actor {
         self.tick_jobs(now);
         self.watch_left(now);
         self.report_traffic(now);
+        for by in self.gate.take_cast_out() {
+            self.shared.post(NetEvent::Peer(PeerEvent::CastOut { by }));
+        }
     }
 
     fn on_swarm_event(&mut self, event: SwarmEvent<BehaviourEvent>) {

@@ -39,7 +39,8 @@ impl Actor {
         for node in self.shared.take_wanted() {
             let peer = peer_of(&node);
             let idle = self.dials.walk.is_none() && !self.links.is_empty();
-            if !self.gate.is_banished(&node) && self.book.want(&peer, now) == Want::Unknown && idle {
+            let out = self.gate.is_banished(&node) || self.gate.is_forgotten(&node);
+            if !out && self.book.want(&peer, now) == Want::Unknown && idle {
                 self.dials.walk = Some(self.swarm.behaviour_mut().kad.get_closest_peers(peer));
             }
         }

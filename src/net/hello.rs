@@ -7,16 +7,17 @@
 //! not proven the key. Over TCP pnet refuses strangers before; QUIC has no pnet.
 //!
 //! ```text
-//! dialler  → listener   "TMSH", version, nonce d                          40 bytes
-//! listener → dialler    status, version, nonce l, MAC("listener", …)      69 bytes
+//! dialler  → listener   "TMSH", versions, nonce d                         40 bytes
+//! listener → dialler    status, versions, nonce l, MAC("listener", …)     69 bytes
 //! dialler  → listener   status, MAC("dialler", …)                         33 bytes
 //! listener → dialler    status                                             1 byte
 //! ```
-//! A MAC is keyed BLAKE3 over its role, the version, both peer ids and both
+//! Each says which versions it speaks; the highest that both know is spoken.
+//! A MAC is keyed BLAKE3 over its role, that version, both peer ids and both
 //! nonces: it can be neither replayed, reflected nor relayed.
 
-use super::gate::Gate;
-use super::keys::Keys;
+use super::gate::{FORGOTTEN, Gate};
+use super::keys::{Keys, Versions};
 use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use libp2p::PeerId;
 use libp2p::core::muxing::{StreamMuxerBox, StreamMuxerExt};
@@ -32,12 +33,18 @@ use std::time::Duration;
 pub(super) enum Refused {
     #[error("it has another mesh key")]
     OtherKey,
-    #[error("it speaks protocol version {theirs}; this node speaks {ours}")]
-    OtherVersion { ours: u32, theirs: u32 },
+    #[error(
+        "it speaks the protocol versions {theirs} and this node {ours}: upgrade the older one, by one release at a time"
+    )]
+    OtherVersion { ours: Versions, theirs: Versions },
     #[error("this node does not accept it: {0}")]
     Unwelcome(&'static str),
     #[error("it does not accept this node (deny list, no place on its allow list, or left by hand)")]
     NotWelcomeThere,
+    #[error("an operator said that it is gone for ever; it may join with a fresh data folder, as a new node")]
+    Forgotten,
+    #[error("its mesh has forgotten this node: stop it, move its data folder away, start it with a fresh one")]
+    ForgottenThere,
     #[error("it says that this node has another mesh key")]
     OtherKeyThere,
     #[error("it does not speak the taskmesh handshake")]
@@ -56,6 +63,8 @@ impl Refused {
             Refused::OtherVersion { .. } => "other_protocol_version",
             Refused::Unwelcome(reason) => reason,
             Refused::NotWelcomeThere => "not_welcome_there",
+            Refused::Forgotten => FORGOTTEN,
+            Refused::ForgottenThere => "forgotten_there",
             Refused::OtherKeyThere => "other_mesh_key_there",
             Refused::Malformed => "malformed_hello",
             Refused::Slow => "slow_hello",
@@ -98,15 +107,21 @@ impl Hello {
     ) -> io::Result<(PeerId, StreamMuxerBox)> {
         let spoken = tokio::time::timeout(HELLO_TIMEOUT, self.speak(&peer, &mut muxer, end)).await;
         match spoken.unwrap_or(Err(Refused::Slow)) {
-            Ok(()) => Ok((peer, muxer)),
+            Ok(version) => {
+                self.gate.agreed(peer, version);
+                Ok((peer, muxer))
+            }
             Err(refused) => {
+                if refused == Refused::ForgottenThere {
+                    self.gate.cast_out(&peer);
+                }
                 self.gate.refused(refused.reason(), Some(&peer), &address, &refused.to_string());
                 Err(io::Error::other(refused))
             }
         }
     }
 
-    async fn speak(&self, peer: &PeerId, muxer: &mut StreamMuxerBox, end: End) -> Result<(), Refused> {
+    async fn speak(&self, peer: &PeerId, muxer: &mut StreamMuxerBox, end: End) -> Result<u16, Refused> {
         let mut stream = poll_fn(|cx| {
             let opened = match end {
                 End::Dialler => muxer.poll_outbound_unpin(cx),
@@ -134,59 +149,69 @@ impl Hello {
         drive(muxer, dialogue).await?
     }
 
-    async fn dial<S: AsyncRead + AsyncWrite + Unpin>(&self, peer: &PeerId, stream: &mut S) -> Result<(), Refused> {
+    async fn dial<S: AsyncRead + AsyncWrite + Unpin>(&self, peer: &PeerId, stream: &mut S) -> Result<u16, Refused> {
         let nonce: [u8; 32] = nonce();
         let mut opening = Vec::with_capacity(40);
         opening.extend_from_slice(MAGIC);
-        opening.extend_from_slice(&self.keys.version.to_be_bytes());
+        opening.extend_from_slice(&self.keys.versions.to_word().to_be_bytes());
         opening.extend_from_slice(&nonce);
         send(stream, &opening).await?;
         let mut answer = [0; 69];
         stream.read_exact(&mut answer).await?;
-        let (status, version, theirs, mac) = (answer[0], &answer[1..5], &answer[5..37], &answer[37..]);
-        self.check_status(status, u32::from_be_bytes(version.try_into().expect("4 bytes")))?;
+        let (status, versions, theirs, mac) = (answer[0], &answer[1..5], &answer[5..37], &answer[37..]);
         let me = self.gate.me();
-        let verdict = match self.gate.objection(peer) {
-            Some(reason) => Err(Refused::Unwelcome(reason)),
-            None if self.mac(End::Listener, &me, peer, &nonce, theirs) != *mac => Err(Refused::OtherKey),
+        let versions = versions_of(versions)?;
+        let version = self.common(versions)?;
+        let proven = self.mac(End::Listener, version, [&me, peer], [&nonce, theirs]) == *mac;
+        self.check_status(status, versions, proven)?;
+        let verdict = match self.objection(peer) {
+            Some(refused) => Err(refused),
+            None if !proven => Err(Refused::OtherKey),
             None => Ok(()),
         };
         let mut reply = vec![status_of(&verdict)];
         match verdict {
-            Ok(()) => reply.extend_from_slice(self.mac(End::Dialler, &me, peer, &nonce, theirs).as_bytes()),
-            Err(_) => reply.extend_from_slice(&[0; 32]),
+            // Who is cast out must know by whom; but not who has another key.
+            Ok(()) | Err(Refused::Forgotten) if proven => {
+                reply.extend_from_slice(self.mac(End::Dialler, version, [&me, peer], [&nonce, theirs]).as_bytes());
+            }
+            Ok(()) | Err(_) => reply.extend_from_slice(&[0; 32]),
         }
         let sent = send(stream, &reply).await;
         verdict?;
         sent?;
         let mut end = [0; 1];
         stream.read_exact(&mut end).await?;
-        self.check_status(end[0], self.keys.version)
+        self.check_status(end[0], versions, true)?;
+        Ok(version)
     }
 
-    async fn listen<S: AsyncRead + AsyncWrite + Unpin>(&self, peer: &PeerId, stream: &mut S) -> Result<(), Refused> {
+    async fn listen<S: AsyncRead + AsyncWrite + Unpin>(&self, peer: &PeerId, stream: &mut S) -> Result<u16, Refused> {
         let mut opening = [0; 40];
         stream.read_exact(&mut opening).await?;
-        let (magic, version, theirs) = (&opening[..4], &opening[4..8], &opening[8..]);
+        let (magic, versions, theirs) = (&opening[..4], &opening[4..8], &opening[8..]);
         if magic != MAGIC {
             return Err(Refused::Malformed);
         }
-        let version = u32::from_be_bytes(version.try_into().expect("4 bytes"));
+        let versions = versions_of(versions)?;
         let me = self.gate.me();
-        let verdict = match self.gate.objection(peer) {
-            _ if version != self.keys.version => {
-                Err(Refused::OtherVersion { ours: self.keys.version, theirs: version })
-            }
-            Some(reason) => Err(Refused::Unwelcome(reason)),
-            None => Ok(()),
+        let verdict = match self.objection(peer) {
+            _ if self.common(versions).is_err() => self.common(versions),
+            Some(refused) => Err(refused),
+            None => self.common(versions),
         };
+        // Where there is none, nothing is proven either.
+        let version = self.common(versions).unwrap_or_default();
         let nonce: [u8; 32] = nonce();
         let mut answer = Vec::with_capacity(69);
         answer.push(status_of(&verdict));
-        answer.extend_from_slice(&self.keys.version.to_be_bytes());
+        answer.extend_from_slice(&self.keys.versions.to_word().to_be_bytes());
         answer.extend_from_slice(&nonce);
         match verdict {
-            Ok(()) => answer.extend_from_slice(self.mac(End::Listener, peer, &me, theirs, &nonce).as_bytes()),
+            Ok(_) | Err(Refused::Forgotten) => {
+                let mac = self.mac(End::Listener, version, [peer, &me], [theirs, &nonce]);
+                answer.extend_from_slice(mac.as_bytes());
+            }
             Err(_) => answer.extend_from_slice(&[0; 32]),
         }
         let sent = send(stream, &answer).await;
@@ -194,38 +219,56 @@ impl Hello {
         sent?;
         let mut reply = [0; 33];
         stream.read_exact(&mut reply).await?;
-        self.check_status(reply[0], self.keys.version)?;
-        let expected = self.mac(End::Dialler, peer, &me, theirs, &nonce);
-        let verdict = if expected == reply[1..] { Ok(()) } else { Err(Refused::OtherKey) };
+        let proven = self.mac(End::Dialler, version, [peer, &me], [theirs, &nonce]) == reply[1..];
+        self.check_status(reply[0], versions, proven)?;
+        let verdict = if proven { Ok(()) } else { Err(Refused::OtherKey) };
         let sent = send(stream, &[status_of(&verdict)]).await;
         verdict?;
-        Ok(sent?)
+        sent?;
+        Ok(version)
     }
 
-    /// What the other side's status means for this one.
-    fn check_status(&self, status: u8, version: u32) -> Result<(), Refused> {
+    /// What is spoken with a node that speaks these.
+    fn common(&self, theirs: Versions) -> Result<u16, Refused> {
+        let ours = self.keys.versions;
+        ours.common(theirs).ok_or(Refused::OtherVersion { ours, theirs })
+    }
+
+    /// Why `peer` may not connect.
+    fn objection(&self, peer: &PeerId) -> Option<Refused> {
+        self.gate.objection(peer).map(|reason| match reason {
+            FORGOTTEN => Refused::Forgotten,
+            reason => Refused::Unwelcome(reason),
+        })
+    }
+
+    /// What the other side's status means for this one. That it is forgotten it
+    /// believes only those who have `proven` that they are members.
+    fn check_status(&self, status: u8, theirs: Versions, proven: bool) -> Result<(), Refused> {
         match status {
             WELCOME => Ok(()),
-            OTHER_VERSION => Err(Refused::OtherVersion { ours: self.keys.version, theirs: version }),
+            OTHER_VERSION => Err(Refused::OtherVersion { ours: self.keys.versions, theirs }),
             UNWELCOME => Err(Refused::NotWelcomeThere),
             OTHER_KEY => Err(Refused::OtherKeyThere),
+            GONE_FOR_EVER if proven => Err(Refused::ForgottenThere),
             _ => Err(Refused::Malformed),
         }
     }
 
     /// Compared in constant time: `blake3::Hash` is.
-    fn mac(&self, role: End, dialler: &PeerId, listener: &PeerId, nonce_d: &[u8], nonce_l: &[u8]) -> blake3::Hash {
+    /// Ids and nonces are the dialler's and then the listener's.
+    fn mac(&self, role: End, version: u16, ids: [&PeerId; 2], nonces: [&[u8]; 2]) -> blake3::Hash {
         let role: &[u8; 8] = match role {
             End::Dialler => b"dialler ",
             End::Listener => b"listener",
         };
         let mut hasher = blake3::Hasher::new_keyed(&self.keys.proof);
-        hasher.update(role).update(&self.keys.version.to_be_bytes());
-        for id in [dialler, listener] {
+        hasher.update(role).update(&u32::from(version).to_be_bytes());
+        for id in ids {
             let bytes = id.to_bytes();
             hasher.update(&(bytes.len() as u64).to_be_bytes()).update(&bytes);
         }
-        hasher.update(nonce_d).update(nonce_l).finalize()
+        hasher.update(nonces[0]).update(nonces[1]).finalize()
     }
 }
 
@@ -285,11 +328,17 @@ fn advance<T>(muxer: &mut StreamMuxerBox, cx: &mut std::task::Context<'_>) -> Po
     }
 }
 
-fn status_of(verdict: &Result<(), Refused>) -> u8 {
+fn versions_of(word: &[u8]) -> Result<Versions, Refused> {
+    let word = u32::from_be_bytes(word.try_into().expect("4 bytes"));
+    Versions::of_word(word).ok_or(Refused::Malformed)
+}
+
+fn status_of<T>(verdict: &Result<T, Refused>) -> u8 {
     match verdict {
-        Ok(()) => WELCOME,
+        Ok(_) => WELCOME,
         Err(Refused::OtherVersion { .. }) => OTHER_VERSION,
         Err(Refused::OtherKey) => OTHER_KEY,
+        Err(Refused::Forgotten) => GONE_FOR_EVER,
         Err(_) => UNWELCOME,
     }
 }
@@ -307,6 +356,7 @@ const WELCOME: u8 = 0;
 const OTHER_VERSION: u8 = 1;
 const UNWELCOME: u8 = 2;
 const OTHER_KEY: u8 = 3;
+const GONE_FOR_EVER: u8 = 4;
 /// A hello is four short messages: who needs longer is stuck or hostile.
 const HELLO_TIMEOUT: Duration = Duration::from_secs(5);
 /// For the other side to read why it was refused.

@@ -83,14 +83,17 @@ struct FindJob {
 }
 
 /// What the node is told of a command that found no room.
-pub(super) fn refused(command: &NetCommand) -> NetEvent {
-    let (NetCommand::Dial { id, .. }
-    | NetCommand::Close { id, .. }
-    | NetCommand::Bootstrap { id, .. }
-    | NetCommand::Find { id, .. }) = command;
+pub(super) fn refused(command: &NetCommand) -> Option<NetEvent> {
+    let id = match command {
+        NetCommand::Dial { id, .. }
+        | NetCommand::Close { id, .. }
+        | NetCommand::Bootstrap { id, .. }
+        | NetCommand::Find { id, .. } => id,
+        NetCommand::Forget { .. } => return None,
+    };
     let refusal =
         Refusal::Full { what: "the network's list of commands".into(), limit: JOBS as u64, retry_after: Millis(1_000) };
-    done(*id, NetResult::Failed(refusal))
+    Some(done(*id, NetResult::Failed(refusal)))
 }
 
 fn done(id: RequestId, result: NetResult) -> NetEvent {
@@ -99,8 +102,10 @@ fn done(id: RequestId, result: NetResult) -> NetEvent {
 
 impl Actor {
     pub(super) fn on_command(&mut self, command: NetCommand) {
-        if self.jobs.len() >= JOBS {
-            return self.shared.post(refused(&command));
+        if self.jobs.len() >= JOBS
+            && let Some(event) = refused(&command)
+        {
+            return self.shared.post(event);
         }
         let now = Instant::now();
         match command {
@@ -113,6 +118,7 @@ impl Actor {
                 }
             }
             NetCommand::Close { id, peer } => self.begin_leave(id, peer, now),
+            NetCommand::Forget { peer } => self.forget(peer, now),
             NetCommand::Bootstrap { id, addresses, timeout, min_connections, max_connections } => {
                 let until = now + limited(timeout);
                 self.begin_bootstrap(id, &addresses, until, min_connections as usize, max_connections as usize);
@@ -196,6 +202,15 @@ impl Actor {
         };
         link.session.queue.close();
         self.jobs.closes.push(CloseJob { id, peer, until: now + LEAVE });
+    }
+
+    /// Gone for ever: what may be left of it is hung up on, so that it calls
+    /// again and is told.
+    fn forget(&mut self, node: NodeId, now: Instant) {
+        let peer = peer_of(&node);
+        self.gate.forget(node);
+        self.book.banish(peer, now);
+        let _ = self.swarm.disconnect_peer_id(peer);
     }
 
     fn begin_bootstrap(&mut self, id: RequestId, addresses: &[Arc<str>], until: Instant, min: usize, max: usize) {

@@ -184,6 +184,7 @@ impl Actor {
         }
         let Some(link) = self.links.all.remove(&peer) else { return };
         link.session.ended.cancel();
+        self.gate.parted(&peer);
         self.shared.remove(&link.session.node);
         self.book.on_lost(&peer, Instant::now());
         if link.up == Up::Yes {
@@ -285,10 +286,11 @@ impl Actor {
             }
         }
         self.on_addresses_of(peer, &addresses);
+        let spoken = self.gate.spoken(&peer).map(|version| self.keys.spoken(version));
         let event = PeerEvent::Identified {
             peer: node,
             addresses: addresses.iter().map(|a| a.to_string().into()).collect(),
-            protocol: cut(&info.protocol_version).into(),
+            protocol: spoken.map_or_else(|| cut(&info.protocol_version).into(), Into::into),
             agent: cut(info.agent_version.split(" boot/").next().unwrap_or_default()).into(),
         };
         self.shared.post(NetEvent::Peer(event));

@@ -35,7 +35,7 @@ pub mod wire;
 
 pub use blobs::FarBlobs;
 pub use counters::Counts;
-pub use keys::PROTOCOL_VERSION;
+pub use keys::{PROTOCOL_VERSIONS, Versions};
 
 use actor::Order;
 use counters::Counters;
@@ -65,6 +65,8 @@ pub struct NetConfig {
     pub known: Vec<(NodeId, Vec<String>)>,
     /// Members that were left by hand: neither dialled nor let in.
     pub banished: Vec<NodeId>,
+    /// Nodes that are gone for ever: the same, and told so if they come.
+    pub forgotten: Vec<NodeId>,
     /// Where others can reach this node, if that differs from what it sees.
     pub external: Vec<String>,
     /// Find members on the local network.
@@ -79,8 +81,8 @@ pub struct NetConfig {
     pub pace: Pace,
     /// Program and version, for identify.
     pub agent: String,
-    /// [`PROTOCOL_VERSION`]; other values are for tests of the refusal.
-    pub protocol_version: u32,
+    /// [`PROTOCOL_VERSIONS`]; others are for tests of nodes of several versions.
+    pub versions: Versions,
 }
 
 /// Neither key goes to a log.
@@ -99,6 +101,7 @@ impl Default for NetConfig {
             seeds: Vec::new(),
             known: Vec::new(),
             banished: Vec::new(),
+            forgotten: Vec::new(),
             external: Vec::new(),
             mdns: Mdns::Off,
             allow: Vec::new(),
@@ -106,7 +109,7 @@ impl Default for NetConfig {
             limits: Limits::default(),
             pace: Pace::default(),
             agent: concat!("taskmesh/", env!("CARGO_PKG_VERSION")).to_owned(),
-            protocol_version: PROTOCOL_VERSION,
+            versions: PROTOCOL_VERSIONS,
         }
     }
 }
@@ -336,8 +339,9 @@ pub fn start(config: NetConfig, blobs: BlobAccess, events: Events) -> Result<Net
     let me = keypair.public().to_peer_id();
     let node = gate::node_of(&me).ok_or_else(|| NetError::Identity("not an Ed25519 key".into()))?;
     let counters = Arc::new(Counters::default());
-    let gate = Arc::new(Gate::new(me, &config.allow, &config.deny, &config.banished, counters.clone()));
-    let keys = Keys::new(&config.mesh_key, config.protocol_version);
+    let gate =
+        Arc::new(Gate::new(me, &config.allow, &config.deny, (&config.banished, &config.forgotten), counters.clone()));
+    let keys = Keys::new(&config.mesh_key, config.versions);
     let boot = u64::from_be_bytes(hello::nonce()[..8].try_into().expect("8 of 32"));
     let mut registry = Registry::default();
     let parts = actor::Setup { keypair, keys, gate, boot, config, blobs };

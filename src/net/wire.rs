@@ -8,6 +8,7 @@
 
 mod cache;
 mod check;
+mod forgotten;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod mesh;

@@ -57,6 +57,9 @@ pub struct WorkflowState {
     pub metrics: Option<WorkflowMetrics>,
     /// Why it did not complete.
     pub error: Option<String>,
+    /// Holders that an operator said are gone for ever; left out where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forgotten_holders: Option<Vec<super::task::ForgottenHolder>>,
 }
 
 /// One step.
@@ -184,6 +187,7 @@ impl Op for WorkflowStatus {
             steps: workflow.steps.as_ref().filter(|_| self.include_steps).map(|s| s.iter().map(Into::into).collect()),
             metrics: self.include_metrics.then(|| metrics(&task, workflow, context)),
             error: task.error.as_ref().map(ToString::to_string),
+            forgotten_holders: super::task::ForgottenHolder::of(&task.forgotten),
         })
     }
 }

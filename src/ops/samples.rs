@@ -184,6 +184,7 @@ pub(crate) fn task_view(status: Status) -> TaskView {
         delayed_until: None,
         home: NodeId::test(1),
         holders: vec![NodeId::test(1)],
+        forgotten: vec![],
         epoch: 1,
         position: None,
         progress: None,

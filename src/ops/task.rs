@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::sync::Arc;
 use taskmesh_core::command::{Detail, Scope as CoreScope, TaskFilter, TaskOrder};
+use taskmesh_core::forgotten::Forgotten;
 use taskmesh_core::task::Priority;
 use taskmesh_core::view::{self, Status, TaskView};
 use taskmesh_core::{Command, Millis, Query, Refusal, Reply, Request, TaskId, WorkerId, limits};
@@ -72,6 +73,40 @@ pub struct TaskState {
     pub schedule: Option<Recurrence>,
     /// The run whose result it took, if it did not run.
     pub cached_from: Option<super::result::CachedFrom>,
+    /// Holders that an operator said are gone for ever; left out where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub forgotten_holders: Option<Vec<ForgottenHolder>>,
+}
+
+/// A holder without which a record goes on.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct ForgottenHolder {
+    /// Which node.
+    pub peer_id: String,
+    /// Who said that it is gone for ever; empty: whoever had the machine of a node.
+    pub forgotten_by: String,
+    /// When.
+    pub forgotten_at: String,
+    /// Why, for people.
+    pub reason: Option<String>,
+}
+
+impl ForgottenHolder {
+    /// `None`: there are none.
+    pub(super) fn of(words: &[Forgotten]) -> Option<Vec<ForgottenHolder>> {
+        (!words.is_empty()).then(|| words.iter().map(Into::into).collect())
+    }
+}
+
+impl From<&Forgotten> for ForgottenHolder {
+    fn from(word: &Forgotten) -> ForgottenHolder {
+        ForgottenHolder {
+            peer_id: word.node.to_string(),
+            forgotten_by: word.by.to_string(),
+            forgotten_at: value::time(word.at),
+            reason: word.reason.as_ref().map(ToString::to_string),
+        }
+    }
 }
 
 /// Measurements of a task; null where nothing was measured.
@@ -191,6 +226,7 @@ impl Op for TaskStatus {
             end_time: task.ended_at.map(value::time),
             queue_position: task.position,
             cached_from: super::result::CachedFrom::of(&task),
+            forgotten_holders: ForgottenHolder::of(&task.forgotten),
             logs,
             metrics: self.include_metrics.then(|| metrics(&task)),
             explanation: task.explanation.filter(|_| self.explain).map(Explanation::from),

@@ -50,6 +50,8 @@ impl Assembly {
                 // A revocation that is damaged is told again by the other nodes.
                 // A result that is damaged is found anew.
                 Name::Token(_) | Name::Cached(_) => {}
+                // So is who is gone for ever.
+                Name::Forgotten(_) => {}
             }
         }
         taken
@@ -89,6 +91,13 @@ impl Assembly {
                 self.disk.pledges.push((task.clone(), ballot, at));
             }
             Name::Token(_) => self.disk.tokens.push(format::decode_token(&envelope)?),
+            Name::Forgotten(node) => {
+                let word = format::decode_forgotten(&envelope)?;
+                if word.node != *node {
+                    return Err(Flaw::Damaged(format!("it is the word of {}", word.node)));
+                }
+                self.disk.forgotten.push(word);
+            }
             Name::Cached(key) => {
                 let entry = format::decode_cached(&envelope)?;
                 if entry.key != *key {

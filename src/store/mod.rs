@@ -216,6 +216,7 @@ impl StoreError {
             Entry::Tombstone(..) => "a tombstone",
             Entry::Token(_) => "a token's entry",
             Entry::Cached(_) => "a result",
+            Entry::Forgotten(_) => "a forgotten node",
             Entry::Pledge { .. } => "a pledge",
         };
         StoreError::TooLarge { what, bytes: size.0, limit: format::BODY_BYTES as u64 }

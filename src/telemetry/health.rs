@@ -2,6 +2,7 @@
 //! work. Pure functions; the face that serves them asks the driver first.
 
 use std::time::Duration;
+use taskmesh_core::forgotten::FRESH_START;
 
 /// What health is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,8 @@ pub struct Vitals {
     pub holders: usize,
     /// It takes no new work.
     pub draining: bool,
+    /// Its mesh has forgotten it.
+    pub outcast: bool,
 }
 
 /// `/healthz`: 200 while the loop turns, else 503. A supervisor should restart
@@ -42,6 +45,9 @@ pub fn readyz(vitals: &Vitals) -> (u16, String) {
     if vitals.draining {
         reasons.push("the node is draining: it is about to stop".into());
     }
+    if vitals.outcast {
+        reasons.push(format!("its mesh has forgotten this node: {FRESH_START}"));
+    }
     if reasons.is_empty() {
         return (200, "ready\n".into());
     }
@@ -63,7 +69,8 @@ const HUNG_AFTER: Duration = Duration::from_secs(30);
 mod tests {
     use super::*;
 
-    const WELL: Vitals = Vitals { since_loop: Duration::from_millis(300), live: 3, holders: 3, draining: false };
+    const WELL: Vitals =
+        Vitals { since_loop: Duration::from_millis(300), live: 3, holders: 3, draining: false, outcast: false };
 
     #[test]
     fn a_node_that_is_well_is_ready() {
@@ -75,13 +82,16 @@ mod tests {
 
     #[test]
     fn every_reason_is_listed() {
-        let ill = Vitals { since_loop: Duration::from_millis(7_250), live: 1, holders: 3, draining: true };
+        let ill =
+            Vitals { since_loop: Duration::from_millis(7_250), live: 1, holders: 3, draining: true, outcast: false };
         let expected = "not ready\n\
             - the loop last came round 7.2 s ago, and should within 5 s\n\
             - 1 of the 3 nodes that must keep a task can be reached, this one included\n\
             - the node is draining: it is about to stop\n";
         assert_eq!(readyz(&ill), (503, expected.into()));
         assert_eq!(healthz(&ill).0, 200);
+        let (status, body) = readyz(&Vitals { outcast: true, ..WELL });
+        assert!(status == 503 && body.contains("fresh"), "{body}");
     }
 
     #[test]

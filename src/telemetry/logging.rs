@@ -5,6 +5,7 @@
 
 use std::io::{self, IsTerminal};
 use taskmesh_core::Notice;
+use taskmesh_core::forgotten::{FRESH_START, Forgotten};
 use tracing::{debug, info, trace, warn};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::MakeWriter;
@@ -102,6 +103,11 @@ pub fn tell(notice: &Notice) {
         Notice::Refused { from, why } => debug!(%from, why, "message refused"),
         Notice::Damaged { task } => warn!(%task, "copy damaged, being repaired from the other holders"),
         Notice::Repaired { task } => info!(%task, "copy repaired"),
+        Notice::NodeForgotten(word) => {
+            let reason = word.reason.as_deref();
+            warn!(node = %word.node, by = &*word.by, reason, "a node is gone for ever, by an operator's word");
+        }
+        Notice::CastOut(word) => cast_out(word),
         Notice::QueuePaused(true) => info!("queue paused"),
         Notice::QueuePaused(false) => info!("queue resumed"),
         Notice::CacheLookedUp { found } => trace!(found, "result looked for"),
@@ -109,6 +115,12 @@ pub fn tell(notice: &Notice) {
         Notice::CacheHolds { entries, bytes } => trace!(entries, bytes, "results kept"),
         Notice::Replicated { took } => trace!(took_ms = took.0, "replicated"),
     }
+}
+
+/// The mesh goes on without this very node.
+pub fn cast_out(word: &Forgotten) {
+    let reason = word.reason.as_deref();
+    tracing::error!(by = &*word.by, reason, "the mesh has forgotten this node: {FRESH_START}");
 }
 
 /// Libraries that tell at `info` or `debug` what only their authors need.

@@ -159,6 +159,8 @@ impl Metrics {
             Notice::Refused { why, .. } => self.mesh.refused.with_label_values(&[why]).inc(),
             Notice::Damaged { .. } => self.mesh.damaged.inc(),
             Notice::Repaired { .. } => self.mesh.repaired.inc(),
+            // Said by a person, and in the log.
+            Notice::NodeForgotten(_) | Notice::CastOut(_) => {}
             Notice::QueuePaused(paused) => self.queue.paused.set(i64::from(*paused)),
             Notice::CacheLookedUp { found } => self.cache.lookups.with_label_values(&[found]).inc(),
             Notice::CacheEvicted { policy, why } => {

@@ -13,6 +13,7 @@ mod failover;
 #[path = "../fleet/mod.rs"]
 mod fleet;
 mod foreign;
+mod forget;
 mod graphs;
 mod news;
 mod operator;

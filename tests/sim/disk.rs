@@ -6,6 +6,7 @@ use taskmesh_core::authority::TokenId;
 use taskmesh_core::cache::{CacheKey, Cached};
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
+use taskmesh_core::forgotten::Forgotten;
 use taskmesh_core::message::Controls;
 use taskmesh_core::register::Issued;
 use taskmesh_core::{Ballot, BlobHash, Disk, Entry, Key, NodeId, Record, Slot, Spec, TaskId, Unix, WorkerId};
@@ -41,6 +42,8 @@ pub(crate) struct SimDisk {
     tombstones: BTreeMap<u64, Unix>,
     tokens: BTreeMap<TokenId, Issued>,
     cached: BTreeMap<CacheKey, Arc<Cached>>,
+    /// Nodes that are gone for ever, as far as its node knows.
+    pub(crate) forgotten: BTreeMap<NodeId, Forgotten>,
     boot: u64,
 }
 
@@ -76,6 +79,9 @@ impl SimDisk {
             }
             Entry::Token(entry) => {
                 self.tokens.insert(entry.id, entry);
+            }
+            Entry::Forgotten(word) => {
+                self.forgotten.insert(word.node, word);
             }
             Entry::Cached(entry) => {
                 self.cached.insert(entry.key, entry);
@@ -145,6 +151,7 @@ impl SimDisk {
             boot: self.boot,
             tombstones: self.tombstones.iter().map(|(hash, at)| (*hash, *at)).collect(),
             tokens: self.tokens.values().cloned().collect(),
+            forgotten: self.forgotten.values().cloned().collect(),
             cached: self.cached.values().map(|entry| (**entry).clone()).collect(),
             blobs: self.blobs.clone(),
         }

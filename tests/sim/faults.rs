@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) span: Time,
     /// What kinds of things.
     pub(crate) mood: Mood,
+    /// How often most holders of a record are destroyed.
+    pub(crate) ravages: u32,
     /// How the run is summed up.
     pub(crate) digest: Digest,
     /// A mistake in every node.
@@ -68,6 +70,8 @@ pub(crate) struct Faults {
     pub(crate) bursts: bool,
     /// Some tasks take results of earlier ones.
     pub(crate) caches: bool,
+    /// Most holders of a record are destroyed now and then.
+    pub(crate) ravages: bool,
     cache: Bounds,
     scheduling: Scheduling,
     ageing: Millis,
@@ -97,6 +101,10 @@ pub(crate) enum Fault {
     Blackout,
     /// A node dies and its disk is gone.
     Destroy,
+    /// Most holders of a record do, at once.
+    Ravage,
+    /// An operator says who is gone for ever.
+    Forget,
     /// The network falls apart.
     Part,
     /// And is whole again.
@@ -156,7 +164,7 @@ impl Faults {
             jump_every: often(prng, 300, 2_000, 15_000),
             drain_every: often(prng, 300, 8_000, 25_000),
             bursts: prng.chance(300),
-            caches: prng.chance(500),
+            caches: prng.chance(500) && plan.ravages == 0,
             cache: Bounds {
                 entries: [1, 3, 10_000][prng.below(3) as usize],
                 ttl: [Millis(5_000), calm.cache.ttl][prng.below(2) as usize],
@@ -183,6 +191,7 @@ impl Faults {
             clears: false,
             bursts: false,
             caches: false,
+            ravages: plan.ravages > 0,
             cache: Bounds::default(),
             scheduling: Scheduling::default(),
             ageing: Config::default().ageing,
@@ -271,6 +280,7 @@ impl Faults {
             Fault::Slow => self.slow_every,
             Fault::Jump => self.jump_every,
             Fault::Drain => self.drain_every,
+            Fault::Ravage | Fault::Forget => None,
             Fault::Mend | Fault::Quicken { .. } | Fault::HandBack { .. } | Fault::Stop { .. } => None,
         }
     }
@@ -313,6 +323,8 @@ impl World {
                 }
             }
             Fault::Destroy => self.destroy_some(),
+            Fault::Ravage => self.ravage(),
+            Fault::Forget => self.forget_destroyed(),
             Fault::Part => self.part(),
             Fault::Mend => self.mend_network(),
             Fault::Sever => self.sever(),
@@ -473,6 +485,11 @@ impl World {
             host.run_clock_at(now, 1_000);
             if matches!(host.fate, Fate::Unborn | Fate::Down) {
                 self.agenda.at(now + 1, Event::Boot { node: n });
+            }
+        }
+        if self.faults.ravages {
+            for after in [8_000, 20_000, 45_000] {
+                self.agenda.at(self.now + after, Event::Fault(Fault::Forget));
             }
         }
         for after in [1_500, 6_000, 12_000] {

@@ -19,6 +19,8 @@ mod link;
 mod model;
 mod oracle;
 mod planted;
+mod ravage;
+mod ravaged;
 mod run;
 mod scenarios;
 mod schedules;
@@ -45,11 +47,28 @@ fn many_seeds_keep_every_promise() {
     conclude(&failures, nodes);
 }
 
+const RAVAGES: u32 = 3;
+
+/// The same without workflows, schedules and arrays, where now and then most
+/// holders of a record are destroyed, and forgotten. One of them: `SIM_RAVAGES=3`.
+#[test]
+fn lost_majorities_go_on_when_they_are_forgotten() {
+    let first = number("SIM_FIRST", 0);
+    let seeds = number("SIM_SEEDS", 40);
+    let nodes = number("SIM_NODES", 15) as usize;
+    let (tally, failures) =
+        run_seeds(first..first + seeds, |seed| Plan { ravages: RAVAGES, ..Plan::drawn(seed, nodes) });
+    println!("{}", tally.table());
+    conclude(&failures, nodes);
+    assert!(tally.ravages > 0 && tally.ravaged < tally.accepted, "nothing was left to go on with");
+}
+
 /// Quiet unless `SIM_SEED` names the one to look at.
 #[test]
 fn one_seed_keeps_every_promise() {
     let nodes = number("SIM_NODES", 15) as usize;
-    let outcome = run(&Plan::drawn(number("SIM_SEED", 1), nodes));
+    let ravages = u32::try_from(number("SIM_RAVAGES", 0)).expect("a small number");
+    let outcome = run(&Plan { ravages, ..Plan::drawn(number("SIM_SEED", 1), nodes) });
     if std::env::var("SIM_SEED").is_ok() {
         println!("{}", outcome.tally.table());
     }

@@ -90,6 +90,12 @@ pub(crate) struct Promise {
     pub(crate) forgotten: Ballot,
     /// Rights to write it that were won.
     won: BTreeSet<(Birth, Ballot)>,
+    /// Nothing is promised of it any more: no holder of it was left.
+    pub(crate) void: bool,
+    /// Most of its holders were destroyed once: it may have run twice.
+    pub(crate) bereft: bool,
+    /// Outcomes that they alone knew.
+    pub(crate) lost: Vec<Ending>,
 }
 
 impl Promise {
@@ -99,12 +105,23 @@ impl Promise {
         // One copy is no defence against another task of the same id.
         let given_way = self.local && !self.decided.is_empty();
         let over = self.births.iter().all(decided) && !self.decided.is_empty();
-        self.accepted.is_some() && !given_way && !over
+        self.accepted.is_some() && !given_way && !over && !self.void
+    }
+
+    /// Most of its holders were destroyed. Its outcome stays if it is `shown` by
+    /// a copy that is left.
+    pub(crate) fn bereave(&mut self, birth: Birth, shown: bool) {
+        self.bereft = true;
+        if !shown {
+            let lost = self.decided.extract_if(.., |(b, _)| *b == birth);
+            self.lost.extend(lost.map(|(_, ending)| ending));
+            self.told.clear();
+        }
     }
 
     /// Whether it was accepted and has ended.
     pub(crate) fn ended(&self) -> bool {
-        self.accepted.is_some() && !self.open()
+        self.accepted.is_some() && !self.open() && !self.void
     }
 
     /// Whether nobody waits for the end of this submission.
@@ -354,7 +371,7 @@ impl World {
             let shown = writer && pledged(r.owner()) && r.stamp.ballot < ballot;
             shown && r.prior.iter().filter(|h| pledged(**h)).count() * 2 > r.prior.len()
         });
-        resumes || copies().any(|r| r.majority(pledged))
+        resumes || copies().any(|r| r.majority(pledged)) || self.is_inherited(task, record, ballot.owner, pledged)
     }
 
     pub(crate) fn copy_of(&self, node: NodeId, task: &TaskId) -> Option<&Copy> {

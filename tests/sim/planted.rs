@@ -117,6 +117,12 @@ fn tick_fires_once_notices_an_heir_that_leaves_ticks_out() {
     caught(Planted::ForgetTicks, "tick_fires_once");
 }
 
+#[test]
+fn one_granting_owner_or_outcome_unique_notice_an_heir_that_asks_nobody() {
+    let invariants = ["one_granting_owner", "outcome_unique", "holders_converge", "result_earned"];
+    caught_in(Planted::InheritAlone, &invariants, |plan| Plan { ravages: 3, ..plan });
+}
+
 fn caught(planted: Planted, invariant: &str) {
     caught_by_any(planted, &[invariant]);
 }

@@ -25,7 +25,8 @@ impl Plan {
     /// A run with whatever faults the seed draws.
     pub(crate) fn drawn(seed: u64, nodes: usize) -> Plan {
         let tasks = 10 * nodes as u64;
-        Plan { seed, nodes, tasks, span: 120_000, mood: Mood::Drawn, digest: Digest::Outline, planted: None }
+        let (mood, digest) = (Mood::Drawn, Digest::Outline);
+        Plan { seed, nodes, tasks, span: 120_000, mood, digest, ravages: 0, planted: None }
     }
 
     /// A run without faults.
@@ -49,8 +50,11 @@ fn live(plan: &Plan) -> Outcome {
     world.raise();
     world.plan_faults();
     world.plan_work(plan.tasks, 2_000, plan.span);
-    world.plan_schedules(2_000, plan.span);
-    world.plan_arrays(2_000, plan.span);
+    if plan.ravages == 0 {
+        world.plan_schedules(2_000, plan.span);
+        world.plan_arrays(2_000, plan.span);
+    }
+    world.plan_ravages(plan.ravages, plan.span);
     world.run_until(plan.span);
     world.finish()
 }

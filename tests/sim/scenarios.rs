@@ -444,7 +444,7 @@ fn weave(world: &mut World, n: usize, name: &str, definition: &Definition) -> Ta
 }
 
 /// Steps of half a second, each handed what the one before left.
-fn chain(steps: usize) -> Definition {
+pub(crate) fn chain(steps: usize) -> Definition {
     let step = |n: usize| {
         let mut step = Step::new(&format!("s{n}"), "echo");
         step.inputs = json!({"program": "good", "cost": 500, "leaves": "inline"});

@@ -59,6 +59,10 @@ tally! {
     restarts: "restarts",
     /// Disks lost for ever.
     destroyed: "disks lost for ever",
+    /// Most holders of a record at once.
+    ravages: "majorities of holders lost for ever",
+    /// Tasks of which nothing was left then.
+    ravaged: "tasks of which no holder was left",
     /// Copies damaged.
     damaged: "copies damaged",
     /// And made whole.

@@ -47,7 +47,8 @@ impl World {
             let at = from + self.prng.below(until - from);
             self.agenda.at(at, Event::Act(Act::Submit));
         }
-        let others = [(Act::Meddle, tasks / 2), (Act::SubmitWorkflow, tasks / 15), (Act::Approve, tasks / 5)];
+        let flows = if self.faults.ravages { 0 } else { tasks };
+        let others = [(Act::Meddle, tasks / 2), (Act::SubmitWorkflow, flows / 15), (Act::Approve, flows / 5)];
         for (act, times) in others {
             for _ in 0..times {
                 let at = from + self.prng.below(until - from);
@@ -191,7 +192,8 @@ impl World {
         }
         // What is forgotten can't be told from what never was: no task should
         // wait for it.
-        if self.prng.chance(150) && !self.faults.short_retention && !self.faults.clears {
+        let waits = !self.faults.short_retention && !self.faults.clears && !self.faults.ravages;
+        if self.prng.chance(150) && waits {
             for _ in 0..1 + self.prng.below(3) {
                 spec.depends_on.extend(self.any_accepted().filter(|t| !spec.depends_on.contains(t)));
             }
@@ -228,7 +230,8 @@ impl World {
     fn any_requirements(&mut self) -> Requirements {
         let cpus = |n: u64| Resources { cpu_milli: n, ..Resources::default() };
         let mut need = Requirements { resources: cpus(500 * self.prng.below(5)), ..Requirements::default() };
-        if self.prng.chance(300) {
+        // Else those that meet them may be destroyed.
+        if self.prng.chance(300) && !self.faults.ravages {
             let selectors = ["zone=a", "zone in (a,b)", "zone!=a", "zone,!spot", "spot!=yes"];
             let selector = selectors[self.prng.below(5) as usize];
             need.selector = Condition::read_all(selector).expect("a selector");
@@ -350,6 +353,7 @@ impl World {
                 let connected = peers.map(|p| NodeId::test(p as u64)).collect();
                 (id, NetResult::Bootstrapped { connected, used: Vec::new(), failures: Vec::new() })
             }
+            NetCommand::Forget { .. } => return,
             NetCommand::Find { id, .. } => (id, NetResult::Found(Vec::new())),
         };
         let life = self.hosts[n].life;

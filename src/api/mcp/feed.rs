@@ -154,7 +154,7 @@ fn about(notice: &Notice) -> (Option<&TaskId>, &'static [Topic]) {
         | Notice::LeaseLost { task, .. } => (Some(task), RUNS),
         Notice::OwnerAdopted { task, .. } => (Some(task), &[]),
         Notice::TaskMoved { .. } | Notice::QueuePaused(_) => (None, QUEUE),
-        Notice::PeerUp(_) | Notice::PeerLost(_) => (None, MEMBERS),
+        Notice::PeerUp(_) | Notice::PeerLost(_) | Notice::NodeForgotten(_) | Notice::CastOut(_) => (None, MEMBERS),
         Notice::HoldersChanged { .. }
         | Notice::Refused { .. }
         | Notice::Damaged { .. }

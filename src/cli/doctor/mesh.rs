@@ -1,13 +1,16 @@
 //! The mesh as the node and the metrics of all nodes show it. All pure.
 
 use super::super::monitors::{Monitor, Reading};
-use super::super::survey::{State, Survey};
+use super::super::survey::{Member, State, Survey};
 use super::super::words::{self, count};
 use super::Finding;
 use super::machine::room_of;
 use crate::config::Config;
+use crate::driver::wall_clock;
+use crate::ops::value;
 use crate::telemetry::process::DiskRoom;
 use std::collections::BTreeMap;
+use taskmesh_core::Millis;
 
 type Monitors = BTreeMap<String, Monitor>;
 
@@ -181,14 +184,33 @@ impl Named<'_> {
                     short.iter().filter(|(_, n)| *n > 0.0).map(|(name, n)| format!("{n:.0} of {name}")).collect();
                 let says =
                     format!("{} have fewer holders than they should: {}", count(n as u64, "task"), owners.join(", "));
-                Finding::warning(
-                    CHECK,
-                    says,
-                    "it passes by itself after mesh.away_ms if there are nodes enough: start those that are away",
-                )
+                let passes =
+                    "it passes by itself after mesh.away_ms if there are nodes enough: start those that are away";
+                match self.long_gone()[..] {
+                    [] => Finding::warning(CHECK, says, passes),
+                    ref gone => {
+                        let says = format!("{says}; not heard for long: {}", gone.join(", "));
+                        let next = format!(
+                            "start them; where disks are destroyed, and tasks hang since most of their holders were there, \
+                             `taskmesh forget {}`: read first what that breaks (docs/operate.md)",
+                            gone.join(" ")
+                        );
+                        Finding::warning(CHECK, says, next)
+                    }
+                }
             }
             (_, _) => Finding::ok(CHECK, "every task has as many holders as it should"),
         }
+    }
+
+    /// Nodes of which nothing was heard for so long that they may be gone for ever.
+    fn long_gone(&self) -> Vec<String> {
+        let now = wall_clock();
+        let silent = |m: &&Member| {
+            let seen = m.last_seen.as_str().and_then(|text| value::read_time("last_seen", text).ok());
+            m.state == State::Away && seen.is_none_or(|seen| now.since(seen) > LONG)
+        };
+        self.survey.members.iter().filter(silent).map(|m| m.shown()).collect()
     }
 
     fn damage(&self) -> Finding {
@@ -224,6 +246,8 @@ impl Named<'_> {
 
 /// A restart of a peer mends one; more than this is no accident.
 const MENDED_AN_HOUR: f64 = 20.0;
+/// A node that restarts is back before.
+const LONG: Millis = Millis(10 * 60_000);
 
 #[cfg(test)]
 mod tests {
@@ -299,6 +323,12 @@ mod tests {
                 "{check}: {verdict:?} {says}"
             );
         }
+        let mut gone = healthy();
+        gone.members[2].state = State::Away;
+        gone.members[2].last_seen = "2020-01-01T00:00:00Z".into();
+        let found = look(&gone, &monitors(&WELL.replace("copies 0", "copies 2"), 0.0), &config);
+        let copies = found.iter().find(|f| f.check == "copies").expect("it is looked at");
+        assert!(copies.next.as_deref().is_some_and(|next| next.contains("taskmesh forget cccc3333")), "{copies:?}");
         assert_eq!(verdict(&look(&healthy(), &monitors(WELL, -3.0), &config), "clock").0, Verdict::Warning);
     }
 

@@ -36,9 +36,9 @@ impl Rogue {
     async fn connect_without(to: &TestNode, lacks: Lacks) -> Rogue {
         let config = config(66, TCP);
         let keypair = Keypair::ed25519_from_bytes(config.identity).unwrap();
-        let keys = Keys::new(&config.mesh_key, config.protocol_version);
+        let keys = Keys::new(&config.mesh_key, config.versions);
         let me = keypair.public().to_peer_id();
-        let gate = Arc::new(Gate::new(me, &[], &[], &[], Arc::default()));
+        let gate = Arc::new(Gate::new(me, &[], &[], (&[], &[]), Arc::default()));
         let setup = Setup { keypair, keys: keys.clone(), gate, boot: 1, config, blobs: no_blobs() };
         let (mut swarm, mut control) = setup.swarm(&mut Registry::default()).unwrap();
         if lacks != Lacks::Streams {

@@ -6,12 +6,12 @@ use super::task::{
     ballot_from, birth_from, fence_from, node_to, nodes_to, owned, owned_all, owned_or_none, record_from, report_from,
     spec_from, stamp_from,
 };
-use super::{WireError, cache, permits, proto, reply, request, tokens};
+use super::{WireError, cache, forgotten, permits, proto, reply, request, tokens};
 use proto::message::Kind;
 use std::sync::Arc;
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::execution::Verdict;
-use taskmesh_core::message::{Beat, Controls, Declined, Finished, Grant, Hello};
+use taskmesh_core::message::{Beat, Controls, Declined, Electorate, Finished, Grant, Hello};
 use taskmesh_core::shelf::Shelved;
 use taskmesh_core::view::Pause;
 use taskmesh_core::{Message, Millis, NodeId, Record, Spec, TaskId, Unix, WorkerId, limits};
@@ -49,11 +49,12 @@ impl From<&Message> for Kind {
             Message::Lost { task } => Kind::Lost(proto::Lost { task: id(task) }),
             Message::Gone { task, birth } => Kind::Gone(proto::Gone { task: id(task), birth: some(*birth) }),
             Message::Forget { task, stamp } => Kind::Forget(proto::Forget { task: id(task), stamp: some(*stamp) }),
-            Message::Claim { task, birth, ballot, stamp } => Kind::Claim(proto::Claim {
+            Message::Claim { task, birth, ballot, stamp, electorate } => Kind::Claim(proto::Claim {
                 task: id(task),
                 birth: some(*birth),
                 ballot: some(*ballot),
                 stamp: some(*stamp),
+                everybody: *electorate == Electorate::Everybody,
             }),
             Message::Pledge { task, ballot, kept } => Kind::Pledge(proto::Pledge {
                 task: id(task),
@@ -122,6 +123,7 @@ pub(super) fn message_from(message: &proto::Message) -> Checked<Message> {
             birth: birth_from(claim.birth.as_ref())?,
             ballot: ballot_from("claim.ballot", claim.ballot.as_ref())?,
             stamp: stamp_from(claim.stamp.as_ref())?,
+            electorate: forgotten::electorate_from(claim.everybody),
         },
         Kind::Pledge(pledge) => pledge_from(pledge)?,
         Kind::Grant(grant) => Message::Grant(Box::new(grant_from(grant)?)),
@@ -203,6 +205,7 @@ impl From<&Hello> for proto::Hello {
             metrics: owned_or_none(hello.metrics.as_ref()),
             templates: hello.templates.iter().map(Into::into).collect(),
             features: hello.features.iter().map(owned).collect(),
+            forgotten: hello.forgotten.iter().map(Into::into).collect(),
         }
     }
 }
@@ -224,6 +227,7 @@ fn hello_from(hello: &proto::Hello) -> Checked<Hello> {
         })?
         .into_iter()
         .collect(),
+        forgotten: forgotten::words_from("hello.forgotten", &hello.forgotten, limits::FORGOTTEN)?,
     })
 }
 

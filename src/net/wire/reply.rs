@@ -1,6 +1,7 @@
 //! Replies on the wire: the second half of `proto/taskmesh/v1/request.proto`.
 
 use super::check::{self, Checked, same_names};
+use super::forgotten::{forgot_from, forgot_to, words_from};
 use super::mesh::{pause_from, pause_to};
 use super::needs::{requirements_from, resources_from};
 use super::refusal::refusal_from;
@@ -48,12 +49,9 @@ impl From<&Reply> for Kind {
     fn from(reply: &Reply) -> Self {
         match reply {
             Reply::Submitted(submitted) => Kind::Submitted((&**submitted).into()),
-            Reply::Cancelled { task, status, at, cleanup_required } => Kind::Cancelled(proto::CancelReply {
-                task: id(task),
-                status: status_to(*status),
-                at: at.0,
-                cleanup_required: *cleanup_required,
-            }),
+            Reply::Cancelled { task, status, at, cleanup_required } => {
+                Kind::Cancelled(cancelled_to(task, *status, *at, *cleanup_required))
+            }
             Reply::Reprioritised { task, old, new, position } => Kind::Reprioritised(proto::Reprioritised {
                 task: id(task),
                 old: old.value(),
@@ -100,6 +98,8 @@ impl From<&Reply> for Kind {
                 Kind::Invalidated(proto::Invalidated { entries: *entries, copies: *copies, silent: nodes_to(silent) })
             }
             Reply::Cache(stats) => Kind::Cache(cache::stats_to(stats)),
+            Reply::Forgot { word, shared, bereft, silent } => Kind::Forgot(forgot_to(word, *shared, *bereft, silent)),
+            Reply::Hears(heard) => Kind::Hears(proto::Hears { heard: *heard }),
             Reply::Registered { .. }
             | Reply::Discovered { .. }
             | Reply::Peers { .. }
@@ -110,9 +110,14 @@ impl From<&Reply> for Kind {
             | Reply::Token(_)
             | Reply::Foreseen(_)
             | Reply::Template(_)
+            | Reply::Forgotten(_)
             | Reply::Tokens(_) => Kind::LocalOnly(proto::LocalOnly {}),
         }
     }
+}
+
+fn cancelled_to(task: &TaskId, status: Status, at: Unix, cleanup_required: bool) -> proto::CancelReply {
+    proto::CancelReply { task: id(task), status: status_to(status), at: at.0, cleanup_required }
 }
 
 fn reply_from(reply: &proto::Reply) -> Checked<Reply> {
@@ -178,6 +183,8 @@ fn reply_from(reply: &proto::Reply) -> Checked<Reply> {
             silent: check::nodes("invalidated.silent", &gone.silent, limits::MEMBERS)?,
         },
         Kind::Cache(stats) => Reply::Cache(cache::stats_from(stats)?),
+        Kind::Forgot(forgot) => forgot_from(forgot)?,
+        Kind::Hears(hears) => Reply::Hears(hears.heard),
     })
 }
 
@@ -258,6 +265,7 @@ impl From<&TaskView> for proto::TaskView {
             delayed_until: view.delayed_until.map(|t| t.0),
             home: node_to(view.home),
             holders: nodes_to(&view.holders),
+            forgotten: view.forgotten.iter().map(Into::into).collect(),
             epoch: view.epoch,
             position: view.position,
             progress_percent: view.progress.map(u32::from),
@@ -297,6 +305,7 @@ fn task_from(view: &proto::TaskView) -> Checked<TaskView> {
         delayed_until: view.delayed_until.map(Unix),
         home: check::node("view.home", &view.home)?,
         holders: check::nodes("view.holders", &view.holders, limits::HOLDERS)?,
+        forgotten: words_from("view.forgotten", &view.forgotten, 2 * limits::HOLDERS)?,
         epoch: check::counter("view.epoch", view.epoch)?,
         position: position(view.position)?,
         progress: check::percent("view.progress", view.progress_percent)?,

@@ -2,7 +2,7 @@
 
 use super::check::{self, Checked, same_names};
 use super::task::{node_to, owned, owned_all, owned_or_none, spec_from};
-use super::{WireError, cache, proto};
+use super::{WireError, cache, forgotten, proto};
 use proto::request::Kind;
 use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter, TaskOrder};
 use taskmesh_core::view::Status;
@@ -74,6 +74,9 @@ fn command_to(command: &Command) -> Kind {
         }
         Command::KeepValue { name, content, ttl } => Kind::KeepValue(cache::value_to(name, content.as_deref(), *ttl)),
         Command::Invalidate { which, scope } => Kind::Invalidate(cache::invalidate_to(which, *scope)),
+        Command::ForgetNode { word, presence, scope } => {
+            Kind::ForgetNode(forgotten::command_to(word, *presence, *scope))
+        }
         Command::Register(_)
         | Command::Connect { .. }
         | Command::Disconnect { .. }
@@ -103,12 +106,14 @@ fn query_to(query: &Query) -> Kind {
             Kind::Worker(proto::WorkerQuery { worker: worker.as_str().to_owned(), tasks: *tasks })
         }
         Query::Workers => Kind::Workers(proto::WorkersQuery {}),
+        Query::Hears(node) => Kind::Hears(proto::HearsQuery { node: node_to(*node) }),
         Query::Value { name } => Kind::Value(proto::ValueQuery { name: owned(name) }),
         Query::Cache { scope } => Kind::Cache(proto::CacheQuery { scope: scope_to(*scope) }),
         Query::Discover { .. }
         | Query::Peers(_)
         | Query::Peer { .. }
         | Query::Tokens
+        | Query::Forgotten
         | Query::Foresee(_)
         | Query::Template { .. } => Kind::LocalOnly(proto::LocalOnly {}),
     }
@@ -162,6 +167,8 @@ pub(super) fn request_from(request: &proto::Request) -> Checked<Request> {
         Kind::Value(asked) => Request::Query(cache::named_from(asked)?),
         Kind::Invalidate(asked) => Request::Command(cache::invalidate_from(asked)?),
         Kind::Cache(query) => Request::Query(cache::query_from(query)?),
+        Kind::ForgetNode(forget) => Request::Command(forgotten::command_from(forget)?),
+        Kind::Hears(query) => Request::Query(Query::Hears(check::node("hears.node", &query.node)?)),
     })
 }
 

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use taskmesh_core::authority::{Role, TokenId};
 use taskmesh_core::command::{ClearScope, Detail, Request, Scope, Submission, TaskFilter, TaskOrder, WorkerSpec};
 use taskmesh_core::execution::Verdict;
-use taskmesh_core::message::{Beat, By, Controls, Declined, Finished, Grant, Hello, Permit, PermitAsk};
+use taskmesh_core::forgotten::{Forgotten, Presence};
+use taskmesh_core::message::{Beat, By, Controls, Declined, Electorate, Finished, Grant, Hello, Permit, PermitAsk};
 use taskmesh_core::placement::{Alternative, Condition, Placement, Test};
 use taskmesh_core::record::Birth;
 use taskmesh_core::register::Issued;
@@ -79,11 +80,8 @@ fn about_copies() -> Any<Message> {
         task().prop_map(|task| Message::Lost { task }),
         (task(), birth()).prop_map(|(task, birth)| Message::Gone { task, birth }),
         (task(), stamp()).prop_map(|(task, stamp)| Message::Forget { task, stamp }),
-        (task(), birth(), ballot(), stamp()).prop_map(|(task, birth, ballot, stamp)| Message::Claim {
-            task,
-            birth,
-            ballot,
-            stamp
+        (task(), birth(), ballot(), stamp(), electorate()).prop_map(|(task, birth, ballot, stamp, electorate)| {
+            Message::Claim { task, birth, ballot, stamp, electorate }
         }),
         (task(), ballot()).prop_map(|(task, ballot)| Message::Pledge { task, ballot, kept: None }),
         (ballot(), record()).prop_map(|(ballot, record)| Message::Pledge {
@@ -196,6 +194,11 @@ fn command() -> Any<Command> {
         }),
         of(long()).prop_map(|reason| Command::Pause { reason }),
         any::<bool>().prop_map(|reorder| Command::Resume { reorder }),
+        (forgotten(), any::<bool>(), scope()).prop_map(|(word, there, scope)| Command::ForgetNode {
+            word,
+            presence: if there { Presence::Overruled } else { Presence::Respected },
+            scope
+        }),
         (which, scope()).prop_map(|(which, scope)| Command::Clear { which, scope }),
         (worker(), any::<bool>(), millis()).prop_map(|(worker, graceful, timeout)| Command::Unregister {
             worker,
@@ -223,6 +226,7 @@ fn query() -> Any<Query> {
         }),
         (worker(), any::<bool>()).prop_map(|(worker, tasks)| Query::Worker { worker, tasks }),
         Just(Query::Workers),
+        node().prop_map(Query::Hears),
         scope().prop_map(|scope| Query::Cache { scope }),
         short().prop_map(|name| Query::Value { name }),
     ]
@@ -272,7 +276,7 @@ fn hello() -> Any<Hello> {
         controls(),
         of(any::<u64>()),
         of(short()),
-        (vec(shelved(), 0..3), vec(short(), 0..3)),
+        (vec(shelved(), 0..3), vec(short(), 0..3), vec(forgotten(), 0..3)),
     )
         .prop_map(|(boot, version, draining, workers, free, members, controls, tokens, metrics, more)| Hello {
             boot,
@@ -286,8 +290,19 @@ fn hello() -> Any<Hello> {
             metrics,
             templates: more.0,
             features: more.1.into_iter().collect(),
+            forgotten: more.2,
         })
         .boxed()
+}
+
+pub(super) fn forgotten() -> Any<Forgotten> {
+    (node(), short(), (0..=COUNT).prop_map(Unix), of(short()))
+        .prop_map(|(node, by, at, reason)| Forgotten { node, by, at, reason })
+        .boxed()
+}
+
+fn electorate() -> Any<Electorate> {
+    prop_oneof![Just(Electorate::Holders), Just(Electorate::Everybody)].boxed()
 }
 
 fn shelved() -> Any<Shelved> {
@@ -371,8 +386,16 @@ fn finished() -> Any<Finished> {
 }
 
 pub(super) fn record() -> Any<Record> {
-    (task(), birth(), stamp(), nodes(1..9), nodes(0..8), body())
-        .prop_map(|(task, birth, stamp, holders, prior, body)| Record { task, birth, stamp, holders, prior, body })
+    (task(), birth(), stamp(), nodes(1..9), nodes(0..8), nodes(0..3), body())
+        .prop_map(|(task, birth, stamp, holders, prior, forgotten, body)| Record {
+            task,
+            birth,
+            stamp,
+            holders,
+            prior,
+            forgotten,
+            body,
+        })
         .boxed()
 }
 

@@ -177,6 +177,7 @@ impl From<&Record> for proto::Record {
             stamp: Some(record.stamp.into()),
             holders: nodes_to(&record.holders),
             prior: nodes_to(&record.prior),
+            forgotten: nodes_to(&record.forgotten),
             body: Some((&record.body).into()),
         }
     }
@@ -194,6 +195,7 @@ pub(super) fn record_from(record: Option<&proto::Record>) -> Checked<Record> {
         stamp: stamp_from(record.stamp.as_ref())?,
         holders: check::nodes("record.holders", &record.holders, limits::HOLDERS)?,
         prior: check::nodes("record.prior", &record.prior, limits::HOLDERS)?,
+        forgotten: check::nodes("record.forgotten", &record.forgotten, limits::HOLDERS)?,
         body: body_from(check::need("record.body", record.body.as_ref())?)?,
     })
 }

@@ -65,7 +65,8 @@ fn read(envelope: &Envelope<'_>) -> Result<Entry, Flaw> {
         Kind::Record => {
             let (_, named): (Ballot, Record) = match envelope.version {
                 1 => v1::decode::<v1::Slot<'_>>(envelope.body)?.try_into()?,
-                _ => v1::decode::<v4::Slot<'_>>(envelope.body)?.try_into()?,
+                2 => v1::decode::<v4::Slot<'_>>(envelope.body)?.try_into()?,
+                _ => v1::decode::<v5::Slot<'_>>(envelope.body)?.try_into()?,
             };
             let (pledge, record) = decode_record(envelope, &named.task)?;
             Entry::Record { pledge, record: Box::new(record) }
@@ -78,6 +79,7 @@ fn read(envelope: &Envelope<'_>) -> Result<Entry, Flaw> {
         Kind::Pledge => decode_pledge(envelope).map(|(ballot, at)| Entry::Pledge { task: anything(), ballot, at })?,
         Kind::Token => Entry::Token(decode_token(envelope)?),
         Kind::Cached => Entry::Cached(Arc::new(decode_cached(envelope)?)),
+        Kind::Forgotten => Entry::Forgotten(decode_forgotten(envelope)?),
         Kind::Spilled | Kind::Seal => unreachable!("these are no entries"),
     })
 }

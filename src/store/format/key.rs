@@ -20,6 +20,7 @@ pub(in crate::store) enum Name {
     Seal,
     Token(TokenId),
     Cached(CacheKey),
+    Forgotten(NodeId),
 }
 
 impl Name {
@@ -36,6 +37,7 @@ impl Name {
             Name::Seal => Kind::Seal,
             Name::Token(_) => Kind::Token,
             Name::Cached(_) => Kind::Cached,
+            Name::Forgotten(_) => Kind::Forgotten,
         }
     }
 
@@ -50,7 +52,8 @@ impl Name {
             | Name::Tombstone(_)
             | Name::Seal
             | Name::Token(_)
-            | Name::Cached(_) => None,
+            | Name::Cached(_)
+            | Name::Forgotten(_) => None,
         }
     }
 }
@@ -62,7 +65,7 @@ impl std::fmt::Display for Name {
             Name::Spec(task) | Name::Record(task) | Name::Pledge(task) => write!(f, "{kind} of {task}"),
             Name::Worker(worker) => write!(f, "{kind} {worker}"),
             Name::Controls | Name::Seal => f.write_str(kind),
-            Name::Peer(node) => write!(f, "{kind} {node}"),
+            Name::Peer(node) | Name::Forgotten(node) => write!(f, "{kind} {node}"),
             Name::Boot(copy) => write!(f, "{kind}, copy {copy}"),
             Name::Token(id) => write!(f, "{kind} {id}"),
             Name::Cached(key) => write!(f, "{kind} {key}"),
@@ -85,6 +88,7 @@ pub(in crate::store) fn keys_of_entry(entry: &Entry, mut each: impl FnMut(Kind, 
         Entry::Boot(_) => (0..BOOT_COPIES).for_each(|copy| each(Kind::Boot, &[copy])),
         Entry::Token(entry) => each(Kind::Token, &entry.id.0),
         Entry::Cached(entry) => each(Kind::Cached, &entry.key.0),
+        Entry::Forgotten(word) => each(Kind::Forgotten, &word.node.0),
         Entry::Tombstone(hash, _) => each(Kind::Tombstone, &hash.to_be_bytes()),
     }
 }
@@ -120,6 +124,7 @@ pub(in crate::store) fn name_of(key: &[u8]) -> Option<Name> {
         Kind::Boot if name.len() == 1 && name[0] < BOOT_COPIES => Name::Boot(name[0]),
         Kind::Token => Name::Token(TokenId(name.try_into().ok()?)),
         Kind::Cached => Name::Cached(CacheKey(name.try_into().ok()?)),
+        Kind::Forgotten => Name::Forgotten(NodeId(name.try_into().ok()?)),
         Kind::Tombstone => Name::Tombstone(u64::from_be_bytes(name.try_into().ok()?)),
         Kind::Controls | Kind::Boot | Kind::Spilled | Kind::Seal => return None,
     })

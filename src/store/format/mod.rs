@@ -14,6 +14,7 @@ mod v1;
 mod v2;
 mod v3;
 mod v4;
+mod v5;
 
 pub(super) use key::{Name, keys_of_entry, keys_of_name, name_of};
 
@@ -22,6 +23,7 @@ use std::sync::Arc;
 use taskmesh_core::cache::Cached;
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
+use taskmesh_core::forgotten::Forgotten;
 use taskmesh_core::message::Controls;
 use taskmesh_core::prng::mix;
 use taskmesh_core::register::Issued;
@@ -48,6 +50,8 @@ pub(super) enum Kind {
     Token = 11,
     /// A result for later tasks.
     Cached = 12,
+    /// A node that is gone for ever.
+    Forgotten = 13,
 }
 
 impl Kind {
@@ -65,6 +69,7 @@ impl Kind {
             10 => Kind::Seal,
             11 => Kind::Token,
             12 => Kind::Cached,
+            13 => Kind::Forgotten,
             _ => return None,
         })
     }
@@ -82,6 +87,7 @@ impl Kind {
             Kind::Seal => "seal",
             Kind::Token => "token's entry",
             Kind::Cached => "result",
+            Kind::Forgotten => "forgotten node",
             Kind::Spilled => "reference to a file",
         }
     }
@@ -90,7 +96,7 @@ impl Kind {
     pub(super) fn version(self) -> u8 {
         match self {
             Kind::Spec => 4,
-            Kind::Record => 2,
+            Kind::Record => 3,
             Kind::Worker
             | Kind::Controls
             | Kind::Peer
@@ -100,6 +106,7 @@ impl Kind {
             | Kind::Seal
             | Kind::Token
             | Kind::Cached
+            | Kind::Forgotten
             | Kind::Spilled => 1,
         }
     }
@@ -135,8 +142,11 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) -> Result<(), TooLarge> {
             seal(Kind::Spec, v4::Spec::from(&**spec), out)
         }
         Entry::Spec(_, spec) => seal_as(Kind::Spec, 3, v3::Spec::from(&**spec), out),
+        Entry::Record { pledge, record } if !record.forgotten.is_empty() => {
+            seal(Kind::Record, v5::Slot::from((*pledge, &**record)), out)
+        }
         Entry::Record { pledge, record } => match record.body.state.closed().and_then(|c| c.cached_from.as_ref()) {
-            Some(source) => seal(Kind::Record, v4::Slot::from((*pledge, &**record, source)), out),
+            Some(source) => seal_as(Kind::Record, 2, v4::Slot::from((*pledge, &**record, source)), out),
             None => seal_as(Kind::Record, 1, v1::Slot::from((*pledge, &**record)), out),
         },
         Entry::Worker(spec, since) => seal(Kind::Worker, v1::Worker::from((spec, *since)), out),
@@ -146,6 +156,7 @@ pub(super) fn encode(entry: &Entry, out: &mut Vec<u8>) -> Result<(), TooLarge> {
         Entry::Pledge { ballot, at, .. } => seal(Kind::Pledge, v1::Pledge::from((*ballot, *at)), out),
         Entry::Token(entry) => seal(Kind::Token, v2::Token::from(entry), out),
         Entry::Cached(entry) => seal(Kind::Cached, v4::Cached::from(&**entry), out),
+        Entry::Forgotten(word) => seal(Kind::Forgotten, v5::Forgotten::from(word), out),
         Entry::Tombstone(_, at) => seal(Kind::Tombstone, v1::Tombstone { at: at.0 }, out),
     }
 }
@@ -203,6 +214,7 @@ pub(super) fn decode_record(envelope: &Envelope<'_>, task: &TaskId) -> Result<(B
     let (pledge, record): (Ballot, Record) = match version(envelope)? {
         1 => v1::decode::<v1::Slot<'_>>(envelope.body)?.try_into()?,
         2 => v1::decode::<v4::Slot<'_>>(envelope.body)?.try_into()?,
+        3 => v1::decode::<v5::Slot<'_>>(envelope.body)?.try_into()?,
         found => return Err(newer(envelope.kind, found)),
     };
     if record.task != *task {
@@ -267,6 +279,13 @@ pub(super) fn decode_cached(envelope: &Envelope<'_>) -> Result<Cached, Flaw> {
     }
 }
 
+pub(super) fn decode_forgotten(envelope: &Envelope<'_>) -> Result<Forgotten, Flaw> {
+    match version(envelope)? {
+        1 => v1::decode::<v5::Forgotten<'_>>(envelope.body)?.try_into(),
+        found => Err(newer(envelope.kind, found)),
+    }
+}
+
 pub(super) fn decode_tombstone(envelope: &Envelope<'_>) -> Result<Unix, Flaw> {
     match version(envelope)? {
         1 => v1::decode::<v1::Tombstone>(envelope.body).map(|t| Unix(t.at)),
@@ -327,7 +346,7 @@ pub(super) fn inspect(value: &[u8]) -> Result<Envelope<'_>, Flaw> {
     match Kind::from_byte(value[1]) {
         Some(kind) => Ok(Envelope { kind, version: value[2], body }),
         // Whole, so it was written like this.
-        None => Err(Flaw::Newer { what: "an unknown kind of entry", found: value[1], known: Kind::Cached as u8 }),
+        None => Err(Flaw::Newer { what: "an unknown kind of entry", found: value[1], known: Kind::Forgotten as u8 }),
     }
 }
 

@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use std::collections::BTreeMap;
 use taskmesh_core::authority::{Role, TokenId};
 use taskmesh_core::cache::{CacheKey, Caching, Mode, Scope, Source};
+use taskmesh_core::forgotten::Forgotten;
 use taskmesh_core::message::Controls;
 use taskmesh_core::placement::{Alternative, Condition, Placement, Test};
 use taskmesh_core::prng::Prng;
@@ -70,6 +71,7 @@ fn golden_record(state: TaskState) -> Entry {
         stamp: Stamp { ballot: Ballot { epoch: 2, owner: NodeId::test(2) }, revision: 300 },
         holders: vec![NodeId::test(1), NodeId::test(2), NodeId::test(3)],
         prior: vec![NodeId::test(4)],
+        forgotten: Vec::new(),
         body: Task {
             priority: Priority::new(2.5).unwrap(),
             attempt: 3,
@@ -274,6 +276,34 @@ fn the_bytes_of_version_4_never_change() {
     newest_entries().iter().for_each(|(_, entry)| assert_same(entry, &value_of(entry)));
 }
 
+/// What came with version 5.
+fn last_entries() -> Vec<(String, Entry)> {
+    let word = Forgotten {
+        node: NodeId::test(9),
+        by: text("ann"),
+        at: Unix(1_700_000_000_000),
+        reason: Some(text("its disk burnt")),
+    };
+    let without = |entry| match entry {
+        Entry::Record { pledge, record } => {
+            let record = Record { forgotten: vec![NodeId::test(9)], ..*record };
+            Entry::Record { pledge, record: Box::new(record) }
+        }
+        other => other,
+    };
+    let taken = newest_entries().into_iter().filter(|(name, _)| name == "record").map(|(_, entry)| entry);
+    let plain = golden_record(TaskState::Blocked);
+    let records = taken.chain([plain]).map(|entry| ("record".to_owned(), without(entry)));
+    records.chain([("forgotten".to_owned(), Entry::Forgotten(word))]).collect()
+}
+
+#[test]
+fn the_bytes_of_version_5_never_change() {
+    let found: String = last_entries().iter().map(|(name, entry)| shown(name, entry, &value_of(entry))).collect();
+    assert_eq!(found, include_str!("golden_v5.txt"), "found:\n{found}");
+    last_entries().iter().for_each(|(_, entry)| assert_same(entry, &value_of(entry)));
+}
+
 /// Every key and value as it was when its version was frozen. If this fails,
 /// the change makes stores on disks unreadable: add a version instead.
 #[test]
@@ -320,6 +350,9 @@ fn assert_same(entry: &Entry, value: &[u8]) {
         }
         Entry::Token(entry) => {
             assert_eq!(decode_token(&open(value, Kind::Token).unwrap()).unwrap(), *entry);
+        }
+        Entry::Forgotten(word) => {
+            assert_eq!(decode_forgotten(&open(value, Kind::Forgotten).unwrap()).unwrap(), *word);
         }
         Entry::Cached(entry) => {
             assert_eq!(decode_cached(&open(value, Kind::Cached).unwrap()).unwrap(), **entry);

@@ -341,6 +341,7 @@ impl TryFrom<Slot<'_>> for (CoreBallot, Record) {
             stamp: Stamp { ballot: slot.ballot.into(), revision: slot.revision },
             holders: slot.holders.into_iter().map(NodeId).collect(),
             prior: slot.prior.into_iter().map(NodeId).collect(),
+            forgotten: Vec::new(),
             body: Task {
                 priority: priority(slot.priority)?,
                 attempt: slot.attempt,

@@ -72,7 +72,7 @@ impl TryFrom<Spec<'_>> for CoreSpec {
 }
 
 #[derive(Encode, BorrowDecode)]
-struct Source<'a> {
+pub(super) struct Source<'a> {
     task: &'a str,
     attempt: u32,
 }
@@ -96,6 +96,12 @@ impl TryFrom<Source<'_>> for CoreSource {
 pub(super) struct Slot<'a> {
     first: v1::Slot<'a>,
     cached_from: Source<'a>,
+}
+
+impl<'a> Slot<'a> {
+    pub(super) fn new(first: v1::Slot<'a>, cached_from: Source<'a>) -> Slot<'a> {
+        Slot { first, cached_from }
+    }
 }
 
 impl<'a> From<(Ballot, &'a Record, &'a CoreSource)> for Slot<'a> {

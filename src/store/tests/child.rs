@@ -151,6 +151,7 @@ fn facts(disk: &Disk) -> BTreeMap<String, BlobHash> {
     disk.peers.iter().for_each(|p| add(format!("peer {}", p.0), format!("{p:?}")));
     disk.tombstones.iter().for_each(|t| add(format!("tombstone {}", t.0), format!("{t:?}")));
     disk.pledges.iter().for_each(|p| add(format!("pledge {}", p.0), format!("{p:?}")));
+    disk.forgotten.iter().for_each(|w| add(format!("forgotten {}", w.node), format!("{w:?}")));
     disk.tokens.iter().for_each(|t| add(format!("token {}", t.id), format!("{t:?}")));
     disk.cached.iter().for_each(|e| add(format!("result {}", e.key), format!("{e:?}")));
     add("controls".to_owned(), format!("{:?}", disk.controls));

@@ -236,7 +236,7 @@ fn a_store_that_a_newer_program_wrote_is_refused_and_left_as_it_is() {
         assert!(matches!(refusal, Err(StoreError::Newer { .. })), "{refusal:?}");
         edit_rows(folder.path(), |db| drop(db.remove(key).unwrap()));
     };
-    written_newer(&key(RECORD, "c"), 2, 3);
+    written_newer(&key(RECORD, "c"), 2, 200);
     written_newer(&key(RECORD, "c"), 1, 200);
     written_newer(&key(200, "c"), 2, 1);
     assert_eq!(load_whole(folder.path()), expected([&a[..], &b[..]]));

@@ -6,6 +6,7 @@ use taskmesh_core::authority::{Role, TokenId};
 use taskmesh_core::cache::{CacheKey, Cached, Caching, Mode, Scope, Source};
 use taskmesh_core::command::WorkerSpec;
 use taskmesh_core::effect::PeerBook;
+use taskmesh_core::forgotten::Forgotten;
 use taskmesh_core::message::Controls;
 use taskmesh_core::placement::{Alternative, Condition, Placement, Test};
 use taskmesh_core::prng::Prng;
@@ -84,6 +85,7 @@ pub(crate) fn record(chance: &mut Prng, task: &TaskId) -> Entry {
         stamp: Stamp { ballot: ballot(chance), revision: chance.next() as u32 },
         holders: some(chance, 5, node),
         prior: some(chance, 3, node),
+        forgotten: some(chance, 2, node),
         body: Task {
             priority: priority(chance),
             attempt: chance.next() as u32,
@@ -127,6 +129,7 @@ pub(crate) fn others(chance: &mut Prng) -> Vec<Entry> {
         Entry::Tombstone(chance.next(), unix(chance)),
         Entry::Token(issued(chance)),
         Entry::Cached(Arc::new(cached(chance))),
+        Entry::Forgotten(forgotten(chance)),
         Entry::Pledge { task: task_id(chance), ballot: ballot(chance), at: unix(chance) },
     ]
 }
@@ -143,6 +146,10 @@ pub(crate) fn issued(chance: &mut Prng) -> Issued {
         expires: unix(chance),
         revoked: maybe(chance, unix),
     }
+}
+
+pub(crate) fn forgotten(chance: &mut Prng) -> Forgotten {
+    Forgotten { at: unix(chance), node: node(chance), by: text(chance), reason: maybe(chance, text) }
 }
 
 fn caching(chance: &mut Prng) -> Caching {

@@ -20,6 +20,7 @@ impl Invariant for AcceptedOnce {
 /// Ids that stand for two tasks.
 pub(crate) fn twice(world: &World) -> impl Iterator<Item = &TaskId> {
     let shared_view = !world.faults.splits_views();
-    let promises = world.oracle.promises.iter().filter(move |_| shared_view);
+    // Whoever could have known of the first was destroyed.
+    let promises = world.oracle.promises.iter().filter(move |(_, p)| shared_view && !p.void && !p.bereft);
     promises.filter(|(_, p)| p.works.len() > 1 || p.fresh > 1).map(|(task, _)| task)
 }

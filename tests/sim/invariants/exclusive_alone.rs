@@ -14,7 +14,8 @@ impl Invariant for ExclusiveAlone {
 
     fn see(&mut self, world: &World, seen: &Seen<'_>) -> Result<(), String> {
         let Seen::Started { node, task, fence, spec, .. } = seen else { return Ok(()) };
-        if !spec.exclusive || world.faults.silences_executors() {
+        let bereft = world.oracle.promises.get(*task).is_some_and(|p| p.bereft);
+        if !spec.exclusive || world.faults.silences_executors() || bereft {
             return Ok(());
         }
         let runs = world.oracle.runs.get(*task).into_iter().flatten();

@@ -39,7 +39,15 @@ pub(crate) fn diverged(world: &World) -> Vec<String> {
         let record = &copy.record;
         world.oracle.promises.get(&record.task).is_some_and(|p| p.forgotten > record.stamp.ballot)
     };
-    let to_see = |copy: &&Copy| kept(copy) && !forgotten(copy) && !world.born_among_the_dead(&copy.record);
+    // What it left was lost with most of its holders: nobody can take a copy.
+    let hollow = |copy: &&Copy| {
+        let there = |hash| world.hosts.iter().any(|h| h.disk.blobs.contains(&hash));
+        let bereft = world.oracle.promises.get(&copy.record.task).is_some_and(|p| p.bereft);
+        let report = copy.record.body.state.closed().and_then(|c| c.report.as_ref());
+        bereft && report.is_some_and(|r| r.blobs().any(|(hash, _)| !there(hash)))
+    };
+    let apart = |copy: &&Copy| world.born_among_the_dead(&copy.record) || hollow(copy);
+    let to_see = |copy: &&Copy| kept(copy) && !forgotten(copy) && !apart(copy);
     newest.into_values().filter(to_see).filter_map(|copy| problem(world, &copy.record)).collect()
 }
 

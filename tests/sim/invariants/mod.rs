@@ -54,6 +54,24 @@ pub(crate) enum Seen<'a> {
     Unknown { node: usize, task: &'a TaskId, answer: &'a Result<Reply, Refusal> },
 }
 
+impl Seen<'_> {
+    /// The task that it is about.
+    pub(crate) fn task(&self) -> Option<&TaskId> {
+        match self {
+            Seen::Kept { record, .. } => Some(&record.task),
+            Seen::Granted { grant, .. } => Some(&grant.task),
+            Seen::Forgotten { key: Key::Task(task) | Key::Pledge(task), .. } => Some(task),
+            Seen::Vowed { task, .. }
+            | Seen::Started { task, .. }
+            | Seen::Accepted { task, .. }
+            | Seen::Told { task, .. }
+            | Seen::DecidedAnew { task, .. }
+            | Seen::Unknown { task, .. } => Some(task),
+            Seen::Batch { .. } | Seen::Unasked { .. } | Seen::Forgotten { .. } => None,
+        }
+    }
+}
+
 /// Something that must hold.
 pub(crate) trait Invariant {
     /// Its name.

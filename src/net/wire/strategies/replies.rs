@@ -42,6 +42,9 @@ fn reply() -> Any<Reply> {
         stats().prop_map(|stats| Reply::Stats(Box::new(stats))),
         worker_view().prop_map(|view| Reply::Worker(Box::new(view))),
         vec(worker_view(), 0..4).prop_map(Reply::Workers),
+        any::<bool>().prop_map(Reply::Hears),
+        (super::forgotten(), 0..=COUNT, 0..=COUNT, nodes(0..4))
+            .prop_map(|(word, shared, bereft, silent)| Reply::Forgot { word, shared, bereft, silent }),
     ]
     .boxed()
 }
@@ -129,9 +132,10 @@ fn task_view() -> Any<TaskView> {
             of(schedule_view()),
             of(super::cached::origin()),
             of(super::spec().prop_map(Arc::new)),
+            vec(super::forgotten(), 0..3),
         ),
     )
-        .prop_map(|(first, second, third, fourth, (workflow, schedule, cached_from, spec))| {
+        .prop_map(|(first, second, third, fourth, (workflow, schedule, cached_from, spec, forgotten))| {
             let (task, task_type, status, priority, tags, executor) = first;
             let ([attempt, failures, crashes, epoch], submitted_at, [started_at, ended_at, delayed_until]) = second;
             let (home, holders, position, progress, message, log_tail, error) = third;
@@ -154,6 +158,7 @@ fn task_view() -> Any<TaskView> {
                 delayed_until,
                 home,
                 holders,
+                forgotten,
                 epoch,
                 position,
                 progress,

@@ -4,6 +4,7 @@ use super::*;
 use prost::Message as _;
 use proto::message::Kind;
 use taskmesh_core::execution::Verdict;
+use taskmesh_core::forgotten::Forgotten;
 use taskmesh_core::message::{Beat, Controls, Finished, Grant, Hello};
 use taskmesh_core::shelf::Shelved;
 use taskmesh_core::task::{Closed, Data, Outcome, Report, Task, TaskState};
@@ -40,6 +41,10 @@ pub(super) fn entries<T: Default>(limit: usize) -> std::collections::BTreeMap<St
     (0..=limit).map(|n| (n.to_string(), T::default())).collect()
 }
 
+fn forgotten() -> Forgotten {
+    Forgotten { node: NodeId([2; 32]), by: "ann".into(), at: Unix(1), reason: Some("burnt".into()) }
+}
+
 pub(super) fn text() -> String {
     long(limits::TEXT_BYTES)
 }
@@ -55,6 +60,7 @@ fn record() -> Record {
         stamp: Stamp::default(),
         holders: vec![NodeId([1; 32]), NodeId([2; 32]), NodeId([3; 32])],
         prior: Vec::new(),
+        forgotten: Vec::new(),
         body: Task {
             priority: Priority::NORMAL,
             attempt: 1,
@@ -289,10 +295,16 @@ fn of_a_hello() {
         metrics: None,
         templates: vec![Shelved { id: "t".into(), version: "1.0.0".into(), hash: BlobHash([1; 32]) }],
         features: std::collections::BTreeSet::from(["workflows".into()]),
+        forgotten: vec![forgotten()],
     };
     let table: &[Over<proto::Hello>] = &[
         ("hello.boot", |h| h.boot = u64::MAX),
         ("hello.version", |h| h.version = u32::MAX),
+        ("hello.forgotten", |h| h.forgotten = vec![h.forgotten[0].clone(); limits::FORGOTTEN + 1]),
+        ("forgotten.node", |h| h.forgotten[0].node = vec![1; 31]),
+        ("forgotten.by", |h| h.forgotten[0].by = text()),
+        ("forgotten.at", |h| h.forgotten[0].at = u64::MAX),
+        ("forgotten.reason", |h| h.forgotten[0].reason = Some(text())),
         ("hello.workers", |h| h.workers = vec![h.workers[0].clone(); limits::WORKERS + 1]),
         ("worker.worker", |h| h.workers[0].worker.clear()),
         ("worker.capabilities", |h| h.workers[0].capabilities = texts(limits::ATTRIBUTES)),

@@ -92,6 +92,7 @@ fn view() -> TaskView {
         delayed_until: None,
         home: NodeId([1; 32]),
         holders: Vec::new(),
+        forgotten: Vec::new(),
         epoch: 1,
         position: None,
         progress: None,

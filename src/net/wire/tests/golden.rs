@@ -48,6 +48,7 @@ fn of_an_offer() {
         stamp: Stamp { ballot: fence().ballot, revision: 0 },
         holders: vec![NodeId([0xaa; 32]), NodeId([0xbb; 32]), NodeId([0xcc; 32])],
         prior: Vec::new(),
+        forgotten: Vec::new(),
         body: Task {
             priority: Priority::NORMAL,
             attempt: 0,
