@@ -438,7 +438,8 @@ impl Node {
     fn learn_addresses(&mut self, peer: NodeId, addresses: Vec<Arc<str>>) {
         let Some(member) = self.members.get_mut(&peer) else { return };
         let before = member.book.addresses.clone();
-        for address in addresses.into_iter().filter(|a| !a.is_empty()) {
+        // The first of them comes first.
+        for address in addresses.into_iter().rev().filter(|a| !a.is_empty()) {
             member.book.addresses.retain(|known| *known != address);
             member.book.addresses.insert(0, address);
         }
