@@ -116,8 +116,11 @@ impl Named<'_> {
         if read >= all {
             return Finding::ok(CHECK, format!("of all {} read", count(all as u64, "node")));
         }
-        let silent =
-            if silent.is_empty() { "the others do not say where theirs are".to_owned() } else { silent.join(", ") };
+        let silent = if silent.is_empty() {
+            "the others, which do not say where theirs are".to_owned()
+        } else {
+            silent.join(", ")
+        };
         let next = "nothing is wrong where they listen on loopback (metrics.listen): then run this on each machine";
         Finding {
             verdict: super::Verdict::Unknown,
