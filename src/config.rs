@@ -89,12 +89,24 @@ pub struct Auth {
 pub struct Net {
     /// Multiaddresses to listen on, as text: the network layer reads them.
     pub listen: Vec<String>,
+    /// In the place of `listen`: this port, TCP and QUIC; 0: `listen` holds.
+    pub listen_port: u16,
     /// Multiaddresses of nodes to join by.
     pub seeds: Vec<String>,
     /// Multiaddresses under which others reach this node (NAT, containers).
     pub external: Vec<String>,
     /// Find nodes of the same mesh on the local network.
     pub mdns: bool,
+    /// Find out by other nodes whether this one can be reached.
+    pub autonat: bool,
+    /// Carry connections of others.
+    pub relay_serve: bool,
+    /// How many at once.
+    pub relay_circuits: u32,
+    /// Be reached, and reach others, over relays.
+    pub relay_use: bool,
+    /// Replace relayed connections by direct ones.
+    pub hole_punching: bool,
     /// Only these nodes may connect; empty: all of the mesh.
     pub allow: Vec<NodeId>,
     /// These nodes may not.
@@ -359,6 +371,7 @@ impl Config {
         let templates = config.node.templates_dir.take();
         config.node.templates_dir = templates.map(|path| home_expanded(&path, inputs.var("HOME")));
         problems.extend(config.contradictions());
+        config.listen_on_the_port();
         if problems.is_empty() { Ok(config) } else { Err(ConfigError::Wrong(problems)) }
     }
 
@@ -378,10 +391,16 @@ impl Config {
                 templates_dir: None,
             },
             net: Net {
-                listen: LISTEN.map(str::to_owned).to_vec(),
+                listen: listen("127.0.0.1", PORT),
+                listen_port: 0,
                 seeds: Vec::new(),
                 external: Vec::new(),
                 mdns: false,
+                autonat: false,
+                relay_serve: false,
+                relay_circuits: 128,
+                relay_use: false,
+                hole_punching: false,
                 allow: Vec::new(),
                 deny: Vec::new(),
                 max_connections: 128,
@@ -441,6 +460,14 @@ impl Config {
         self.node.templates_dir.clone().unwrap_or_else(|| self.node.data_dir.join("templates"))
     }
 
+    /// One port for all, as if its addresses had been written out.
+    fn listen_on_the_port(&mut self) {
+        if self.net.listen_port != 0 {
+            self.net.listen = listen("0.0.0.0", self.net.listen_port);
+            self.sources.insert("net.listen", self.source("net.listen_port").clone());
+        }
+    }
+
     /// What no single value can be blamed for.
     fn contradictions(&self) -> Vec<Problem> {
         let mut found = Vec::new();
@@ -460,6 +487,16 @@ impl Config {
             self.source.queue.is_empty() == self.source.types.is_empty(),
             "source.queue",
             "needs source.types, and source.types needs it".to_owned(),
+        );
+        require(
+            self.net.listen_port == 0 || self.is_default("net.listen"),
+            "net.listen_port",
+            "and net.listen both say where to listen: leave one out".to_owned(),
+        );
+        require(
+            self.net.relay_use || !self.net.hole_punching,
+            "net.hole_punching",
+            "needs net.relay_use: it is over a relay that two nodes agree when to dial".to_owned(),
         );
         let (beat, lease, away) = (self.mesh.beat.0, self.mesh.lease.0, self.mesh.away.0);
         require(
@@ -498,11 +535,15 @@ impl Config {
 }
 
 /// The port is the same for both, so that one rule opens a firewall.
-const LISTEN: [&str; if cfg!(feature = "quic") { 2 } else { 1 }] = [
-    "/ip4/127.0.0.1/tcp/4770",
-    #[cfg(feature = "quic")]
-    "/ip4/127.0.0.1/udp/4770/quic-v1",
-];
+fn listen(ip: &str, port: u16) -> Vec<String> {
+    let mut addresses = vec![format!("/ip4/{ip}/tcp/{port}")];
+    if cfg!(feature = "quic") {
+        addresses.push(format!("/ip4/{ip}/udp/{port}/quic-v1"));
+    }
+    addresses
+}
+
+const PORT: u16 = 4770;
 
 fn home_expanded(path: &Path, home: Option<&str>) -> PathBuf {
     match (path.strip_prefix("~"), home) {

@@ -5,6 +5,7 @@
 mod machine;
 mod mesh;
 mod network;
+mod paths;
 
 use super::exit::Exit;
 use super::output::{self, Form};
@@ -106,9 +107,10 @@ async fn with_node(global: &Global, config: &Config, info: &NodeInfo, findings: 
     let node = reach::find(global)?;
     findings.extend(network::listening(info).await);
     findings.extend(network::seeds_by_node(&node, info, &network::seeds(config)).await);
-    findings.push(network::reachability(config, info));
     let survey = Survey::ask(&node).await?;
     let monitors = monitors::ask(info).await.unwrap_or_default();
+    let own = monitors.get(&info.peer_id).and_then(|monitor| monitor.read.as_ref());
+    findings.extend(paths::look(config, own, network::reachability(config, info)));
     findings.extend(mesh::look(&survey, &monitors, config));
     Ok(())
 }

@@ -26,6 +26,8 @@ pub(super) struct Monitor {
 pub(super) struct Reading {
     /// Each metric, summed over its labels.
     pub(super) values: BTreeMap<String, f64>,
+    /// Those with labels, as they stand: `name{label="value"}`.
+    pub(super) labelled: BTreeMap<String, f64>,
     /// Of the program.
     pub(super) version: Option<String>,
     /// Seconds that its clock is ahead of this machine's, and how sure that is:
@@ -39,12 +41,20 @@ impl Reading {
         self.values.get(name).copied()
     }
 
+    /// A metric with one label.
+    pub(super) fn labelled(&self, name: &str, label: &str, value: &str) -> Option<f64> {
+        self.labelled.get(&format!("{name}{{{label}=\"{value}\"}}")).copied()
+    }
+
     /// Reads Prometheus's text format.
     pub(super) fn parse(text: &str) -> Reading {
         let mut reading = Reading::default();
         for line in text.lines().filter(|line| line.starts_with("taskmesh_") || line.starts_with("process_")) {
             let Some((name, value)) = line.rsplit_once(' ') else { continue };
             let Ok(value) = value.parse::<f64>() else { continue };
+            if name.ends_with('}') {
+                reading.labelled.insert(name.to_owned(), value);
+            }
             let (name, labels) = name.split_once('{').unwrap_or((name, ""));
             if name == "taskmesh_build_info" {
                 reading.version = labels.split('"').nth(1).map(str::to_owned);
@@ -119,6 +129,7 @@ mod tests {
             taskmesh_build_info{version=\"1.2.3\"} 1\nlibp2p_y 7\nprocess_start_time_seconds 1e9\ntaskmesh_bad x\n";
         let reading = Reading::parse(text);
         assert_eq!(reading.value("taskmesh_x"), Some(5.5));
+        assert_eq!(reading.labelled("taskmesh_x", "a", "2"), Some(3.5));
         assert_eq!(reading.value("process_start_time_seconds"), Some(1e9));
         assert_eq!((reading.value("libp2p_y"), reading.value("taskmesh_bad")), (None, None));
         assert_eq!(reading.version.as_deref(), Some("1.2.3"));

@@ -14,6 +14,7 @@ use crate::ops::Code;
 use crate::store::identity::{self, IDENTITY_FILE, MESH_FILE, Origin};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
@@ -365,6 +366,25 @@ pub struct Announced {
     path: PathBuf,
 }
 
+/// Where a node can be reached, as it changes.
+pub(super) type Listening = tokio::sync::watch::Receiver<Vec<String>>;
+
+impl Announced {
+    /// Keeps `node.json`, and the invite in it, up to date: a relay may come to
+    /// stand in for a node long after it has started. Never ends.
+    pub(super) async fn follow(&self, prepared: &Prepared, running: &Running, mut listening: Listening) -> Infallible {
+        while listening.changed().await.is_ok() {
+            let addresses = listening.borrow_and_update().clone();
+            // For a moment it may listen nowhere, and then nobody can be invited.
+            let Ok(info) = info(prepared, running, &addresses) else { continue };
+            if let Err(error) = info.write(&prepared.config.node.data_dir) {
+                tracing::warn!(%error, path = %self.path.display(), "where the node can be reached was not written");
+            }
+        }
+        std::future::pending().await
+    }
+}
+
 impl Drop for Announced {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
@@ -378,16 +398,7 @@ impl Drop for Announced {
 /// The data folder can't be written.
 pub fn announce(prepared: &Prepared, running: &Running) -> Result<Announced, Exit> {
     let folder = &prepared.config.node.data_dir;
-    let info = NodeInfo {
-        peer_id: running.node.to_string(),
-        pid: std::process::id(),
-        api_url: api_url(prepared, running),
-        api_socket: running.socket.then(|| socket_path(folder)),
-        fingerprint: running.fingerprint.map(|fingerprint| fingerprint.to_string()),
-        metrics_url: format!("http://{}", from_here(running.metrics)),
-        addresses: running.addresses.clone(),
-        invite: prepared.invite(&running.addresses)?,
-    };
+    let info = info(prepared, running, &running.addresses)?;
     let path = NodeInfo::path(folder);
     info.write(folder).map_err(|e| io_exit("write", &path, &e))?;
     let announced = Announced { path };
@@ -396,6 +407,19 @@ pub fn announce(prepared: &Prepared, running: &Running) -> Result<Announced, Exi
         Form::Json => output::json_line(&serde_json::to_value(&info).unwrap_or(Value::Null))?,
     }
     Ok(announced)
+}
+
+fn info(prepared: &Prepared, running: &Running, addresses: &[String]) -> Result<NodeInfo, Exit> {
+    Ok(NodeInfo {
+        peer_id: running.node.to_string(),
+        pid: std::process::id(),
+        api_url: api_url(prepared, running),
+        api_socket: running.socket.then(|| socket_path(&prepared.config.node.data_dir)),
+        fingerprint: running.fingerprint.map(|fingerprint| fingerprint.to_string()),
+        metrics_url: format!("http://{}", from_here(running.metrics)),
+        addresses: addresses.to_vec(),
+        invite: prepared.invite(addresses)?,
+    })
 }
 
 /// How processes of this machine reach what listens at `address`.

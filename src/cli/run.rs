@@ -2,7 +2,7 @@
 //! to stop. The one place that knows every part of a node.
 
 use super::monitor::{Monitor, advertised};
-use super::node::{Announced, Prepared, Running, announce, listener, remember};
+use super::node::{Announced, Listening, Prepared, Running, announce, listener, remember};
 use super::reach::socket_path;
 use super::supervisor::Notifier;
 use crate::api::Feed;
@@ -15,7 +15,7 @@ use crate::api::tls::{Fingerprint, Identity};
 use crate::config::{Api, Auth, Config, LogFormat};
 use crate::driver::{self, Event, Foreign, Handle, Inbox, Parts};
 use crate::exec::{ExecConfig, Executors};
-use crate::net::{self, BlobAccess, Mdns, Net, NetConfig, NetEvent, Pace};
+use crate::net::{self, BlobAccess, Net, NetConfig, NetEvent, Pace};
 use crate::ops::{Changes, Failure, Offer};
 use crate::store::{Blobs, SledStore, Store, StoreError};
 use crate::telemetry::logging;
@@ -76,7 +76,7 @@ async fn run(prepared: Prepared) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let started = Started::start(&prepared).await?;
-    let _announced: Announced =
+    let announced: Announced =
         announce(&prepared, &started.running).map_err(|e| anyhow!("the node could not be announced: {e}"))?;
     let notifier = Notifier::new(prepared.config.supervisor.as_ref());
     notifier.ready();
@@ -86,6 +86,7 @@ async fn run(prepared: Prepared) -> anyhow::Result<()> {
         _ = interrupt.recv() => None,
         ended = &mut driver => Some(ended),
         never = notifier.keep_alive(&started.handle) => match never {},
+        never = announced.follow(&prepared, &started.running, started.listening) => match never {},
     };
     if let Some(ended) = failed {
         started.shutdown.cancel();
@@ -159,6 +160,7 @@ struct Started {
     running: Running,
     shutdown: CancellationToken,
     traces: Option<Traces>,
+    listening: Listening,
 }
 
 impl Started {
@@ -193,7 +195,7 @@ impl Started {
         let (handle, driver) = driver::spawn(parts, inbox)?;
         let worker = prepared.worker(id, executors.capabilities());
         enlist(&handle, id, worker, outcast.as_ref()).await?;
-        let addresses = heard_addresses(listening, config.net.listen.len()).await?;
+        let addresses = heard_addresses(listening.clone(), config.net.listen.len()).await?;
         remember(prepared, &addresses).map_err(|e| anyhow!("{e}"))?;
         let shutdown = CancellationToken::new();
         let (doors, fingerprint) = doors(prepared)?;
@@ -229,7 +231,7 @@ impl Started {
         spawn_server("metrics", observe(watch, monitor.routes(config, &handle, meters, audit), shutdown.clone()));
         tokio::spawn(tell_load(handle.clone(), shutdown.clone()));
         tokio::spawn(tell_templates(handle.clone(), templates, shutdown.clone()));
-        Ok(Started { handle, driver, executors, running, shutdown, traces })
+        Ok(Started { handle, driver, executors, running, shutdown, traces, listening })
     }
 }
 
@@ -340,8 +342,6 @@ fn restore(prepared: &Prepared, disk: Disk, executors: Vec<Arc<str>>) -> anyhow:
     Ok(Node::new(id, config, u64::from_le_bytes(seed), disk))
 }
 
-type Listening = tokio::sync::watch::Receiver<Vec<String>>;
-
 fn start_net(
     prepared: &Prepared,
     node: &Node,
@@ -360,7 +360,11 @@ fn start_net(
         forgotten: node.forgotten(),
         banished: books.iter().filter(|(_, b)| b.banished).map(|(n, _)| *n).collect(),
         external: config.net.external.clone(),
-        mdns: if config.net.mdns { Mdns::On } else { Mdns::Off },
+        mdns: config.net.mdns.into(),
+        autonat: config.net.autonat.into(),
+        circuits: if config.net.relay_serve { config.net.relay_circuits as usize } else { 0 },
+        relays: config.net.relay_use.into(),
+        hole_punching: config.net.hole_punching.into(),
         allow: config.net.allow.clone(),
         deny: config.net.deny.clone(),
         limits: net::Limits { connections: config.net.max_connections, ..net::Limits::default() },

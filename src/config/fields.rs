@@ -37,6 +37,18 @@ macro_rules! number {
     };
 }
 
+macro_rules! flag {
+    ($section:ident . $field:ident) => {
+        (
+            |c: &mut Config, v: Raw| {
+                c.$section.$field = v == Raw::Flag(true);
+                Ok(())
+            },
+            |c: &Config| Value::Boolean(c.$section.$field),
+        )
+    };
+}
+
 macro_rules! list {
     ($section:ident . $field:ident, $check:expr) => {
         (

@@ -131,6 +131,13 @@ pub static SETTINGS: &[Setting] = &[
         list!(net.listen, multiaddr),
     ),
     setting(
+        "net.listen_port",
+        Kind::Whole(0, 65_535),
+        "In the place of net.listen: this port of every IPv4 address, TCP and QUIC, so that one rule\n\
+         opens a firewall. 0: net.listen says where.",
+        number!(net.listen_port),
+    ),
+    setting(
         "net.seeds",
         Kind::List(64),
         "Multiaddresses of nodes to join by, with /p2p/<peer id> or without; an invite brings its own.",
@@ -142,17 +149,39 @@ pub static SETTINGS: &[Setting] = &[
         "Multiaddresses under which others reach this node, if not those it listens on.",
         list!(net.external, multiaddr),
     ),
+    setting("net.mdns", Kind::Flag, "Find nodes of the same mesh on the local network.", flag!(net.mdns)),
     setting(
-        "net.mdns",
+        "net.autonat",
         Kind::Flag,
-        "Find nodes of the same mesh on the local network.",
-        (
-            |c, v| {
-                c.net.mdns = v == Raw::Flag(true);
-                Ok(())
-            },
-            |c| Value::Boolean(c.net.mdns),
-        ),
+        "Have other nodes that do so too dial back, to find out whether this one can be reached,\n\
+         and under which address.",
+        flag!(net.autonat),
+    ),
+    setting(
+        "net.relay_serve",
+        Kind::Flag,
+        "Carry connections between nodes of the mesh that can't reach each other. For a node that\n\
+         all others reach, at net.external or where it listens.",
+        flag!(net.relay_serve),
+    ),
+    setting(
+        "net.relay_circuits",
+        Kind::Whole(1, 10_000),
+        "Such connections at once, if it does; each ends after a day or 64 GiB, and is made anew.",
+        number!(net.relay_circuits),
+    ),
+    setting(
+        "net.relay_use",
+        Kind::Flag,
+        "Be reached through nodes that serve as relays, and reach others so: for a node behind NAT,\n\
+         and for all that are to reach it.",
+        flag!(net.relay_use),
+    ),
+    setting(
+        "net.hole_punching",
+        Kind::Flag,
+        "Try to replace a relayed connection by a direct one through both NATs. Needs net.relay_use.",
+        flag!(net.hole_punching),
     ),
     setting(
         "net.allow",
@@ -228,29 +257,12 @@ pub static SETTINGS: &[Setting] = &[
         "Groups of operations to offer: task, queue, worker, workflow, peer; empty: all.",
         list!(api.toolsets, toolset),
     ),
-    setting(
-        "api.read_only",
-        Kind::Flag,
-        "Offer only operations that change nothing.",
-        (
-            |c, v| {
-                c.api.read_only = v == Raw::Flag(true);
-                Ok(())
-            },
-            |c| Value::Boolean(c.api.read_only),
-        ),
-    ),
+    setting("api.read_only", Kind::Flag, "Offer only operations that change nothing.", flag!(api.read_only)),
     setting(
         "api.dashboard",
         Kind::Flag,
         "Serve the dashboard at /dashboard/, beside the MCP endpoint.",
-        (
-            |c, v| {
-                c.api.dashboard = v == Raw::Flag(true);
-                Ok(())
-            },
-            |c| Value::Boolean(c.api.dashboard),
-        ),
+        flag!(api.dashboard),
     ),
     like(
         setting(

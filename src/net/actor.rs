@@ -12,8 +12,9 @@ use super::hello::Hello;
 use super::jobs::Jobs;
 use super::keys::Keys;
 use super::links::Links;
+use super::relays::Relays;
 use super::session::Shared;
-use super::{BlobAccess, NetConfig, NetError, NetEvent, transport};
+use super::{BlobAccess, NetConfig, NetError, NetEvent, Switch, transport};
 use futures::StreamExt;
 use libp2p::identity::Keypair;
 use libp2p::metrics::{Metrics, Recorder, Registry};
@@ -39,6 +40,8 @@ pub(super) enum Order {
     Usable { peer: PeerId, session: u64 },
     Drained { peer: PeerId, session: u64 },
     SaidAll { peer: PeerId, session: u64, told: DropGuard },
+    Rests { peer: PeerId, session: u64 },
+    PeerRests { peer: PeerId, session: u64 },
     Strike { peer: PeerId },
 }
 
@@ -69,16 +72,20 @@ impl Setup {
         registry: &mut Registry,
     ) -> Result<(Swarm<Behaviour>, libp2p_stream::Control), NetError> {
         let hello = Hello { keys: self.keys.clone(), gate: self.gate.clone() };
-        let transport = transport::build(&self.keypair, &hello, registry)?;
-        let (behaviour, control) = Behaviour::new(&Parts {
+        let relays = match self.config.relays {
+            Switch::Off => None,
+            Switch::On => Some(libp2p::relay::client::new(self.keypair.public().to_peer_id())),
+        };
+        let (over_relays, relays) = relays.unzip();
+        let transport = transport::build(&self.keypair, &hello, over_relays, registry)?;
+        let (behaviour, control) = Behaviour::new(Parts {
             keypair: &self.keypair,
             keys: &self.keys,
             // A new boot shows the others that what they have of this node is old.
             agent: format!("{} boot/{:016x}", self.config.agent, self.boot),
-            limits: &self.config.limits,
-            pace: &self.config.pace,
-            mdns: self.config.mdns,
+            config: &self.config,
             counters: self.gate.counters().clone(),
+            relays,
         })?;
         let settings = swarm::Config::with_tokio_executor().with_idle_connection_timeout(IDLE);
         let mut swarm = Swarm::new(transport, behaviour, self.keypair.public().to_peer_id(), settings);
@@ -126,12 +133,19 @@ pub(super) struct Actor {
     pub(super) jobs: Jobs,
     pub(super) dials: Dials,
     pub(super) blobs: Blobs,
+    pub(super) relays: Relays,
     metrics: Metrics,
     rate: Rate,
     asked: HashMap<OutboundRequestId, Asked>,
-    answering: HashMap<InboundRequestId, OwnedSemaphorePermit>,
+    answering: HashMap<InboundRequestId, Answering>,
     listening: Vec<Multiaddr>,
     closing: Option<Closing>,
+}
+
+struct Answering {
+    peer: PeerId,
+    /// A place among the requests that are served at once.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 struct Asked {
@@ -173,6 +187,7 @@ impl Actor {
             book,
             links: Links::default(),
             jobs: Jobs::default(),
+            relays: Relays::default(),
             dials: Dials::new(now),
             metrics,
             rate: Rate::new(now),
@@ -234,6 +249,8 @@ impl Actor {
             Order::Usable { peer, session } => self.on_usable(peer, session),
             Order::Drained { peer, session } => self.on_drained(peer, session),
             Order::SaidAll { peer, session, told } => self.on_said_all(peer, session, told),
+            Order::Rests { peer, session } => self.on_rests(peer, session),
+            Order::PeerRests { peer, session } => self.on_peer_rests(peer, session),
             Order::Strike { peer } => self.on_strike(peer),
         }
     }
@@ -246,6 +263,8 @@ impl Actor {
         if self.closing.is_none() {
             self.dial_due(now);
             self.watch(now);
+            self.watch_relays(now);
+            self.watch_paths(now);
             self.walk(now);
         }
         self.tick_jobs(now);
@@ -274,7 +293,9 @@ impl Actor {
             SwarmEvent::IncomingConnectionError { send_back_addr, error, peer_id, .. } => {
                 self.on_incoming_failed(&send_back_addr, peer_id, &error);
             }
-            SwarmEvent::NewListenAddr { address, .. } => {
+            SwarmEvent::NewListenAddr { listener_id, address } => {
+                self.on_place(listener_id);
+                self.announce_as_relay(&address);
                 self.listening.push(address);
                 self.on_addresses();
             }
@@ -282,8 +303,11 @@ impl Actor {
                 self.listening.retain(|a| *a != address);
                 self.on_addresses();
             }
-            SwarmEvent::ListenerClosed { addresses, reason, .. } => {
-                tracing::warn!(?addresses, ?reason, "no longer listening");
+            SwarmEvent::ExternalAddrConfirmed { .. } | SwarmEvent::ExternalAddrExpired { .. } => self.on_addresses(),
+            SwarmEvent::ListenerClosed { listener_id, addresses, reason } => {
+                if !self.on_place_lost(listener_id) {
+                    tracing::warn!(?addresses, ?reason, "no longer listening");
+                }
                 self.listening.retain(|a| !addresses.contains(a));
                 self.on_addresses();
             }
@@ -312,6 +336,11 @@ impl Actor {
             }
             BehaviourEvent::Requests(event) => self.on_request_event(event),
             BehaviourEvent::Mdns(event) => self.on_mdns(event),
+            BehaviourEvent::Circuits(event) => self.on_circuits(&event),
+            BehaviourEvent::Holes(event) => self.on_hole(&event),
+            BehaviourEvent::Autonat(event) => self.on_dial_back(event),
+            // Places show as addresses, and connections as such.
+            BehaviourEvent::Relays(event) => tracing::debug!(?event, "a relay"),
             BehaviourEvent::Limits(never) => match never {},
             BehaviourEvent::Streams(()) => {}
         }
@@ -348,9 +377,15 @@ impl Actor {
         }
     }
 
-    fn ask(&mut self, peer: PeerId, ask: Ask, reply: oneshot::Sender<Option<Answer>>) {
+    pub(super) fn ask(&mut self, peer: PeerId, ask: Ask, reply: oneshot::Sender<Option<Answer>>) {
         if !self.swarm.is_connected(&peer) {
             let _ = reply.send(None);
+            return;
+        }
+        if let Some(moving) = self.links.change(&peer).and_then(|link| link.moving.as_mut()) {
+            if let Err(reply) = moving.hold(ask, reply) {
+                let _ = reply.send(None);
+            }
             return;
         }
         let id = self.swarm.behaviour_mut().requests.send_request(&peer, ask);
@@ -387,9 +422,13 @@ impl Actor {
 
     fn on_request(&mut self, peer: PeerId, id: InboundRequestId, ask: Ask, channel: ResponseChannel<Answer>) {
         let reader = self.links.reader(&peer, &self.shared, &self.orders, &self.blobs.large);
-        if let Some(permit) = self.blobs.serve(ask, channel, reader) {
-            self.answering.insert(id, permit);
-        }
+        let place = self.blobs.serve(ask, channel, reader);
+        self.answering.insert(id, Answering { peer, _place: place });
+    }
+
+    /// Whether no request to or from the peer is under way.
+    pub(super) fn is_quiet(&self, peer: &PeerId) -> bool {
+        self.asked.values().all(|asked| asked.peer != *peer) && self.answering.values().all(|a| a.peer != *peer)
     }
 
     fn on_answer(&mut self, id: OutboundRequestId, answer: Option<Answer>) {

@@ -2,18 +2,20 @@
 
 use super::codec::Codec;
 use super::counters::Counters;
+use super::holes::Holes;
 use super::keys::Keys;
-use super::{Limits, Mdns, NetError, Pace};
+use super::{Limits, NetConfig, NetError, Switch};
 use libp2p::gossipsub::{self, MessageAuthenticity, MessageId, ValidationMode, WhitelistSubscriptionFilter};
 use libp2p::identity::Keypair;
 use libp2p::kad::store::{MemoryStore, MemoryStoreConfig};
 use libp2p::request_response::ProtocolSupport;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::{PeerId, connection_limits, identify, kad, mdns, ping, request_response};
+use libp2p::{PeerId, autonat, connection_limits, identify, kad, mdns, ping, relay, request_response};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
-use taskmesh_core::limits::GOSSIP_BYTES;
+use taskmesh_core::limits::{GOSSIP_BYTES, MEMBERS};
 
 /// Gossip of our own topics only.
 pub(super) type Gossip = gossipsub::Behaviour<gossipsub::IdentityTransform, WhitelistSubscriptionFilter>;
@@ -28,25 +30,30 @@ pub(super) struct Behaviour {
     pub(super) requests: request_response::Behaviour<Codec>,
     streams: libp2p_stream::Behaviour,
     mdns: Toggle<mdns::tokio::Behaviour>,
+    relays: Toggle<relay::client::Behaviour>,
+    circuits: Toggle<relay::Behaviour>,
+    holes: Toggle<Holes>,
+    autonat: Toggle<autonat::Behaviour>,
 }
 
 pub(super) struct Parts<'a> {
     pub(super) keypair: &'a Keypair,
     pub(super) keys: &'a Keys,
     pub(super) agent: String,
-    pub(super) limits: &'a Limits,
-    pub(super) pace: &'a Pace,
-    pub(super) mdns: Mdns,
+    pub(super) config: &'a NetConfig,
     pub(super) counters: Arc<Counters>,
+    /// Goes with the transport over relays.
+    pub(super) relays: Option<relay::client::Behaviour>,
 }
 
 impl Behaviour {
-    pub(super) fn new(parts: &Parts<'_>) -> Result<(Behaviour, libp2p_stream::Control), NetError> {
+    pub(super) fn new(parts: Parts<'_>) -> Result<(Behaviour, libp2p_stream::Control), NetError> {
         let me = parts.keypair.public().to_peer_id();
+        let config = parts.config;
         let streams = libp2p_stream::Behaviour::new();
         let control = streams.new_control();
         let behaviour = Behaviour {
-            limits: connection_limits::Behaviour::new(connection_limits(parts.limits)),
+            limits: connection_limits::Behaviour::new(connection_limits(&config.limits)),
             identify: identify::Behaviour::new(
                 identify::Config::new(parts.keys.identity(), parts.keypair.public())
                     .with_agent_version(parts.agent.clone())
@@ -56,10 +63,10 @@ impl Behaviour {
                     .with_cache_size(0),
             ),
             ping: ping::Behaviour::new(
-                ping::Config::new().with_interval(parts.pace.ping).with_timeout(parts.pace.ping_timeout),
+                ping::Config::new().with_interval(config.pace.ping).with_timeout(config.pace.ping_timeout),
             ),
             kad: kademlia(me, parts.keys),
-            gossip: gossip(parts)?,
+            gossip: gossip(&parts)?,
             requests: request_response::Behaviour::with_codec(
                 Codec { counters: parts.counters.clone() },
                 [(parts.keys.protocol("ask"), ProtocolSupport::Full)],
@@ -68,16 +75,59 @@ impl Behaviour {
                     .with_max_concurrent_streams(REQUEST_STREAMS),
             ),
             streams,
-            mdns: match parts.mdns {
-                Mdns::Off => None.into(),
-                Mdns::On => Some(
+            mdns: match config.mdns {
+                Switch::Off => None.into(),
+                Switch::On => Some(
                     mdns::tokio::Behaviour::new(mdns::Config::default(), me)
                         .map_err(|e| NetError::Mdns(e.to_string()))?,
                 )
                 .into(),
             },
+            holes: parts.relays.as_ref().filter(|_| config.hole_punching == Switch::On).map(|_| Holes::new(me)).into(),
+            relays: parts.relays.into(),
+            circuits: (config.circuits > 0).then(|| relay::Behaviour::new(me, circuits(config.circuits))).into(),
+            autonat: (config.autonat == Switch::On).then(|| autonat::Behaviour::new(me, dial_backs())).into(),
         };
         Ok((behaviour, control))
+    }
+}
+
+/// What this node carries for others. Only members come so far, so the bounds
+/// are there against mistakes, and not against strangers. libp2p's own, two
+/// minutes and 128 KiB, are for a public relay that only helps two nodes to
+/// meet; here a task's result may pass.
+fn circuits(at_once: usize) -> relay::Config {
+    let config = relay::Config {
+        max_reservations: MEMBERS,
+        max_reservations_per_peer: 4,
+        reservation_duration: RESERVATION,
+        reservation_rate_limiters: Vec::new(),
+        max_circuits: at_once,
+        // All of one node that reaches nobody in any other way.
+        max_circuits_per_peer: at_once,
+        max_circuit_duration: CIRCUIT_TIME,
+        max_circuit_bytes: CIRCUIT_BYTES,
+        circuit_src_rate_limiters: Vec::new(),
+    };
+    // Not by address: a fleet behind one router has one.
+    config.reservation_rate_per_peer(BURST, RATE).circuit_src_per_peer(BURST, RATE)
+}
+
+/// AutoNAT's first version, for what the second does in this release: it asks
+/// only over connections that the node dialled itself, so a seed asks nobody;
+/// an address that has failed once is not tried again; and where a router drops
+/// the dial, as most do, its server gives up first, and no answer ever comes.
+fn dial_backs() -> autonat::Config {
+    autonat::Config {
+        boot_delay: Duration::from_secs(2),
+        // A server dials one address after the other, each for up to 10 s.
+        timeout: Duration::from_secs(90),
+        max_peer_addresses: 4,
+        retry_interval: Duration::from_secs(20),
+        throttle_server_period: Duration::from_secs(15),
+        // A private network has private addresses.
+        only_global_ips: false,
+        ..autonat::Config::default()
     }
 }
 
@@ -114,8 +164,8 @@ fn kademlia(me: PeerId, keys: &Keys) -> kad::Behaviour<MemoryStore> {
 fn gossip(parts: &Parts<'_>) -> Result<Gossip, NetError> {
     let config = gossipsub::ConfigBuilder::default()
         .protocol_id(parts.keys.protocol("gossip").to_string(), gossipsub::Version::V1_1)
-        .heartbeat_interval(parts.pace.gossip_heartbeat)
-        .heartbeat_initial_delay(parts.pace.gossip_heartbeat)
+        .heartbeat_interval(parts.config.pace.gossip_heartbeat)
+        .heartbeat_initial_delay(parts.config.pace.gossip_heartbeat)
         .history_length(10)
         .history_gossip(5)
         .gossip_factor(0.1)
@@ -151,6 +201,15 @@ fn message_id(message: &gossipsub::Message) -> MessageId {
     MessageId::from(&hasher.finalize().as_bytes()[..20])
 }
 
+/// Renewed after three quarters of it, by the node that has it.
+const RESERVATION: Duration = Duration::from_secs(3600);
+/// The longest that one relayed connection lives; its ends make another.
+const CIRCUIT_TIME: Duration = Duration::from_secs(24 * 3600);
+/// Both ways together: what a busy pair of nodes says in a day over a slow line.
+const CIRCUIT_BYTES: u64 = 64 << 30;
+/// Reservations, and circuits, of one node at once, and then one in each [`RATE`].
+const BURST: NonZeroU32 = NonZeroU32::new(64).expect("it is not zero");
+const RATE: Duration = Duration::from_secs(1);
 /// A fleet's addresses change rarely, and changes are pushed.
 const IDENTIFY_INTERVAL: Duration = Duration::from_secs(60);
 /// For one walk through Kademlia.

@@ -77,6 +77,26 @@ counters! {
     dials_failed,
     /// Connections closed to mend gossip or after a restart of the peer.
     mended,
+    /// Peers with a direct connection, now.
+    peers_direct,
+    /// Peers that are connected over relays alone, now.
+    peers_relayed,
+    /// Relayed connections that were replaced by a direct one.
+    paths_moved,
+    /// Direct connections that were made through NATs, as this end counts them.
+    holes_punched,
+    /// Attempts at that which failed, as this end counts them.
+    holes_failed,
+    /// Places that relays keep for this node, now.
+    reservations,
+    /// Connections of others that this node carries, now.
+    circuits,
+    /// Connections of others that it began to carry.
+    circuits_carried,
+    /// Those that it refused to, and places that it did not give.
+    circuits_refused,
+    /// By the dials of others: 0: not known, 1: not reachable, 2: reachable.
+    reachability,
 }
 
 #[derive(Default)]
@@ -89,6 +109,11 @@ impl Count {
 
     pub(super) fn read(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
+    }
+
+    /// Of what goes up and down.
+    pub(super) fn set(&self, n: u64) {
+        self.0.store(n, Ordering::Relaxed);
     }
 
     /// What was counted since the last call.

@@ -260,6 +260,11 @@ impl Book {
         entries.into_iter().map(|(peer, k)| (*peer, &k.addresses[..]))
     }
 
+    /// Where a peer may be, best first.
+    pub(super) fn addresses(&self, peer: &PeerId) -> &[Multiaddr] {
+        self.known.get(peer).map_or(&[], |known| &known.addresses)
+    }
+
     /// Room for one more; the hopeless are forgotten to make it.
     fn room(&mut self, source: Source) -> bool {
         if self.known.len() < MEMBERS {
@@ -307,6 +312,11 @@ pub(super) fn plausible(address: &Multiaddr) -> bool {
         _ => false,
     });
     dialled && !unspecified && address.len() <= ADDRESS_BYTES
+}
+
+/// Whether it leads over a relay.
+pub(super) fn is_relayed(address: &Multiaddr) -> bool {
+    address.iter().any(|p| p == Protocol::P2pCircuit)
 }
 
 /// Whether it leads to the machine that it is said on.

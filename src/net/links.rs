@@ -3,14 +3,17 @@
 
 use super::NetEvent;
 use super::actor::{Actor, Order};
-use super::discovery::{Source, is_loopback, plausible, split_peer};
+use super::discovery::{Source, is_loopback, is_relayed, plausible, split_peer};
 use super::gate::node_of;
 use super::gossip;
+use super::paths::{Move, Path};
 use super::queue::Queue;
 use super::session::{Session, Shared, Traffic};
 use super::stream::{Reader, Writer};
 use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::PortUse;
 use libp2p::gossipsub::{self, MessageAcceptance, TopicHash};
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::ConnectionId;
 use libp2p::{Multiaddr, PeerId, Stream, identify, kad, mdns, ping};
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -43,13 +46,16 @@ pub(super) struct Link {
     gossips: Option<Instant>,
     strikes: u32,
     reading: Option<JoinHandle<()>>,
+    pub(super) moving: Option<Move>,
 }
 
 pub(super) struct Connection {
     pub(super) address: Multiaddr,
     /// The same, if this node dialled it: the peer can be reached there, whether
     /// it knows of that address or not.
-    dialled: Option<Multiaddr>,
+    pub(super) dialled: Option<Multiaddr>,
+    pub(super) path: Path,
+    /// By identify.
     boot: Option<String>,
     failed_pings: u32,
 }
@@ -63,16 +69,32 @@ pub(super) enum Up {
     Left(Instant),
 }
 
+impl Connection {
+    /// It is direct, and the peer has spoken over it.
+    pub(super) fn is_proven(&self) -> bool {
+        self.path == Path::Direct && self.boot.is_some()
+    }
+}
+
 impl Link {
-    /// Where it was reached first.
+    /// Where it was reached first, directly if it is.
     pub(super) fn address(&self) -> Option<(ConnectionId, &Multiaddr)> {
-        self.connections.iter().next().map(|(id, c)| (*id, &c.address))
+        let direct = self.connections.iter().find(|(_, c)| c.path == Path::Direct);
+        direct.or_else(|| self.connections.iter().next()).map(|(id, c)| (*id, &c.address))
     }
 }
 
 impl Links {
     pub(super) fn get(&self, peer: &PeerId) -> Option<&Link> {
         self.all.get(peer)
+    }
+
+    pub(super) fn change(&mut self, peer: &PeerId) -> Option<&mut Link> {
+        self.all.get_mut(peer)
+    }
+
+    pub(super) fn iter_mut(&mut self) -> impl Iterator<Item = (&PeerId, &mut Link)> {
+        self.all.iter_mut()
     }
 
     pub(super) fn up(&self) -> impl Iterator<Item = (&PeerId, &Link)> {
@@ -132,13 +154,11 @@ impl Actor {
             self.on_dial_in_vain(id);
             return;
         };
-        let (dialled, address) = match endpoint {
-            ConnectedPoint::Dialer { address, .. } => (Some(address), address),
-            ConnectedPoint::Listener { send_back_addr, .. } => (None, send_back_addr),
-        };
-        self.book.on_connected(peer, dialled, now);
-        let reached = dialled.map(|address| split_peer(address).0);
-        let connection = Connection { address: address.clone(), dialled: reached, boot: None, failed_pings: 0 };
+        let (dialled, address) = ends(peer, endpoint);
+        self.book.on_connected(peer, dialled.as_ref(), now);
+        let reached = dialled.map(|address| split_peer(&address).0);
+        let path = Path::of(endpoint);
+        let connection = Connection { address, dialled: reached, path, boot: None, failed_pings: 0 };
         if let Some(link) = self.links.all.get_mut(&peer) {
             link.connections.insert(id, connection);
         } else {
@@ -150,6 +170,7 @@ impl Actor {
                 queue: Queue::new(self.config.limits.queued_messages),
                 ended: CancellationToken::new(),
                 up: watch::Sender::new(false),
+                rest: watch::Sender::new(false),
                 traffic: Traffic::default(),
             });
             self.shared.insert(session.clone());
@@ -170,23 +191,29 @@ impl Actor {
                 gossips: None,
                 strikes: 0,
                 reading: None,
+                moving: None,
             };
             self.links.all.insert(peer, link);
         }
         self.on_dial_connected(id, peer);
+        if let ConnectedPoint::Dialer { port_use: PortUse::New, .. } = endpoint {
+            // A dial-back: that it could be made is all that was asked.
+            self.swarm.close_connection(id);
+        }
     }
 
     pub(super) fn on_closed(&mut self, peer: PeerId, id: ConnectionId, remaining: u32) {
         let Some(link) = self.links.all.get_mut(&peer) else { return };
         link.connections.remove(&id);
         if remaining > 0 {
-            return;
+            return self.go_on_moving(peer);
         }
         let Some(link) = self.links.all.remove(&peer) else { return };
         link.session.ended.cancel();
         self.gate.parted(&peer);
         self.shared.remove(&link.session.node);
         self.book.on_lost(&peer, Instant::now());
+        self.relays.on_lost(&peer);
         if link.up == Up::Yes {
             self.report_traffic_of(&link.session);
             self.shared.post(NetEvent::Peer(PeerEvent::Down { peer: link.session.node }));
@@ -276,15 +303,19 @@ impl Actor {
         if info.protocols.contains(&gossip) && link.gossips.is_none() {
             link.gossips = Some(Instant::now());
         }
+        self.relays.on_protocols(peer, &info.protocols);
         let node = link.session.node;
         let mut addresses: Vec<_> = link.connections.values().filter_map(|c| c.dialled.clone()).collect();
         addresses.dedup();
+        let relayed = link.is_relayed();
         for address in info.listen_addrs.iter().filter(|a| plausible(a) && (near || !is_loopback(a))).take(ADDRESSES) {
             let (address, named) = split_peer(address);
             if named.is_none_or(|named| named == peer) && !addresses.contains(&address) {
                 addresses.push(address);
             }
         }
+        // Such as it is reached by now come first.
+        addresses.sort_by_key(|address| is_relayed(address) != relayed);
         self.on_addresses_of(peer, &addresses);
         let spoken = self.gate.spoken(&peer).map(|version| self.keys.spoken(version));
         let event = PeerEvent::Identified {
@@ -478,6 +509,18 @@ impl Actor {
             traffic.failed.add(failed);
             traffic.served.add(served);
         }
+    }
+}
+
+/// Where this node dialled the peer, if it did, and the other end's address. That
+/// of a connection that came over a relay names the relay.
+fn ends(peer: PeerId, endpoint: &ConnectedPoint) -> (Option<Multiaddr>, Multiaddr) {
+    match endpoint {
+        ConnectedPoint::Dialer { address, .. } => (Some(address.clone()), address.clone()),
+        ConnectedPoint::Listener { local_addr, .. } if endpoint.is_relayed() => {
+            (None, local_addr.clone().with(Protocol::P2p(peer)))
+        }
+        ConnectedPoint::Listener { send_back_addr, .. } => (None, send_back_addr.clone()),
     }
 }
 

@@ -19,13 +19,16 @@ pub mod door;
 mod gate;
 mod gossip;
 mod hello;
+mod holes;
 pub mod invite;
 mod jobs;
 mod keys;
 mod links;
 mod lobby;
 mod muxer;
+mod paths;
 mod queue;
+mod relays;
 mod session;
 mod stream;
 #[cfg(test)]
@@ -70,7 +73,15 @@ pub struct NetConfig {
     /// Where others can reach this node, if that differs from what it sees.
     pub external: Vec<String>,
     /// Find members on the local network.
-    pub mdns: Mdns,
+    pub mdns: Switch,
+    /// Find out by other nodes whether this one can be reached.
+    pub autonat: Switch,
+    /// Connections of others that this node carries at once; 0: it is no relay.
+    pub circuits: usize,
+    /// Be reached, and reach others, over relays.
+    pub relays: Switch,
+    /// Replace relayed connections by direct ones; only with `relays`.
+    pub hole_punching: Switch,
     /// Only these may connect; empty: every holder of the mesh key.
     pub allow: Vec<NodeId>,
     /// These may not.
@@ -103,7 +114,11 @@ impl Default for NetConfig {
             banished: Vec::new(),
             forgotten: Vec::new(),
             external: Vec::new(),
-            mdns: Mdns::Off,
+            mdns: Switch::Off,
+            autonat: Switch::Off,
+            circuits: 0,
+            relays: Switch::Off,
+            hole_punching: Switch::Off,
             allow: Vec::new(),
             deny: Vec::new(),
             limits: Limits::default(),
@@ -114,14 +129,20 @@ impl Default for NetConfig {
     }
 }
 
-/// Whether members are looked for by multicast DNS.
+/// Whether something is done at all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Mdns {
-    /// They are not.
+pub enum Switch {
+    /// It is not.
     #[default]
     Off,
-    /// They are.
+    /// It is.
     On,
+}
+
+impl From<bool> for Switch {
+    fn from(on: bool) -> Switch {
+        if on { Switch::On } else { Switch::Off }
+    }
 }
 
 /// Bounds of the network.
@@ -133,7 +154,8 @@ pub struct Limits {
     /// Connections in all; a peer can have more than one.
     pub connections: u32,
     /// Connections to one peer. One is too few: after a restart the old one
-    /// would keep the new one out.
+    /// would keep the new one out. Where both ends dial, there are two, and for a
+    /// moment two over relays beside two direct ones.
     pub connections_per_peer: u32,
     /// Handshakes under way, each way.
     pub pending: u32,
@@ -143,7 +165,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { peers: 50, connections: 128, connections_per_peer: 3, pending: 128, queued_messages: 16_384 }
+        Limits { peers: 50, connections: 128, connections_per_peer: 6, pending: 128, queued_messages: 16_384 }
     }
 }
 

@@ -22,6 +22,8 @@ pub(super) struct Session {
     pub(super) ended: CancellationToken,
     /// The node has been told that the peer is up; nothing of its is delivered before.
     pub(super) up: watch::Sender<bool>,
+    /// Nothing is to be written until the way to the peer has changed.
+    pub(super) rest: watch::Sender<bool>,
     pub(super) traffic: Traffic,
 }
 

@@ -6,6 +6,8 @@
 //! opener   → acceptor    4 bytes length (big-endian), frame; again and again
 //! acceptor → opener      one byte: I read
 //! ```
+//! A frame of no bytes is the last one of a stream whose opener goes on with another
+//! when the way to the peer has changed; a stream that just ends says that it leaves.
 //! While no stream can be had, frames go by request, one after the other.
 
 use super::actor::Order;
@@ -19,7 +21,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use taskmesh_core::Message;
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -68,6 +70,7 @@ impl Writer {
         let mut unsure = Unsure::No;
         let mut failures = 0;
         loop {
+            self.rest().await;
             let ended = match self.open().await {
                 Ok(stream) => {
                     failures = 0;
@@ -88,6 +91,27 @@ impl Writer {
         }
     }
 
+    /// While the way to the peer changes.
+    async fn rest(&self) {
+        let mut rest = self.session.rest.subscribe();
+        if *rest.borrow() {
+            let order = Order::Rests { peer: self.session.peer, session: self.session.number };
+            let _ = self.orders.send(order).await;
+            let _ = rest.wait_for(|rest| !*rest).await;
+        }
+    }
+
+    /// Ends the stream with the mark, and waits until all of it has been read.
+    async fn go_elsewhere(&self, mut stream: Stream) -> Ended {
+        let goodbye = async {
+            write(&mut stream, &GOES_ELSEWHERE).await?;
+            stream.close().await?;
+            stream.read(&mut [0; 1]).await
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, goodbye).await;
+        Ended::Paused
+    }
+
     async fn open(&mut self) -> io::Result<Stream> {
         let opened = async {
             let opened = self.control.open_stream(self.session.peer, self.protocol.clone()).await;
@@ -106,12 +130,14 @@ impl Writer {
     }
 
     async fn by_stream(&self, mut stream: Stream, frames: &mut Vec<u8>, mut unsure: Unsure) -> Ended {
+        let mut rest = self.session.rest.subscribe();
         loop {
             if unsure == Unsure::No {
                 // The reader says nothing more: if this ends, the stream has ended.
                 let mut nothing = [0; 1];
                 let batch = tokio::select! {
                     biased;
+                    () = told_to(&mut rest) => return self.go_elsewhere(stream).await,
                     batch = self.session.queue.take() => batch,
                     _ = stream.read(&mut nothing) => return Ended::Lost { unsure },
                 };
@@ -205,6 +231,12 @@ impl Writer {
     }
 }
 
+/// Until it is to rest.
+async fn told_to(rest: &mut watch::Receiver<bool>) {
+    // The session, and with it the sender, is there as long as its writer.
+    let _ = rest.wait_for(|rest| *rest).await;
+}
+
 /// Appends the length and the frame.
 fn push_frame(batch: &[Message], out: &mut Vec<u8>) {
     let start = out.len();
@@ -237,6 +269,8 @@ pub(super) struct Reader {
 enum Bad {
     /// By its writer, between frames.
     SaidAll,
+    /// By its writer, which goes on with another.
+    GoesElsewhere,
     Ended,
     Frame(&'static str),
 }
@@ -275,6 +309,10 @@ impl Reader {
                 tracing::warn!(peer = %self.session.peer, reason, "a bad frame: its stream is closed");
                 let _ = self.orders.send(Order::Strike { peer: self.session.peer }).await;
             }
+            Some(Err(Bad::GoesElsewhere)) => {
+                let order = Order::PeerRests { peer: self.session.peer, session: self.session.number };
+                let _ = self.orders.send(order).await;
+            }
             Some(Ok(()) | Err(Bad::SaidAll | Bad::Ended)) | None => {}
         }
     }
@@ -296,6 +334,9 @@ impl Reader {
                 return Err(Bad::SaidAll);
             }
             stream.read_exact(&mut length[1..]).await?;
+            if length == GOES_ELSEWHERE {
+                return Err(Bad::GoesElsewhere);
+            }
             let length = u32::from_be_bytes(length) as usize;
             if length > FRAME_BYTES {
                 return Err(Bad::Frame("frame_too_long"));
@@ -364,6 +405,8 @@ async fn read_body(stream: &mut (impl AsyncRead + Unpin), length: usize, body: &
 }
 
 const READY: u8 = 1;
+/// The length of a frame of no bytes.
+const GOES_ELSEWHERE: [u8; 4] = [0; 4];
 /// Opening takes two round trips.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(5);
 /// Doubles with each failure up to 128 ×.

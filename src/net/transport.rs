@@ -1,23 +1,28 @@
-//! How bytes get to a peer: TCP + pnet + Noise + Yamux, and QUIC; on both, the
-//! hello before the connection exists for anybody else.
+//! How bytes get to a peer: TCP + pnet + Noise + Yamux, QUIC, and over a relay;
+//! on all, the hello before the connection exists for anybody else.
 
 use super::NetError;
 use super::hello::{self, End, Hello};
-use libp2p::core::ConnectedPoint;
 use libp2p::core::muxing::StreamMuxerBox;
 use libp2p::core::transport::Boxed;
 use libp2p::core::upgrade::Version;
+use libp2p::core::{ConnectedPoint, Endpoint};
 use libp2p::identity::Keypair;
 use libp2p::metrics::{BandwidthTransport, Registry};
 use libp2p::pnet::{PnetConfig, PreSharedKey};
-use libp2p::{PeerId, Transport, dns, noise, tcp, yamux};
+use libp2p::{PeerId, Transport, dns, noise, relay, tcp, yamux};
 use std::io;
 use std::time::Duration;
 
 type Connected = (PeerId, StreamMuxerBox);
 
-/// The whole transport of a node.
-pub(super) fn build(keypair: &Keypair, hello: &Hello, registry: &mut Registry) -> Result<Boxed<Connected>, NetError> {
+/// The whole transport of a node; with `relays`, also over these.
+pub(super) fn build(
+    keypair: &Keypair,
+    hello: &Hello,
+    relays: Option<relay::client::Transport>,
+    registry: &mut Registry,
+) -> Result<Boxed<Connected>, NetError> {
     let named = match dns::tokio::Transport::system(raw_transport(keypair, hello)?) {
         Ok(named) => named.boxed(),
         Err(error) => {
@@ -26,8 +31,13 @@ pub(super) fn build(keypair: &Keypair, hello: &Hello, registry: &mut Registry) -
             dns::tokio::Transport::custom(raw_transport(keypair, hello)?, config, options).boxed()
         }
     };
+    let all = match relays {
+        // First, for it takes what it knows and nothing else.
+        Some(relays) => over_relays(keypair, relays)?.or_transport(named).map(|either, _| either.into_inner()).boxed(),
+        None => named,
+    };
     let hello = hello.clone();
-    let proven = named.and_then(move |(peer, muxer), point| {
+    let proven = all.and_then(move |(peer, muxer), point| {
         let (end, address) = end_of(&point);
         hello.prove(peer, muxer, end, address)
     });
@@ -63,9 +73,26 @@ fn tcp_transport(keypair: &Keypair, hello: &Hello) -> Result<Boxed<Connected>, N
         .boxed())
 }
 
+/// A relay serves members alone, and sees nothing of what it carries: the ends
+/// know each other by Noise, and prove the mesh key by the hello, as over QUIC.
+fn over_relays(keypair: &Keypair, relays: relay::client::Transport) -> Result<Boxed<Connected>, NetError> {
+    let noise = noise::Config::new(keypair).map_err(|e| NetError::Identity(e.to_string()))?;
+    Ok(relays
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise)
+        .multiplex(yamux::Config::default())
+        .timeout(SECURE_TIMEOUT)
+        .boxed())
+}
+
+/// When both ends dial at once to get through their NATs, one of them has been
+/// told to be the listener.
 fn end_of(point: &ConnectedPoint) -> (End, String) {
     match point {
-        ConnectedPoint::Dialer { address, .. } => (End::Dialler, address.to_string()),
+        ConnectedPoint::Dialer { address, role_override: Endpoint::Dialer, .. } => (End::Dialler, address.to_string()),
+        ConnectedPoint::Dialer { address, role_override: Endpoint::Listener, .. } => {
+            (End::Listener, address.to_string())
+        }
         ConnectedPoint::Listener { send_back_addr, .. } => (End::Listener, send_back_addr.to_string()),
     }
 }

@@ -109,6 +109,13 @@ pub(super) struct Net {
     pub(super) bad: IntCounterVec,
     pub(super) refused: IntCounterVec,
     pub(super) mended: IntCounter,
+    pub(super) peers: IntGaugeVec,
+    pub(super) moved: IntCounter,
+    pub(super) holes: IntCounterVec,
+    pub(super) reservations: IntGauge,
+    pub(super) circuits: IntGauge,
+    pub(super) carried: IntCounterVec,
+    pub(super) reachability: IntGauge,
 }
 
 /// Which version runs.
@@ -378,6 +385,34 @@ impl Net {
             mended: book.counter(
                 "taskmesh_net_connections_mended_total",
                 "Connections closed to mend a one-sided gossip mesh or after a peer's restart.",
+            ),
+            peers: book.gauges(
+                "taskmesh_net_peers",
+                "Nodes that are connected: with a `direct` connection, or `relayed` alone.",
+                &["path"],
+            ),
+            moved: book.counter(
+                "taskmesh_net_paths_moved_total",
+                "Nodes that were reached over a relay, and then by a direct connection.",
+            ),
+            holes: book.counters(
+                "taskmesh_net_hole_punches_total",
+                "Attempts at direct connections through NATs: `punched`, or `failed`; each end counts what it made.",
+                &["result"],
+            ),
+            reservations: book.gauge(
+                "taskmesh_net_relay_reservations",
+                "Relays that keep a place for this node, so that others reach it.",
+            ),
+            circuits: book.gauge("taskmesh_net_relay_circuits", "Connections of others that this node carries."),
+            carried: book.counters(
+                "taskmesh_net_relay_requests_total",
+                "Connections of others that this node `carried`, or `refused` to carry or to keep a place for.",
+                &["result"],
+            ),
+            reachability: book.gauge(
+                "taskmesh_net_reachability",
+                "By the dials of others: 0: not known, 1: not reachable, 2: reachable.",
             ),
         }
     }

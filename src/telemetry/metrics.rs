@@ -81,6 +81,26 @@ pub struct NetCounts {
     pub dials_failed: u64,
     /// Connections closed to mend gossip or after a restart of the peer.
     pub mended: u64,
+    /// Peers with a direct connection, now.
+    pub peers_direct: u64,
+    /// Peers that are connected over relays alone, now.
+    pub peers_relayed: u64,
+    /// Relayed connections that were replaced by a direct one.
+    pub paths_moved: u64,
+    /// Direct connections that were made through NATs.
+    pub holes_punched: u64,
+    /// Attempts at that which failed.
+    pub holes_failed: u64,
+    /// Places that relays keep for this node, now.
+    pub reservations: u64,
+    /// Connections of others that this node carries, now.
+    pub circuits: u64,
+    /// Connections of others that it began to carry.
+    pub circuits_carried: u64,
+    /// Those that it refused to, and places that it did not give.
+    pub circuits_refused: u64,
+    /// By the dials of others: 0: not known, 1: not reachable, 2: reachable.
+    pub reachability: u64,
     /// Messages from other nodes that were dropped, by reason (a fixed word).
     pub bad_messages: BTreeMap<&'static str, u64>,
     /// Connections that were refused, by reason (a fixed word).
@@ -280,6 +300,14 @@ impl Metrics {
         raise(&net.dials, counts.dials);
         raise(&net.dials_failed, counts.dials_failed);
         raise(&net.mended, counts.mended);
+        net.peers.with_label_values(&["direct"]).set(whole(counts.peers_direct));
+        net.peers.with_label_values(&["relayed"]).set(whole(counts.peers_relayed));
+        raise(&net.moved, counts.paths_moved);
+        raise_each(&net.holes, &[("punched", counts.holes_punched), ("failed", counts.holes_failed)]);
+        net.reservations.set(whole(counts.reservations));
+        net.circuits.set(whole(counts.circuits));
+        raise_each(&net.carried, &[("carried", counts.circuits_carried), ("refused", counts.circuits_refused)]);
+        net.reachability.set(whole(counts.reachability));
         counts.bad_messages.iter().for_each(|(why, n)| raise(&net.bad.with_label_values(&[why]), *n));
         counts.refused_connections.iter().for_each(|(why, n)| raise(&net.refused.with_label_values(&[why]), *n));
     }

@@ -7,6 +7,7 @@ mod exchange;
 mod fleet;
 mod hostile;
 mod refusal;
+mod relayed;
 
 use super::*;
 use std::collections::HashMap;
