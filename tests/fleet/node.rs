@@ -1,6 +1,6 @@
 //! One node: its process, its folder, and a client of its facade.
 
-use super::{eventually, poll};
+use super::poll;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use serde_json::{Value, json};
@@ -16,7 +16,7 @@ use taskmesh::api::client::{Client, ClientError};
 pub(crate) struct Plan {
     /// Its data folder; the name of its last part is the node's.
     pub(crate) data_dir: PathBuf,
-    /// Multiaddress to listen on.
+    /// Multiaddress to listen on; empty: as the settings say.
     pub(crate) listen: String,
     /// Runs inside this network namespace.
     pub(crate) namespace: Option<String>,
@@ -58,14 +58,13 @@ impl Plan {
 
     fn command(&self) -> Command {
         let mut command = match &self.namespace {
-            Some(namespace) => {
-                let mut inside = Command::new("ip");
-                inside.args(["netns", "exec", namespace]).arg(binary());
-                inside
-            }
+            Some(namespace) => program_in(namespace),
             None => Command::new(binary()),
         };
-        command.arg("up").arg("--data-dir").arg(&self.data_dir).args(["--listen", &self.listen]);
+        command.arg("up").arg("--data-dir").arg(&self.data_dir);
+        if !self.listen.is_empty() {
+            command.args(["--listen", &self.listen]);
+        }
         command.args(["--api", "127.0.0.1:0", "--metrics", "127.0.0.1:0"]);
         if let Some(invite) = &self.join {
             command.args(["--join", invite]);
@@ -187,12 +186,16 @@ impl Node {
 
     /// Waits for a task to end, and gives what `task_result` answers then.
     pub(crate) async fn result(&self, task: &str, within: Duration) -> Value {
-        eventually(within, format!("{task} has ended, as {} sees it", self.name()), async || {
-            let answer = self.call("task_result", json!({"task_id": task, "wait_ms": 1000})).await.ok()?;
+        let last = std::cell::RefCell::new(String::new());
+        let ended = poll(within, async || {
+            let answer = self.call("task_result", json!({"task_id": task, "wait_ms": 1000})).await;
+            last.replace(format!("{answer:?}"));
+            let answer = answer.ok()?;
             let status = answer["status"].as_str()?;
             ["completed", "failed", "cancelled", "expired"].contains(&status).then_some(answer)
-        })
-        .await
+        });
+        let ended = ended.await;
+        ended.unwrap_or_else(|| panic!("{task} has not ended at {} after {within:?}: {}", self.name(), last.borrow()))
     }
 
     /// Whether its process was started and has not been seen to end.
@@ -240,7 +243,8 @@ impl Node {
     /// The same, without waiting for it.
     pub(crate) fn relaunch(&mut self) {
         assert!(!self.running(), "{} runs still", self.name());
-        if let Some(address) = self.about.as_ref().and_then(|a| a.addresses.first()) {
+        let address = self.about.as_ref().and_then(|a| a.addresses.first());
+        if let Some(address) = address.filter(|_| !self.plan.listen.is_empty()) {
             self.plan.listen = address.split("/p2p/").next().unwrap_or(address).to_owned();
         }
         self.plan.join = None;
@@ -256,8 +260,47 @@ impl Node {
     pub(crate) async fn get(&self, path: &str) -> Option<(u16, String)> {
         let url = &self.about().metrics_url;
         let base = url.strip_suffix("/metrics").unwrap_or(url).trim_end_matches('/');
-        let answer = reqwest::get(format!("{base}{path}")).await.ok()?;
-        Some((answer.status().as_u16(), answer.text().await.ok()?))
+        let url = format!("{base}{path}");
+        let asked = async move || {
+            let answer = reqwest::get(url).await.ok()?;
+            Some((answer.status().as_u16(), answer.text().await.ok()?))
+        };
+        match &self.plan.namespace {
+            None => asked().await,
+            Some(namespace) => inside(namespace, asked).await,
+        }
+    }
+
+    /// One of its metrics, with its labels if it has any, as it stands there.
+    pub(crate) async fn metric(&self, name: &str) -> Option<f64> {
+        let (_, text) = self.get("/metrics").await?;
+        text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+    }
+
+    /// What its metrics say of its network, for messages.
+    pub(crate) async fn network(&self) -> String {
+        let text = self.get("/metrics").await.map(|(_, text)| text).unwrap_or_default();
+        text.lines().filter(|line| line.starts_with("taskmesh_net_")).collect::<Vec<_>>().join("\n")
+    }
+
+    /// A command of the binary for this node, where it is, as JSON.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Value {
+        let mut command = match &self.plan.namespace {
+            Some(namespace) => program_in(namespace),
+            None => Command::new(binary()),
+        };
+        command.arg("--data-dir").arg(&self.plan.data_dir).args(arguments).arg("--json");
+        command.env("XDG_CONFIG_HOME", self.plan.data_dir.with_extension("config"));
+        let output = command.output().unwrap_or_else(|e| panic!("{}: {e}", binary().display()));
+        let said = String::from_utf8_lossy(&output.stdout);
+        serde_json::from_str(&said).unwrap_or_else(|e| panic!("{arguments:?}: {e}: {output:?}"))
+    }
+
+    /// What its `node.json` says now.
+    pub(crate) fn invite_now(&self) -> String {
+        let said = std::fs::read(self.plan.data_dir.join("node.json")).expect("a node that runs has it");
+        let said: Value = serde_json::from_slice(&said).expect("it is JSON");
+        said["invite"].as_str().expect("with an invite").to_owned()
     }
 
     /// Everything that it has logged.
@@ -317,6 +360,13 @@ async fn inside<T: Send + 'static>(namespace: &str, work: impl AsyncFnOnce() -> 
         let _ = done.send(runtime.block_on(work()));
     });
     outcome.await.expect("the thread answers")
+}
+
+/// The binary, to be run in a network namespace.
+fn program_in(namespace: &str) -> Command {
+    let mut inside = Command::new("ip");
+    inside.args(["netns", "exec", namespace]).arg(binary());
+    inside
 }
 
 /// The `taskmesh` binary of the same build.

@@ -74,7 +74,8 @@ fn address(n: usize) -> String {
     format!("10.77.0.{}", n + 1)
 }
 
-fn ip(arguments: &[&str]) -> Result<(), String> {
+/// `ip` of iproute2; the error says what it said.
+pub(crate) fn ip(arguments: &[&str]) -> Result<(), String> {
     let done = Command::new("ip").args(arguments).output().map_err(|e| format!("ip: {e}"))?;
     if done.status.success() {
         return Ok(());
