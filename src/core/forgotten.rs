@@ -398,5 +398,11 @@ fn said(word: &Forgotten) -> String {
     format!("{} (forgotten{by} at {})", word.node, crate::schedule::shown(word.at))
 }
 
+/// Why there is no connection to it.
+pub(crate) fn for_ever(peer: NodeId) -> Refusal {
+    let needs = "an operator said that it is gone for ever; it can join again with a fresh data folder alone".into();
+    Refusal::State { name: format!("node {peer}").into(), status: "forgotten".into(), needs }
+}
+
 #[cfg(test)]
 mod tests;

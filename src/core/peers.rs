@@ -3,6 +3,7 @@
 
 use crate::command::{Command, PeerFilter, PeerSort, Refusal};
 use crate::effect::{Effect, Entry, NetCommand, NetResult, Notice, PeerBook, PeerEvent};
+use crate::forgotten::for_ever;
 use crate::ids::{NodeId, RequestId, WorkerId};
 use crate::limits;
 use crate::message::{Beat, Hello, Message};
@@ -526,7 +527,7 @@ impl Node {
         let mut handed_back = 0;
         let (net, patience) = match &command {
             Command::Connect { peer, .. } if self.is_forgotten(*peer) => {
-                return self.answer(origin, Err(forgotten(*peer)));
+                return self.answer(origin, Err(for_ever(*peer)));
             }
             Command::Connect { peer, address, timeout, retries, persist } => {
                 if let Some(member) = self.members.get_mut(peer) {
@@ -666,7 +667,7 @@ impl Node {
             self.persist(Entry::Peer(peer, book));
         }
         // It may have been forgotten meanwhile.
-        let view = self.peer_view(peer).ok_or_else(|| forgotten(peer))?;
+        let view = self.peer_view(peer).ok_or_else(|| for_ever(peer))?;
         Ok(Reply::Connected { peer: Box::new(view), address, connection, took, attempts })
     }
 
@@ -693,9 +694,4 @@ impl Node {
     pub fn peer_books(&self) -> Vec<(NodeId, PeerBook)> {
         self.members.iter().map(|(n, m)| (*n, m.book.clone())).collect()
     }
-}
-
-fn forgotten(peer: NodeId) -> Refusal {
-    let needs = "an operator said that it is gone for ever; it can join again with a fresh data folder alone".into();
-    Refusal::State { name: format!("node {peer}").into(), status: "forgotten".into(), needs }
 }

@@ -168,6 +168,6 @@ impl Actor {
 
 /// How long the other end has to do its part. Several round trips over a slow
 /// line and a relay, and a chunk of a result that is on its way.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(20);
 /// Requests that wait for the end of a move.
 const HELD: usize = 256;

@@ -155,7 +155,8 @@ impl Faults {
             outage: 500 + prng.below(15_000),
             destroy_every: destroys.then_some(8_000),
             destroys_left: 1 + prng.below(3) as u32,
-            damage: prng.below(700) * on(prng, 300),
+            // A copy that is damaged later may be the one that was left.
+            damage: prng.below(700) * on(prng, 300) * u64::from(plan.ravages == 0),
             part_every: often(prng, 600, 2_000, 15_000),
             one_way: prng.chance(400),
             sever_every: often(prng, 300, 1_000, 5_000),

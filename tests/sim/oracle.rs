@@ -90,8 +90,11 @@ pub(crate) struct Promise {
     pub(crate) forgotten: Ballot,
     /// Rights to write it that were won.
     won: BTreeSet<(Birth, Ballot)>,
-    /// Nothing is promised of it any more: no holder of it was left.
+    /// Nothing is promised of it any more: no holder of it was left, or there were
+    /// two of the id, of which either may be what is left.
     pub(crate) void: bool,
+    /// What was stored under the id.
+    stored: BTreeSet<Birth>,
     /// Most of its holders were destroyed once: it may have run twice.
     pub(crate) bereft: bool,
     /// Outcomes that they alone knew.
@@ -317,6 +320,8 @@ impl World {
         let submitted = self.hosts[n].disk.specs.get(task).map(|spec| spec.submitted_at);
         let me = NodeId::test(n as u64);
         let promise = self.oracle.promise(task);
+        promise.stored.insert(birth);
+        promise.void |= self.faults.ravages && promise.stored.len() > 1;
         promise.pledge(me, pledge);
         if ending.is_some() {
             promise.ends.insert((birth, stamp.ballot, me, stamp.revision));

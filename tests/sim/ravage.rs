@@ -69,8 +69,7 @@ impl World {
     /// What is left of `task` after the disaster.
     fn take_stock(&mut self, task: &TaskId) {
         let births: BTreeSet<Birth> = self.left_of(task).map(|r| r.birth).collect();
-        // Of two tasks of an id, given while nodes could not see each other, either may be what is left.
-        let mut void = births.is_empty() || self.oracle.promise(task).births.len() > 1;
+        let mut void = births.is_empty();
         for birth in births {
             let copies = || self.left_of(task).filter(|r| r.birth == birth);
             let newest = copies().max_by_key(|r| r.stamp).expect("one of its copies").clone();
