@@ -11,6 +11,7 @@ use futures::{StreamExt, TryStreamExt};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Value, json};
 use std::time::Duration;
+use taskmesh_core::limits;
 use taskmesh_core::view::Status;
 use tokio::time::Instant;
 
@@ -51,17 +52,17 @@ async fn find(node: &Node, id: &str, patience: Patience) -> Result<Found, Exit> 
         if !missing.is(Code::NotFound) && !missing.is_transient() {
             return Err(missing);
         }
-        let counts = match Counts::ask(node, id).await {
-            Ok(counts) => counts,
+        let (count, complete) = match items(node, id).await {
+            Ok(found) => found,
             Err(exit) => {
                 trouble.bear(exit).await?;
                 continue;
             }
         };
-        if counts.all() > most {
-            (most, grown) = (counts.all(), Instant::now());
+        if count > most {
+            (most, grown) = (count, Instant::now());
         }
-        let settled = counts.complete || grown.elapsed() > TAKEN_OVER;
+        let settled = complete || grown.elapsed() > TAKEN_OVER;
         match most {
             0 if settled && missing.is(Code::NotFound) => return Err(missing),
             1.. if settled => return Ok(Found::Array(most)),
@@ -72,6 +73,30 @@ async fn find(node: &Node, id: &str, patience: Patience) -> Result<Found, Exit> 
         } else {
             tokio::time::sleep(POLL).await;
         }
+    }
+}
+
+/// How many tasks the array `id` has, as the numbers in the ids of those that are
+/// seen say, and whether every node answered. Counts by state do not add up to it:
+/// a task that goes on between two of them is in both, or in none.
+async fn items(node: &Node, id: &str) -> Result<(u64, bool), Exit> {
+    let (mut count, mut complete, mut cursor) = (0, true, Value::Null);
+    loop {
+        let mut arguments = json!({ "workflow_filter": id, "limit": limits::PAGE });
+        if !cursor.is_null() {
+            arguments["cursor"] = cursor.clone();
+        }
+        let mut page = node.call("task_list", arguments).await?;
+        complete &= page["nodes_answered"] == page["nodes_expected"];
+        let ids = page["tasks"].as_array().into_iter().flatten().filter_map(|task| task["task_id"].as_str());
+        let numbers = ids.filter_map(|task| task.strip_prefix(id)?.strip_prefix('/')?.parse::<u64>().ok());
+        count = numbers.map(|n| n.saturating_add(1)).max().unwrap_or(0).max(count);
+        let next = page["next_cursor"].take();
+        // A list that does not go on would be asked for for ever.
+        if next.is_null() || next == cursor {
+            return Ok((count, complete));
+        }
+        cursor = next;
     }
 }
 
@@ -277,10 +302,6 @@ impl Counts {
 
     fn ended(&self) -> u64 {
         self.completed + self.failed + self.cancelled + self.expired
-    }
-
-    fn all(&self) -> u64 {
-        self.ended() + self.open
     }
 
     /// What did not go well, for people.
