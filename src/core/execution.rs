@@ -84,7 +84,7 @@ pub struct Execution {
     pub spec: Arc<Spec>,
     /// Whom to tell the result.
     holders: Vec<NodeId>,
-    granted_at: Millis,
+    pub(crate) granted_at: Millis,
     /// What it holds of its worker while it runs.
     holds: Resources,
     /// How far it is.

@@ -374,6 +374,7 @@ impl Node {
         self.resend_offers();
         self.watch_leases();
         self.resend_results();
+        self.hand_back_stuck();
         self.sweep();
         self.adopt();
         self.confess_again();

@@ -68,6 +68,9 @@ pub(crate) enum Shortage {
 
 /// The most that is granted ahead to one worker.
 const AHEAD: u64 = 512;
+/// How long a run that was granted ahead, to begin as soon as a slot is free, waits
+/// for one before it goes elsewhere: many times what runs are granted ahead for.
+const STUCK: Millis = Millis(1_000);
 /// How long `Unregister` waits before it answers that the drain goes on.
 const UNREGISTER_WAIT: Millis = Millis(40_000);
 
@@ -155,6 +158,11 @@ impl Worker {
     pub(crate) fn measured(&mut self, ran: Millis) {
         let sample = ran.0 * 1_000;
         self.mean_run_us = Some(self.mean_run_us.map_or(sample, |mean| (mean * 7 + sample) / 8));
+    }
+
+    /// Runs are not as short as they were: these take so long already.
+    fn takes_longer(&mut self, than: Millis) {
+        self.mean_run_us = self.mean_run_us.max(Some(than.0 * 1_000));
     }
 }
 
@@ -493,6 +501,24 @@ impl Node {
         };
         let unsuited: Vec<_> = found.waiting.iter().filter(unsuited).cloned().collect();
         for task in unsuited {
+            self.end_run(&task, Verdict::HandedBack, crate::task::Report::default());
+        }
+    }
+
+    /// What was granted ahead, while runs were short, does not wait behind long ones.
+    pub(crate) fn hand_back_stuck(&mut self) {
+        let mut stuck = Vec::new();
+        for found in self.workers.values_mut().filter(|w| w.running.len() >= w.spec.slots as usize) {
+            let waited = |task: &TaskId| self.executions.get(task).map(|e| self.now.since(e.granted_at));
+            let queued = found.waiting.iter().filter(|task| found.reserved.as_ref() != Some(task));
+            let waits: Vec<_> = queued.filter(|task| waited(task) >= Some(STUCK)).cloned().collect();
+            let longest = waits.iter().filter_map(waited).max();
+            if let Some(longest) = longest {
+                found.takes_longer(longest);
+            }
+            stuck.extend(waits);
+        }
+        for task in stuck {
             self.end_run(&task, Verdict::HandedBack, crate::task::Report::default());
         }
     }

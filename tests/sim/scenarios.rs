@@ -9,11 +9,12 @@ use crate::run::Outcome;
 use crate::workload::plain_spec;
 use crate::world::{Doom, Fate, World, index};
 use serde_json::json;
-use taskmesh_core::command::{ClearScope, Detail, Scope, Submission};
+use std::collections::BTreeMap;
+use taskmesh_core::command::{ClearScope, Detail, Scope, Submission, WorkerSpec};
 use taskmesh_core::task::{Durability, Priority};
 use taskmesh_core::view::Status;
 use taskmesh_core::workflow::{Definition, Step};
-use taskmesh_core::{Command, Millis, NodeId, Query, Record, Refusal, Reply, Request, Spec, TaskId};
+use taskmesh_core::{Command, Millis, NodeId, Query, Record, Refusal, Reply, Request, Spec, TaskId, WorkerId};
 
 #[test]
 fn a_lost_owner_is_replaced_and_its_task_finishes() {
@@ -118,6 +119,33 @@ fn records_of_the_first_node_are_rehomed_as_the_mesh_grows() {
     world.run_until(world.now + 40_000);
     assert!(tasks.iter().all(|t| newest(&world, t).holders.len() == 3), "each has three holders");
     assert!(world.destroy(0), "so that the first may go");
+    fine(world);
+}
+
+#[test]
+fn long_tasks_after_many_short_ones_wait_for_no_worker_while_another_is_free() {
+    let mut world = settled(8, 3);
+    for n in 0..3 {
+        let spec = WorkerSpec {
+            worker: WorkerId::new(&format!("w{n}")).expect("a valid name"),
+            capabilities: vec!["echo".into()],
+            labels: BTreeMap::new(),
+            slots: 1,
+            resources: None,
+            metadata: None,
+        };
+        world.ask(n, Request::Command(Command::Register(spec)), Asked::Other);
+    }
+    let short: Vec<_> = (0..300).map(|i| give(&mut world, i % 3, &format!("short{i}"), 1)).collect();
+    world.run_until(world.now + 5_000);
+    short.iter().for_each(|task| assert_completed(&world, task));
+    let long: Vec<_> = (0..3).map(|i| give(&mut world, 0, &format!("long{i}"), 30_000)).collect();
+    let given = world.now;
+    world.run_until(given + 10_000);
+    let waits = long.iter().filter(|task| world.oracle.runs.get(*task).is_none_or(Vec::is_empty));
+    assert_eq!(waits.count(), 0, "of as many as there are slots");
+    world.run_until(given + 50_000);
+    long.iter().for_each(|task| assert_completed(&world, task));
     fine(world);
 }
 
