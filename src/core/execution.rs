@@ -189,7 +189,8 @@ impl Node {
             // Another task of the same id, of a time when nodes could not see
             // each other: one at a time.
             if !matches!(execution.phase, Phase::Ended { .. }) {
-                return self.decline(from, grant.task, fence, Declined::Busy);
+                let (task, why, free) = (grant.task, Declined::Busy, Vec::new());
+                return self.send(from, Message::Decline { task, fence, why, free });
             }
             self.supersede(&grant.task);
         }

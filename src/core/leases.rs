@@ -81,10 +81,21 @@ impl Node {
         if ours {
             match why {
                 Declined::Restarted => self.lose_lease(task),
+                Declined::Busy if free.is_empty() => self.rest(task),
                 Declined::Busy | Declined::NoWorker | Declined::Paused => self.take_back(task),
             }
         }
         self.on_room(from, free);
+    }
+
+    /// Room is not what it waits for, and nothing says when that ends: granted again
+    /// at once, it would be declined at once, without end.
+    fn rest(&mut self, task: &TaskId) {
+        if self.kept[task].slot.record.body.cancel.is_some() {
+            return self.take_back(task);
+        }
+        let until = self.wall() + self.config.lease;
+        self.revise(task, Offering::Lazily, |r| r.body.state = TaskState::Delayed { until });
     }
 
     /// Queues a leased task again, for no fault of its own.

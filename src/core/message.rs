@@ -134,7 +134,7 @@ pub enum Message {
         fence: Fence,
         /// Why.
         why: Declined,
-        /// Room now, by worker.
+        /// Room now, by worker; none at all where it is not room that the task lacks.
         free: Vec<(WorkerId, u32)>,
     },
     /// The run has started, or has something to say.

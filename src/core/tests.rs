@@ -297,6 +297,32 @@ fn a_run_goes_on_under_an_owner_that_has_not_met_its_node() {
 }
 
 #[test]
+fn a_task_waits_for_another_of_its_id_that_runs_on_its_node() {
+    use crate::record::Ballot;
+    let mut solo = solo(Config::default());
+    let (owner, task) = (NodeId::test(2), TaskId::new("a").expect("a valid id"));
+    let other = Grant {
+        task: task.clone(),
+        fence: Fence { ballot: Ballot { epoch: 1, owner }, attempt: 1 },
+        worker: WorkerId::new("w").expect("a valid id"),
+        boot: 1,
+        spec: Arc::new(Spec { payload: (&b"{\"x\":1}"[..]).into(), ..spec() }),
+        holders: vec![owner],
+        ahead: false,
+    };
+    solo.submit("a", Spec { not_before: Some(solo.node.wall() + Millis(2_000)), ..spec() });
+    let begun = solo.feed(Input::Received { from: owner, message: Message::Grant(Box::new(other)) });
+    let runs = |effects: &[Effect]| effects.iter().filter(|e| matches!(e, Effect::Run { .. })).count();
+    assert_eq!(runs(&begun), 1);
+    assert_eq!(
+        (runs(&solo.wait(Millis(6_000))), solo.view("a").attempt, solo.view("a").status),
+        (0, 1, Status::Delayed)
+    );
+    solo.end(&begun, Verdict::Completed);
+    assert_eq!(runs(&solo.wait(Millis(6_000))), 1);
+}
+
+#[test]
 fn a_holder_that_is_asked_says_what_its_own_copy_says() {
     let mut owner = Node::new(NodeId::test(2), Config::default(), 7, Disk::default());
     let mut effects = Vec::new();
