@@ -476,11 +476,13 @@ impl Node {
         if !kept.claimed || stamp.ballot != kept.slot.record.stamp.ballot || !kept.slot.record.kept_by(from) {
             return;
         }
-        match kept.acks.iter_mut().find(|(n, _)| *n == from) {
-            Some((_, revision)) => *revision = stamp.revision.max(*revision),
-            None => kept.acks.push((from, stamp.revision)),
+        // Of a version that was offered again and again, only the first ack is news:
+        // the others say that the line is slow, and more of the same makes it slower.
+        if kept.acked(from).is_none_or(|known| known < stamp.revision) {
+            kept.acks.retain(|(n, _)| *n != from);
+            kept.acks.push((from, stamp.revision));
+            kept.tries = 0;
         }
-        kept.tries = 0;
         let (before, written_at) = (kept.promised, kept.written_at);
         let promised = self.majority_revision(&self.kept[task]);
         let kept = self.kept.get_mut(task).expect("kept above");
