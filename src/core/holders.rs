@@ -309,11 +309,12 @@ impl Node {
         }
     }
 
-    /// `from` knows that the task is over. Its owner believes only those who
+    /// `from` knows that the task is over. Its holders believe only those who
     /// keep it: one that left long ago may have stopped looking too early.
     pub(crate) fn on_gone(&mut self, from: NodeId, task: &TaskId, birth: Birth) {
         let Some(kept) = self.kept.get(task).filter(|k| k.slot.record.birth == birth) else { return };
-        if kept.claimed && !kept.slot.record.kept_by(from) {
+        let holds = kept.claimed || kept.slot.record.holders.contains(&self.id);
+        if holds && !kept.slot.record.kept_by(from) {
             return;
         }
         if self.is_held(task) {
@@ -446,7 +447,7 @@ impl Node {
         let tasks: Vec<TaskId> =
             self.kept.range::<TaskId, _>((start, Bound::Unbounded)).take(share).map(|(t, _)| t.clone()).collect();
         self.sweep_from = if tasks.len() == share { tasks.last().cloned() } else { None };
-        let mut asks = 0;
+        let (mut asks, mut reminders) = (0, 0);
         for task in tasks {
             if self.give_up_if_stranded(&task) {
                 continue;
@@ -465,6 +466,9 @@ impl Node {
                     self.tend_steps(&task);
                 }
                 self.fetch_own_blobs(&task);
+                if reminders < ASKS && self.remind_returned(&task) {
+                    reminders += 1;
+                }
                 continue;
             }
             if self.is_orphan(kept) {
@@ -479,6 +483,26 @@ impl Node {
         if self.sweep_from.is_none() {
             self.survey.whole();
         }
+    }
+
+    /// Holders that were silent may know of another owner, of which nobody told this
+    /// node: offered what they have, they say so. False if none came back since.
+    fn remind_returned(&mut self, task: &TaskId) -> bool {
+        let Some(kept) = self.owned(task).filter(|kept| !kept.slot.record.closed()) else { return false };
+        let back =
+            |n: &NodeId| self.members.get(n).is_some_and(|m| m.live_since >= Some(kept.offered_at)) && self.live(*n);
+        let returned: Vec<_> = kept.slot.record.keepers().filter(|n| *n != self.id && back(n)).collect();
+        if returned.is_empty() {
+            return false;
+        }
+        let now = self.now;
+        let kept = self.kept.get_mut(task).expect("owned");
+        kept.offered_at = now;
+        let record = kept.slot.record.clone();
+        for node in returned {
+            self.send(node, Message::Offer { record: Box::new(record.clone()), spec: None });
+        }
+        true
     }
 
     /// Not a word of this task for long: what became of it, so that the copy

@@ -22,8 +22,8 @@ use std::sync::Arc;
 pub(crate) struct Member {
     book: PeerBook,
     heard_at: Option<Millis>,
-    /// It was live when last looked at.
-    was_live: bool,
+    /// First heard, or again after a silence; `None`: silent when last looked at.
+    pub(crate) live_since: Option<Millis>,
     boot: Option<u64>,
     version: u32,
     asked_at: Option<Millis>,
@@ -63,7 +63,7 @@ impl Member {
         Member {
             book,
             heard_at: None,
-            was_live: false,
+            live_since: None,
             boot: None,
             version: 0,
             asked_at: None,
@@ -212,10 +212,10 @@ impl Node {
         }
         let member = self.members.get_mut(&from).expect("inserted above");
         member.heard_at = Some(now);
-        if member.was_live {
+        if member.live_since.is_some() {
             return;
         }
-        member.was_live = true;
+        member.live_since = Some(now);
         member.book.seen = wall;
         let book = member.book.clone();
         self.persist(Entry::Peer(from, book));
@@ -226,8 +226,8 @@ impl Node {
     }
 
     pub(crate) fn watch_members(&mut self) {
-        let silent: Vec<_> =
-            self.members.iter().filter(|(_, m)| m.was_live && !self.heard_lately(m)).map(|(n, _)| *n).collect();
+        let silent = |m: &Member| m.live_since.is_some() && !self.heard_lately(m);
+        let silent: Vec<_> = self.members.iter().filter(|(_, m)| silent(m)).map(|(n, _)| *n).collect();
         for node in silent {
             self.on_silence(node);
         }
@@ -242,7 +242,7 @@ impl Node {
 
     pub(crate) fn on_silence(&mut self, node: NodeId) {
         let Some(member) = self.members.get_mut(&node) else { return };
-        member.was_live = false;
+        member.live_since = None;
         member.workers.values_mut().for_each(Seen::forget_grants);
         self.notice(Notice::PeerLost(node));
         self.queue.workers_changed();
@@ -429,7 +429,7 @@ impl Node {
         member.connected_since = None;
         member.greeted = false;
         member.sample(wall);
-        if member.draining && member.was_live {
+        if member.draining && member.live_since.is_some() {
             // It said that it would go: no need to wait for the lease.
             self.on_silence(peer);
             self.adopt();
