@@ -29,7 +29,8 @@ pub(crate) fn unfinished(world: &World) -> impl Iterator<Item = &TaskId> {
             let covered = |c: &Copy| !(p.local && world.born_among_the_dead(&c.record));
             copies(*task).any(covered)
         })
-        .map(|(task, _)| task);
+        .map(|(task, _)| task)
+        .filter(|task| !world.oracle.flows.is_approved_elsewhere(task));
     accepted.chain(left_open(world))
 }
 
