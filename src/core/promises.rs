@@ -5,6 +5,7 @@ use crate::array::Items;
 use crate::command::{Detail, Refusal};
 use crate::ids::{NodeId, TaskId};
 use crate::node::Node;
+use crate::ownership::Kept;
 use crate::requests::{Answer, Origin, Promise};
 use crate::time::Millis;
 use crate::view::{Reply, Status, Submitted};
@@ -165,6 +166,11 @@ impl Node {
     }
 
     pub(crate) fn reply_of(&self, task: &TaskId, detail: Detail) -> Result<Reply, Refusal> {
+        // Of what a new owner found closed, somebody may have been told that it has ended.
+        let adopted = |kept: &&Kept| kept.slot.record.stamp.ballot.epoch > 1 && kept.slot.record.closed();
+        if self.owned(task).filter(adopted).is_some_and(|kept| kept.promised_end().is_none()) {
+            return Err(self.unconfirmed_end(task));
+        }
         let problem = || format!("{task} is between owners; try again").into();
         let gone = || Refusal::Unavailable { problem: problem(), retry_after: self.config.lease };
         self.view_of(task, detail).map(|view| Reply::Task(Box::new(view))).ok_or_else(gone)

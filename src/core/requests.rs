@@ -520,10 +520,14 @@ impl Node {
         let asker = if let Origin::Node { from, .. } = origin { Some(*from) } else { None };
         let owner_is_there = owner != self.id && self.live(owner) && Some(owner) != asker;
         if kept.slot.record.closed() && !owner_is_there {
-            let problem = format!("{task} has ended, and its new owner has not confirmed it yet").into();
-            return Some(Err(Refusal::Unavailable { problem, retry_after: self.config.stagger }));
+            return Some(Err(self.unconfirmed_end(task)));
         }
         Some(Ok(Reply::Task(Box::new(self.task_view(task, detail)))))
+    }
+
+    pub(crate) fn unconfirmed_end(&self, task: &TaskId) -> Refusal {
+        let problem = format!("{task} has ended, and its new owner has not confirmed it yet").into();
+        Refusal::Unavailable { problem, retry_after: self.config.stagger }
     }
 
     pub(crate) fn on_abandoned(&mut self, id: RequestId) {
