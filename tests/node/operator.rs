@@ -176,12 +176,12 @@ async fn status_and_members_show_the_mesh_on_any_node() {
         }
         assert!(screen.out.lines().count() < 30, "one screen:\n{}", screen.out);
     }
-    let gone = fleet.nodes[2].peer_id().to_owned();
+    let (gone, name) = (fleet.nodes[2].peer_id().to_owned(), fleet.nodes[2].name());
     fleet.nodes[2].kill();
-    eventually(PATIENCE, "the killed one is away", async || {
+    eventually(PATIENCE, "the killed one is away, and still has its name", async || {
         let seen = taskmesh(&fleet.nodes[0], &["members", "--json"]).json();
         let found = seen["members"].as_array()?.iter().find(|m| m["peer_id"] == json!(gone))?.clone();
-        (found["state"] == "away").then_some(())
+        (found["state"] == "away" && found["name"] == json!(name)).then_some(())
     })
     .await;
     let table = taskmesh(&fleet.nodes[0], &["members"]);

@@ -6,11 +6,13 @@ use super::tool::{ask, written};
 use super::uri::{self, Uri};
 use crate::driver::Handle;
 use crate::ops::value::{self, Cut, Object};
+use crate::ops::worker::worker_state;
 use crate::ops::{self, Code, Failure, resubmit};
 use rmcp::model::{CacheScope, ListResourcesResult, ReadResourceResult, Resource, ResourceContents, ResourceTemplate};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use taskmesh_core::command::{Detail, PeerFilter};
+use taskmesh_core::view::WorkerStatus;
 use taskmesh_core::{BlobHash, Millis, Query, Reply, Request, TaskId, limits};
 
 /// Tasks in one page of the list.
@@ -123,15 +125,23 @@ async fn task(handle: &Handle, id: &TaskId) -> Result<Object, Failure> {
     Ok(content)
 }
 
-/// The workers that `queue_stats` wrote, each with its labels.
-async fn labelled(handle: &Handle, mut workers: Value) -> Result<Value, Failure> {
+/// The workers that `queue_stats` wrote, and those of nodes that are silent, as
+/// they were; each with its labels.
+async fn labelled(handle: &Handle, workers: Value) -> Result<Value, Failure> {
     let Reply::Workers(views) = handle.ask(Request::Query(Query::Workers)).await? else { return Err(defect()) };
-    let labels: BTreeMap<&str, _> = views.iter().map(|view| (view.worker.as_str(), &view.labels)).collect();
-    for worker in workers.as_array_mut().into_iter().flatten() {
-        let own = worker["worker_id"].as_str().and_then(|id| labels.get(id)).copied();
-        worker["labels"] = json!(own.cloned().unwrap_or_default());
+    let Value::Array(mut workers) = workers else { return Err(defect()) };
+    let mut labels: BTreeMap<String, _> =
+        views.iter().map(|view| (view.worker.to_string(), view.labels.clone())).collect();
+    for view in views.into_iter().filter(|view| view.status == WorkerStatus::Offline) {
+        let known = workers.iter().any(|w| w["worker_id"] == view.worker.as_str());
+        if !known {
+            workers.push(serde_json::to_value(worker_state(view)).map_err(|_| defect())?);
+        }
     }
-    Ok(workers)
+    for worker in &mut workers {
+        worker["labels"] = json!(worker["worker_id"].as_str().and_then(|id| labels.remove(id)).unwrap_or_default());
+    }
+    Ok(workers.into())
 }
 
 /// The peers that `peer_list` wrote, each with the program that it says it is;
