@@ -1,13 +1,16 @@
 //! Replies that wait: until a majority knows of what they say, or until a task
-//! has ended.
+//! has ended; and what is said of a task meanwhile.
 
 use crate::array::Items;
-use crate::command::{Detail, Refusal};
+use crate::authority::Touch;
+use crate::command::{Detail, Query, Refusal, Request};
 use crate::ids::{NodeId, TaskId};
+use crate::limits;
 use crate::node::Node;
 use crate::ownership::Kept;
-use crate::requests::{Answer, Origin, Promise};
+use crate::requests::{Answer, Origin, Promise, Waiter};
 use crate::time::Millis;
+use crate::token::Caller;
 use crate::view::{Reply, Status, Submitted};
 use std::collections::BTreeMap;
 
@@ -227,4 +230,83 @@ impl Node {
             self.answer(waiter.origin, reply);
         }
     }
+
+    pub(crate) fn on_query_task(&mut self, origin: Origin, task: &TaskId, detail: Detail, wait: Millis) {
+        let wait = Millis(wait.0.min(limits::WAIT_MS));
+        if matches!(&origin, Origin::Node { .. }) && *origin.caller() == Caller::Node {
+            let now = self.now;
+            if let Some(kept) = self.kept.get_mut(task) {
+                kept.asked_at = Some(now);
+            }
+        }
+        if let Some(kept) = self.owned(task).filter(|k| !k.disowned()) {
+            if let Err(refusal) = origin.allows_task(task, &kept.slot.spec, Touch::Look) {
+                return self.answer(origin, Err(refusal));
+            }
+            let ended = kept.promised_end().is_some();
+            let unconfirmed = kept.slot.record.closed() && !ended;
+            if ended || (wait == Millis(0) && !unconfirmed) {
+                let view = self.task_view(task, detail);
+                return self.answer(origin, Ok(Reply::Task(Box::new(view))));
+            }
+            // It has ended, and may be said to have as soon as a majority knows.
+            let by = self.now + if unconfirmed { wait.max(CONFIRMATION) } else { wait };
+            let waiter = Waiter { origin, detail, by };
+            self.requests.waiters.entry(task.clone()).or_default().push(waiter);
+            return;
+        }
+        let Some(origin) = self.answer_as_array(origin, task, detail, wait) else { return };
+        let request = Request::Query(Query::Task { task: task.clone(), detail, wait });
+        if !matches!(origin, Origin::Node { .. }) {
+            let nodes = self.likely_holders(task);
+            return self.ask(origin, request, nodes, None);
+        }
+        self.answer_for_absent_owner(origin, task, detail);
+    }
+
+    /// Another node asks for a task that this one does not own. The answer
+    /// names the owner; it is for the asker to ask that one (nodes that passed
+    /// a question on to whom they take for the owner could do so in a circle).
+    pub(crate) fn answer_for_absent_owner(&mut self, origin: Origin, task: &TaskId, detail: Detail) {
+        match self.copy_of(&origin, task, detail) {
+            Some(reply) => self.answer(origin, reply),
+            None => self.answer_for_unborn(origin, task, detail),
+        }
+    }
+
+    /// What a holder says of a task that it does not own; `None`: it is none.
+    pub(crate) fn copy_of(&self, origin: &Origin, task: &TaskId, detail: Detail) -> Option<Result<Reply, Refusal>> {
+        // A copy left over from when this node was a holder says nothing.
+        let kept = self.kept.get(task).filter(|k| k.slot.record.holders.contains(&self.id) && !k.disowned())?;
+        if let Err(refusal) = origin.allows_task(task, &kept.slot.spec, Touch::Look) {
+            return Some(Err(refusal));
+        }
+        let owner = kept.slot.pledge.owner;
+        let asker = if let Origin::Node { from, .. } = origin { Some(*from) } else { None };
+        let owner_is_there = owner != self.id && self.live(owner) && Some(owner) != asker;
+        if kept.slot.record.closed() && !owner_is_there {
+            return Some(Err(self.unconfirmed_end(task)));
+        }
+        let mut view = self.task_view(task, detail);
+        view.ended_at = kept.slot.record.body.state.closed().map(|closed| closed.at);
+        Some(Ok(Reply::Task(Box::new(view))))
+    }
+
+    /// A holder's copy that has ended names the owner, and tells nobody anything else.
+    pub(crate) fn last_word(&self, reply: Result<Reply, Refusal>) -> Result<Reply, Refusal> {
+        match reply {
+            Ok(Reply::Task(view)) if view.ended_at.is_some() && !view.status.terminal() => {
+                Err(self.unconfirmed_end(&view.task))
+            }
+            other => other,
+        }
+    }
+
+    pub(crate) fn unconfirmed_end(&self, task: &TaskId) -> Refusal {
+        let problem = format!("{task} has ended, and its new owner has not confirmed it yet").into();
+        Refusal::Unavailable { problem, retry_after: self.config.stagger }
+    }
 }
+
+/// How long a question after a task that has ended waits for the promise.
+const CONFIRMATION: Millis = Millis(1_000);

@@ -2,7 +2,6 @@
 //! all of them, and what waits for a promise, an end or the network.
 
 use crate::array::UNBORN;
-use crate::authority::Touch;
 use crate::command::{ClearScope, Command, Detail, Query, Refusal, Request, Scope, TaskFilter};
 use crate::forgotten::Forgotten;
 use crate::ids::{NodeId, RequestId, TaskId, WorkerId, rendezvous};
@@ -13,7 +12,6 @@ pub(crate) use crate::origin::Origin;
 use crate::pages::{add_stats, merge_page, running, waiting, wide};
 use crate::task::Priority;
 use crate::time::{Millis, Unix};
-use crate::token::Caller;
 use crate::view::{Reply, Stats, TaskPage};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -141,8 +139,6 @@ const GATHER: Millis = Millis(2_000);
 const HOP: Millis = Millis(1_500);
 /// How often an asker follows the name of an owner.
 const HOPS: u32 = 4;
-/// How long a question after a task that has ended waits for the promise.
-const CONFIRMATION: Millis = Millis(1_000);
 
 impl Requests {
     /// Numbers that no earlier start of this node gave: its answers may still
@@ -306,6 +302,15 @@ impl Node {
         {
             return self.ask_owner(asked, view.home);
         }
+        if let (Ok(Reply::Task(view)), None) = (&reply, &asked.then)
+            && view.home == self.id
+            && let Request::Query(Query::Task { detail, wait, .. }) = asked.request
+            && self.owned(&view.task).is_some()
+        {
+            // It took the task over meanwhile.
+            return self.on_query_task(asked.origin, &view.task, detail, wait);
+        }
+        let reply = if asked.then.is_none() { self.last_word(reply) } else { reply };
         match (reply, asked.then) {
             // What an owner says of a command is its answer; one who does not
             // know what is asked after is no reason to stop asking.
@@ -421,7 +426,7 @@ impl Node {
                 (Some(Reply::Worker(view)), Some(command)) => {
                     return self.on_worker_found(gather.origin, view.node, command);
                 }
-                (Some(found), _) => Ok(found),
+                (Some(found), _) => self.last_word(Ok(found)),
                 (None, Some(Command::Register(spec))) => return self.enlist(gather.origin, spec),
                 (None, _) if answered < expected => Err(Refusal::Unavailable {
                     problem: format!(
@@ -464,70 +469,6 @@ impl Node {
         let mut nodes: Vec<_> = known.into_iter().filter(|n| *n != self.id && self.live(*n)).collect();
         nodes.extend(ranked.into_iter().filter(|n| Some(*n) != known).take(self.config.holders));
         nodes
-    }
-
-    pub(crate) fn on_query_task(&mut self, origin: Origin, task: &TaskId, detail: Detail, wait: Millis) {
-        let wait = Millis(wait.0.min(limits::WAIT_MS));
-        if matches!(&origin, Origin::Node { .. }) && *origin.caller() == Caller::Node {
-            let now = self.now;
-            if let Some(kept) = self.kept.get_mut(task) {
-                kept.asked_at = Some(now);
-            }
-        }
-        if let Some(kept) = self.owned(task).filter(|k| !k.disowned()) {
-            if let Err(refusal) = origin.allows_task(task, &kept.slot.spec, Touch::Look) {
-                return self.answer(origin, Err(refusal));
-            }
-            let ended = kept.promised_end().is_some();
-            let unconfirmed = kept.slot.record.closed() && !ended;
-            if ended || (wait == Millis(0) && !unconfirmed) {
-                let view = self.task_view(task, detail);
-                return self.answer(origin, Ok(Reply::Task(Box::new(view))));
-            }
-            // It has ended, and may be said to have as soon as a majority knows.
-            let by = self.now + if unconfirmed { wait.max(CONFIRMATION) } else { wait };
-            let waiter = Waiter { origin, detail, by };
-            self.requests.waiters.entry(task.clone()).or_default().push(waiter);
-            return;
-        }
-        let Some(origin) = self.answer_as_array(origin, task, detail, wait) else { return };
-        let request = Request::Query(Query::Task { task: task.clone(), detail, wait });
-        if !matches!(origin, Origin::Node { .. }) {
-            let nodes = self.likely_holders(task);
-            return self.ask(origin, request, nodes, None);
-        }
-        self.answer_for_absent_owner(origin, task, detail);
-    }
-
-    /// Another node asks for a task that this one does not own. The answer
-    /// names the owner; it is for the asker to ask that one (nodes that passed
-    /// a question on to whom they take for the owner could do so in a circle).
-    pub(crate) fn answer_for_absent_owner(&mut self, origin: Origin, task: &TaskId, detail: Detail) {
-        match self.copy_of(&origin, task, detail) {
-            Some(reply) => self.answer(origin, reply),
-            None => self.answer_for_unborn(origin, task, detail),
-        }
-    }
-
-    /// What a holder says of a task that it does not own; `None`: it is none.
-    fn copy_of(&self, origin: &Origin, task: &TaskId, detail: Detail) -> Option<Result<Reply, Refusal>> {
-        // A copy left over from when this node was a holder says nothing.
-        let kept = self.kept.get(task).filter(|k| k.slot.record.holders.contains(&self.id) && !k.disowned())?;
-        if let Err(refusal) = origin.allows_task(task, &kept.slot.spec, Touch::Look) {
-            return Some(Err(refusal));
-        }
-        let owner = kept.slot.pledge.owner;
-        let asker = if let Origin::Node { from, .. } = origin { Some(*from) } else { None };
-        let owner_is_there = owner != self.id && self.live(owner) && Some(owner) != asker;
-        if kept.slot.record.closed() && !owner_is_there {
-            return Some(Err(self.unconfirmed_end(task)));
-        }
-        Some(Ok(Reply::Task(Box::new(self.task_view(task, detail)))))
-    }
-
-    pub(crate) fn unconfirmed_end(&self, task: &TaskId) -> Refusal {
-        let problem = format!("{task} has ended, and its new owner has not confirmed it yet").into();
-        Refusal::Unavailable { problem, retry_after: self.config.stagger }
     }
 
     pub(crate) fn on_abandoned(&mut self, id: RequestId) {
