@@ -73,12 +73,15 @@ impl Node {
         why: Declined,
         free: &[(WorkerId, u32)],
     ) {
-        let ours = self.owned(task).is_some_and(|k| {
-            let record = &k.slot.record;
-            let there = matches!(record.body.state, TaskState::Leased { executor, .. } if executor == from);
-            there && record.body.attempt == fence.attempt
+        let granted = self.owned(task).and_then(|k| match &k.slot.record.body.state {
+            TaskState::Leased { executor, worker, .. } if *executor == from => Some((worker.clone(), k)),
+            _ => None,
         });
-        if ours {
+        let ours = granted.filter(|(_, k)| k.slot.record.body.attempt == fence.attempt).map(|(worker, _)| worker);
+        if let Some(worker) = ours {
+            if why == Declined::Busy && free.iter().any(|(w, free)| *w == worker && *free > 0) {
+                self.on_refused(from, &worker);
+            }
             match why {
                 Declined::Restarted => self.lose_lease(task),
                 Declined::Busy if free.is_empty() => self.rest(task),

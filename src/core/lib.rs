@@ -62,6 +62,7 @@ pub mod register;
 mod requests;
 mod reuse;
 pub mod schedule;
+mod seen;
 mod shares;
 pub mod shelf;
 mod stats;

@@ -10,6 +10,7 @@ use crate::node::Node;
 use crate::placement::{lack, way};
 use crate::queue::offers;
 use crate::requests::Origin;
+use crate::seen::Seen;
 use crate::task::{Requirements, Resources, TaskState};
 use crate::time::{Millis, Unix};
 use crate::view::{Reply, WorkerStatus, WorkerView};
@@ -38,18 +39,6 @@ struct Leaving {
     completed_before: u64,
     abandoned: u64,
     tell: Vec<(Origin, Millis)>,
-}
-
-/// A worker of another node, as it was last heard of.
-pub(crate) struct Seen {
-    pub(crate) spec: WorkerSpec,
-    /// Grants that it would take, as far as this node can tell.
-    free: u32,
-    /// Grants sent to it that it has not confirmed: its own account may not
-    /// include them yet.
-    unconfirmed: u32,
-    /// What this node's own grants hold of it.
-    held: Resources,
 }
 
 /// Whether a grant asks for room that is not there yet.
@@ -166,28 +155,6 @@ impl Worker {
     }
 }
 
-impl Seen {
-    pub(crate) fn new(spec: WorkerSpec) -> Seen {
-        Seen { spec, free: 0, unconfirmed: 0, held: Resources::default() }
-    }
-
-    /// Its own account of its room.
-    pub(crate) fn report(&mut self, free: u32) {
-        self.free = free.saturating_sub(self.unconfirmed);
-    }
-
-    /// What a task would hold of it, if that is free.
-    fn way_now(&self, need: &Requirements) -> Option<Resources> {
-        way(&self.spec, need, |n| self.spec.resources.as_ref().is_none_or(|have| have.covers(&self.held.with(n))))
-    }
-
-    /// It restarted: nothing that was granted to it is there any more.
-    pub(crate) fn forget_grants(&mut self) {
-        self.unconfirmed = 0;
-        self.free = 0;
-    }
-}
-
 fn taken(worker: &WorkerId, node: NodeId) -> Refusal {
     let problem = format!("{worker} is a worker of node {node}; choose another id");
     Refusal::Invalid { field: "worker_id".into(), problem: problem.into() }
@@ -233,7 +200,7 @@ impl Node {
         }
         let Some(seen) = self.seen(node, worker) else { return 0 };
         let fits = seen.spec.resources.is_none() || !need.hold_something() || seen.way_now(need).is_some();
-        if fits { seen.free } else { 0 }
+        if fits && !seen.refuses(need, self.now) { seen.free } else { 0 }
     }
 
     fn own_room(&self, worker: &Worker, need: &Requirements) -> u32 {
@@ -241,10 +208,6 @@ impl Node {
             return 0;
         }
         worker.free(self.config.prefetch)
-    }
-
-    fn seen(&self, node: NodeId, worker: &WorkerId) -> Option<&Seen> {
-        self.members.get(&node)?.workers.get(worker)
     }
 
     /// What a task takes of the worker that it is granted to: what fits, or
@@ -290,6 +253,9 @@ impl Node {
             (_, Some(seen)) => (&seen.spec.resources, &seen.held, seen.free),
             (_, None) => return None,
         };
+        if self.seen(node, worker).is_some_and(|seen| seen.refuses(need, self.now)) {
+            return Some(Shortage::Resource("said that others hold too much of it".into()));
+        }
         let wanted = self.way_there(node, worker, need);
         let short = have.as_ref().and_then(|have| have.short_of(held, &wanted));
         Some(match short {
@@ -297,32 +263,6 @@ impl Node {
             None if slots == 0 => Shortage::Slot("has no free slot".into()),
             None => Shortage::Slot("starts others first".into()),
         })
-    }
-
-    pub(crate) fn take_room(&mut self, node: NodeId, worker: &WorkerId, need: &Resources) {
-        if let Some(seen) = self.members.get_mut(&node).and_then(|m| m.workers.get_mut(worker)) {
-            seen.free = seen.free.saturating_sub(1);
-            seen.held.add(need);
-        }
-    }
-
-    pub(crate) fn return_room(&mut self, node: NodeId, worker: &WorkerId, need: &Resources) {
-        if let Some(seen) = self.members.get_mut(&node).and_then(|m| m.workers.get_mut(worker)) {
-            seen.free = seen.free.saturating_add(1);
-            seen.held.subtract(need);
-        }
-    }
-
-    pub(crate) fn await_confirmation(&mut self, node: NodeId, worker: &WorkerId) {
-        if let Some(seen) = self.members.get_mut(&node).and_then(|m| m.workers.get_mut(worker)) {
-            seen.unconfirmed += 1;
-        }
-    }
-
-    pub(crate) fn confirmed(&mut self, node: NodeId, worker: &WorkerId) {
-        if let Some(seen) = self.members.get_mut(&node).and_then(|m| m.workers.get_mut(worker)) {
-            seen.unconfirmed = seen.unconfirmed.saturating_sub(1);
-        }
     }
 
     /// Room of each worker of this node.
@@ -335,20 +275,6 @@ impl Node {
     pub(crate) fn free_of(&self, worker: &WorkerId) -> Vec<(WorkerId, u32)> {
         let Some(found) = self.workers.get(worker) else { return Vec::new() };
         vec![(worker.clone(), if self.draining { 0 } else { found.free(self.config.prefetch) })]
-    }
-
-    pub(crate) fn on_room(&mut self, from: NodeId, free: &[(WorkerId, u32)]) {
-        let Some(member) = self.members.get_mut(&from) else { return };
-        let mut more = false;
-        for (worker, free) in free {
-            if let Some(seen) = member.workers.get_mut(worker) {
-                seen.report(*free);
-                more |= *free > 0;
-            }
-        }
-        if more {
-            self.queue.stir();
-        }
     }
 
     /// Why this node won't take a grant for `worker` now.

@@ -9,9 +9,9 @@ use crate::run::Outcome;
 use crate::workload::plain_spec;
 use crate::world::{Doom, Fate, World, index};
 use serde_json::json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use taskmesh_core::command::{ClearScope, Detail, Scope, Submission, WorkerSpec};
-use taskmesh_core::task::{Durability, Priority};
+use taskmesh_core::task::{Durability, Priority, Requirements, Resources};
 use taskmesh_core::view::Status;
 use taskmesh_core::workflow::{Definition, Step};
 use taskmesh_core::{Command, Millis, NodeId, Query, Record, Refusal, Reply, Request, Spec, TaskId, WorkerId};
@@ -125,17 +125,7 @@ fn records_of_the_first_node_are_rehomed_as_the_mesh_grows() {
 #[test]
 fn long_tasks_after_many_short_ones_wait_for_no_worker_while_another_is_free() {
     let mut world = settled(8, 3);
-    for n in 0..3 {
-        let spec = WorkerSpec {
-            worker: WorkerId::new(&format!("w{n}")).expect("a valid name"),
-            capabilities: vec!["echo".into()],
-            labels: BTreeMap::new(),
-            slots: 1,
-            resources: None,
-            metadata: None,
-        };
-        world.ask(n, Request::Command(Command::Register(spec)), Asked::Other);
-    }
+    (0..3).for_each(|n| equip(&mut world, n, 1, None));
     let short: Vec<_> = (0..300).map(|i| give(&mut world, i % 3, &format!("short{i}"), 1)).collect();
     world.run_until(world.now + 5_000);
     short.iter().for_each(|task| assert_completed(&world, task));
@@ -146,6 +136,30 @@ fn long_tasks_after_many_short_ones_wait_for_no_worker_while_another_is_free() {
     assert_eq!(waits.count(), 0, "of as many as there are slots");
     world.run_until(given + 50_000);
     long.iter().for_each(|task| assert_completed(&world, task));
+    fine(world);
+}
+
+#[test]
+fn tasks_of_many_owners_that_want_one_gpu_have_it_one_after_the_other() {
+    let mut world = settled(9, 3);
+    let gpu = Resources { gpu_milli: 1_000, ..Resources::default() };
+    for n in 0..3 {
+        let has = if n == 2 { gpu.clone() } else { Resources::default() };
+        equip(&mut world, n, 4, Some(has));
+    }
+    world.run_until(world.now + 2_000);
+    let requirements = Requirements { resources: gpu, ..Requirements::default() };
+    let spec = Spec { requirements, ..plain_spec(Program::Good, 10_000, false) };
+    let tasks: Vec<_> = (0..6).map(|i| submit(&mut world, i % 3, &format!("a{i}"), spec.clone())).collect();
+    world.run_until(world.now + 1_000);
+    let owners: BTreeSet<_> = tasks.iter().map(|task| owner_of(&world, task)).collect();
+    assert!(owners.len() > 1, "so that no owner knows all that holds the gpu");
+    world.run_until(world.now + 6 * 10_000 + 40_000);
+    for task in &tasks {
+        assert_completed(&world, task);
+        let grants = newest(&world, task).body.attempt;
+        assert!(grants < 40, "{task} was granted {grants} times");
+    }
     fine(world);
 }
 
@@ -453,6 +467,19 @@ pub(crate) fn settled(seed: u64, nodes: usize) -> World {
     world.raise();
     world.run_until(20_000);
     world
+}
+
+/// Describes a node's worker anew.
+fn equip(world: &mut World, n: usize, slots: u32, resources: Option<Resources>) {
+    let spec = WorkerSpec {
+        worker: WorkerId::new(&format!("w{n}")).expect("a valid name"),
+        capabilities: vec!["echo".into()],
+        labels: BTreeMap::new(),
+        slots,
+        resources,
+        metadata: None,
+    };
+    world.ask(n, Request::Command(Command::Register(spec)), Asked::Other);
 }
 
 fn give(world: &mut World, n: usize, name: &str, cost: u64) -> TaskId {
