@@ -3,7 +3,7 @@
 
 use super::Invariant;
 use crate::disk::Copy;
-use crate::world::World;
+use crate::world::{Fate, World};
 use taskmesh_core::{Record, TaskId};
 
 pub(crate) struct Finishes;
@@ -30,8 +30,20 @@ pub(crate) fn unfinished(world: &World) -> impl Iterator<Item = &TaskId> {
             copies(*task).any(covered)
         })
         .map(|(task, _)| task)
-        .filter(|task| !world.oracle.flows.is_approved_elsewhere(task));
+        .filter(|task| !world.oracle.flows.is_approved_elsewhere(task) && !waits_for_the_unborn(world, task));
     accepted.chain(left_open(world))
+}
+
+/// It depends on a task that was lost with the node that took it, before anybody was
+/// told that it is accepted: only an operator can say that this node has no say.
+fn waits_for_the_unborn(world: &World, task: &TaskId) -> bool {
+    let unborn = |of: &TaskId| {
+        let accepted = world.oracle.promises.get(of).is_some_and(|p| p.accepted.is_some());
+        !accepted && world.hosts.iter().all(|h| !h.disk.copies.contains_key(of))
+    };
+    let lost = world.hosts.iter().any(|h| h.fate == Fate::Destroyed);
+    let mut specs = world.hosts.iter().filter_map(|h| h.disk.specs.get(task));
+    lost && specs.any(|spec| spec.depends_on.iter().any(unborn))
 }
 
 /// Steps and items that are open though what they belong to has ended.
