@@ -34,11 +34,11 @@ pub(crate) fn unfinished(world: &World) -> impl Iterator<Item = &TaskId> {
     accepted.chain(left_open(world))
 }
 
-/// It depends on a task that was lost with the node that took it, before anybody was
-/// told that it is accepted: only an operator can say that this node has no say.
+/// It depends on a task that was lost with the node that took it, and was promised on
+/// that one copy or not at all: only an operator can say that this node has no say.
 fn waits_for_the_unborn(world: &World, task: &TaskId) -> bool {
     let unborn = |of: &TaskId| {
-        let accepted = world.oracle.promises.get(of).is_some_and(|p| p.accepted.is_some());
+        let accepted = world.oracle.promises.get(of).is_some_and(|p| p.accepted.is_some() && !p.local);
         !accepted && world.hosts.iter().all(|h| !h.disk.copies.contains_key(of))
     };
     let lost = world.hosts.iter().any(|h| h.fate == Fate::Destroyed);
