@@ -93,13 +93,6 @@ impl Flows {
         self.taken.get(root).is_some_and(|births| births.len() > 1)
     }
 
-    /// A workflow that asks to be approved, of an id that two have: the word names
-    /// the id alone, and may have reached the other.
-    pub(crate) fn is_approved_elsewhere(&self, workflow: &TaskId) -> bool {
-        let within = |step: &TaskId| step.as_str().split('/').next() == Some(workflow.as_str());
-        self.is_twice(workflow.as_str()) && self.approvals.iter().any(within)
-    }
-
     /// The arrays, with the indexes of their items.
     pub(crate) fn arrays(&self) -> impl Iterator<Item = (&TaskId, &BTreeSet<u32>)> {
         self.arrays.iter().filter(|(array, _)| !self.is_twice(array.as_str()))

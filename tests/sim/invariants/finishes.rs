@@ -3,7 +3,7 @@
 
 use super::Invariant;
 use crate::disk::Copy;
-use crate::world::{Fate, World};
+use crate::world::World;
 use taskmesh_core::{Record, TaskId};
 
 pub(crate) struct Finishes;
@@ -29,21 +29,8 @@ pub(crate) fn unfinished(world: &World) -> impl Iterator<Item = &TaskId> {
             let covered = |c: &Copy| !(p.local && world.born_among_the_dead(&c.record));
             copies(*task).any(covered)
         })
-        .map(|(task, _)| task)
-        .filter(|task| !world.oracle.flows.is_approved_elsewhere(task) && !waits_for_the_unborn(world, task));
+        .map(|(task, _)| task);
     accepted.chain(left_open(world))
-}
-
-/// It depends on a task that was lost with the node that took it, and was promised on
-/// that one copy or not at all: only an operator can say that this node has no say.
-fn waits_for_the_unborn(world: &World, task: &TaskId) -> bool {
-    let unborn = |of: &TaskId| {
-        let accepted = world.oracle.promises.get(of).is_some_and(|p| p.accepted.is_some() && !p.local);
-        !accepted && world.hosts.iter().all(|h| !h.disk.copies.contains_key(of))
-    };
-    let lost = world.hosts.iter().any(|h| h.fate == Fate::Destroyed);
-    let mut specs = world.hosts.iter().filter_map(|h| h.disk.specs.get(task));
-    lost && specs.any(|spec| spec.depends_on.iter().any(unborn))
 }
 
 /// Steps and items that are open though what they belong to has ended.

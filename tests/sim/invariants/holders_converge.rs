@@ -46,15 +46,7 @@ pub(crate) fn diverged(world: &World) -> Vec<String> {
         let report = copy.record.body.state.closed().and_then(|c| c.report.as_ref());
         bereft && report.is_some_and(|r| r.blobs().any(|(hash, _)| !there(hash)))
     };
-    // Of two tasks of one id, one lost most of its holders: who keeps the other is its
-    // holder in name alone.
-    let twin = |copy: &&Copy| {
-        let record = &copy.record;
-        let others = world.hosts.iter().filter_map(|h| h.disk.copies.get(&record.task));
-        let bereft = world.oracle.promises.get(&record.task).is_some_and(|p| p.bereft);
-        bereft && others.map(|c| &c.record).any(|other| other.birth != record.birth)
-    };
-    let apart = |copy: &&Copy| world.born_among_the_dead(&copy.record) || hollow(copy) || twin(copy);
+    let apart = |copy: &&Copy| world.born_among_the_dead(&copy.record) || hollow(copy);
     let to_see = |copy: &&Copy| kept(copy) && !forgotten(copy) && !apart(copy);
     newest.into_values().filter(to_see).filter_map(|copy| problem(world, &copy.record)).collect()
 }
